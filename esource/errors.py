@@ -1,0 +1,248 @@
+"""Every error that esource raises, as one tree.
+
+::
+
+    EventSourceError
+    ├── InvalidEventError             an event that may not be stored; nothing was written
+    ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
+    ├── OptimisticLockError           the stream is not at the expected version
+    ├── DuplicateEventError           the event id is already stored somewhere else
+    ├── AggregateNotFoundError        the stream to load has no events
+    ├── UnknownEventTypeError         no class is registered for a stored event type
+    ├── DuplicateEventTypeError       another class is registered under this name
+    ├── EventDecodeError              a stored event does not fit its class
+    ├── MissingDriverError            the extra with the database driver is not installed
+    ├── StoreClosedError              the store was closed
+    ├── SchemaError
+    │   ├── SchemaMissingError        the database has none of our tables
+    │   ├── SchemaUnmanagedError      our tables are there, but no Alembic version
+    │   ├── SchemaOutdatedError       the database is older than this library
+    │   └── SchemaTooNewError         the database is newer than this library
+    └── DatabaseError                 the database refused or failed
+        ├── DatabaseUnavailableError  it cannot be opened, reached or read
+        ├── DatabaseBusyError         another writer held the lock for too long
+        ├── DatabaseReadOnlyError     it may not be written
+        ├── DatabaseFullError         no space is left
+        └── ConstraintError           a constraint refused the row
+
+Driver exceptions never reach the caller; the one behind an error is its ``__cause__``. The data
+that a program needs are attributes; the text says what happened, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+
+class EventSourceError(Exception):
+    """The root of every error that esource raises."""
+
+
+class InvalidEventError(EventSourceError):
+    """An event, or a row beside the log, holds a value that may not be stored; nothing was written.
+
+    Both databases refuse the same values, so that what was accepted on SQLite can always move to
+    PostgreSQL. Not a `ValueError`: pydantic would swallow it into a `ValidationError`.
+    """
+
+    def __init__(self, field: str, problem: str, *, remedy: str = "") -> None:
+        self.field = field
+        """The name of the offending field, dotted where it is nested."""
+        self.problem = problem
+        super().__init__(f"{field}: {problem}" + (f". {remedy}" if remedy else ""))
+
+
+class InvalidOptionError(EventSourceError, ValueError):
+    """An argument that makes no sense, refused before any I/O."""
+
+
+class OptimisticLockError(EventSourceError):
+    """The stream is not at the version that the append expected; nothing of that append was written.
+
+    Load the aggregate again, apply the command to its new state, and save once more.
+    """
+
+    def __init__(
+        self, aggregate_type: str, aggregate_id: UUID, expected_version: int, actual_version: int
+    ) -> None:
+        self.aggregate_type = aggregate_type
+        self.aggregate_id = aggregate_id
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+        expected = {0: "no stream", -2: "an existing stream"}.get(
+            expected_version, f"version {expected_version}"
+        )
+        found = f"version {actual_version}" if actual_version else "no stream"
+        super().__init__(
+            f"{aggregate_type} {aggregate_id}: expected {expected}, found {found}. "
+            "Another writer came first: load it again, repeat the command, save."
+        )
+
+
+class DuplicateEventError(EventSourceError):
+    """An event id is stored already, in another place or with other content; nothing was written.
+
+    Appending the same events again to the same place with the same content is not an error: it
+    returns the first result, marked `AppendResult.idempotent`.
+    """
+
+    def __init__(self, event_id: UUID, found: str) -> None:
+        self.event_id = event_id
+        self.found = found
+        super().__init__(f"event {event_id} is stored already: {found}. Give the new event an id of its own.")
+
+
+class AggregateNotFoundError(EventSourceError):
+    """No event is stored for the aggregate."""
+
+    def __init__(self, aggregate_type: str, aggregate_id: UUID) -> None:
+        self.aggregate_type = aggregate_type
+        self.aggregate_id = aggregate_id
+        super().__init__(
+            f"{aggregate_type} {aggregate_id} has no events. Use create_new() or load_or_create() "
+            "for an aggregate that may not exist yet."
+        )
+
+
+class UnknownEventTypeError(EventSourceError, KeyError):
+    """The log holds an event type for which no class is registered."""
+
+    def __init__(self, event_type: str, known: Iterable[str] = ()) -> None:
+        self.event_type = event_type
+        self.known_types = sorted(known)
+        listed = ", ".join(self.known_types[:10]) or "none"
+        self.message = (
+            f"no class is registered for event type {event_type!r} (registered: {listed}). Import the "
+            "module that defines it under @register_event, or open the store with "
+            "unknown_events='untyped' or 'skip'."
+        )
+        super().__init__(self.message)
+
+    def __str__(self) -> str:  # KeyError would show the repr of the text
+        return self.message
+
+
+class DuplicateEventTypeError(EventSourceError):
+    """A different class is registered under this event type."""
+
+    def __init__(self, event_type: str, existing: type, new: type) -> None:
+        self.event_type = event_type
+        self.existing = existing
+        self.new = new
+        super().__init__(
+            f"event type {event_type!r} belongs to {existing.__module__}.{existing.__qualname__}; "
+            f"{new.__module__}.{new.__qualname__} needs another name: set its event_type, or pass "
+            "event_type= to register_event."
+        )
+
+
+class EventDecodeError(EventSourceError):
+    """A stored event does not fit the class registered for its type."""
+
+    def __init__(self, event_type: str, event_id: str, global_position: int, problem: str) -> None:
+        self.event_type = event_type
+        self.event_id = event_id
+        self.global_position = global_position
+        self.problem = problem
+        super().__init__(
+            f"{event_type} {event_id} at global position {global_position} cannot be decoded: {problem}"
+        )
+
+
+class MissingDriverError(EventSourceError, ImportError):
+    """The database driver is not installed."""
+
+    def __init__(self, driver: str, extra: str) -> None:
+        self.driver = driver
+        self.extra = extra
+        super().__init__(f"{driver} is not installed. Run: pip install 'esource[{extra}]'")
+
+
+class StoreClosedError(EventSourceError):
+    """The store was closed, or belongs to an event loop that has ended."""
+
+
+class SchemaError(EventSourceError):
+    """The database's tables are not what this version of esource works with."""
+
+
+class SchemaMissingError(SchemaError):
+    """The database has none of our tables."""
+
+    def __init__(self, database: str, detail: str = "") -> None:
+        self.database = database
+        super().__init__(
+            f"{database} has no esource tables{f' ({detail})' if detail else ''}. Create them with "
+            "`await store.initialize()`, or in a deployment with `alembic upgrade head`."
+        )
+
+
+class SchemaUnmanagedError(SchemaError):
+    """Our tables exist, but the database carries no esource schema version."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        super().__init__(
+            f"{database} has event tables but no esource schema version: eventsource-py may have written "
+            "it. Make a backup, then take it over with `await esource.schema.adopt(url)`, or with "
+            "`alembic stamp 0001` and `alembic upgrade head`."
+        )
+
+
+class SchemaOutdatedError(SchemaError):
+    """The database is at an older schema than this library."""
+
+    def __init__(self, database: str, found: str, head: str) -> None:
+        self.database = database
+        self.found = found
+        self.head = head
+        super().__init__(
+            f"{database} is at schema {found}, this esource works with {head}. Run `alembic upgrade head`, "
+            "or `await store.initialize(upgrade=True)`."
+        )
+
+
+class SchemaTooNewError(SchemaError):
+    """The database is at a newer schema than this library."""
+
+    def __init__(self, database: str, found: str, head: str) -> None:
+        self.database = database
+        self.found = found
+        self.head = head
+        super().__init__(
+            f"{database} is at schema {found}, which this esource (schema {head}) does not know. Upgrade "
+            "the package: pip install --upgrade esource"
+        )
+
+
+class DatabaseError(EventSourceError):
+    """The database refused a statement or failed; the driver's own error is the ``__cause__``."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be opened, reached or read: a wrong path, a stopped server, a broken file."""
+
+
+class DatabaseBusyError(DatabaseError):
+    """Another writer held the lock longer than the busy timeout; nothing was written."""
+
+
+class DatabaseReadOnlyError(DatabaseError):
+    """The database may not be written: a read-only file, a read replica, a missing privilege."""
+
+
+class DatabaseFullError(DatabaseError):
+    """No space is left; nothing was written. The store works again when there is space."""
+
+
+class ConstraintError(DatabaseError):
+    """A constraint of the schema refused the row."""
+
+    def __init__(self, constraint: str, message: str) -> None:
+        self.constraint = constraint
+        """The constraint's name, the same on both databases."""
+        super().__init__(message)

@@ -1,0 +1,334 @@
+"""Event to stored row and back: what may be stored, and how it is decoded.
+
+The columns hold what every event has; the payload holds the rest as JSON text. Encoding goes from
+the event to text in one pass of pydantic's serialiser; decoding splices the columns into the payload
+text and hands it to the class's validator, so that no dict is built on either way.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from functools import lru_cache
+from math import isfinite
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
+from uuid import UUID
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from esource.errors import EventDecodeError, InvalidEventError, InvalidOptionError, UnknownEventTypeError
+from esource.events import DomainEvent, EventRegistry, UntypedEvent
+from esource.types import NAME_LENGTH, from_iso, to_iso
+
+UnknownEvents = Literal["raise", "skip", "untyped"]
+"""What a reader does with an event type that no class is registered for."""
+
+_COLUMN_FIELDS = {
+    "event_id",
+    "event_type",
+    "aggregate_id",
+    "aggregate_type",
+    "aggregate_version",
+    "tenant_id",
+    "actor_id",
+    "occurred_at",
+}
+
+EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str]"
+"""One stored event as the database hands it over, all ids and moments as text, on both databases:
+global_position, event_id, aggregate_id, aggregate_type, event_type, tenant_id, actor_id, version,
+timestamp, payload, created_at."""
+
+
+class EncodedEvent(NamedTuple):
+    """An event as the values of its own columns; the stream and the version come from the append."""
+
+    event_id: UUID
+    event_type: str
+    tenant_id: UUID | None
+    actor_id: str | None
+    timestamp: datetime
+    payload: str
+
+
+def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
+    """The text itself, if both databases can hold it.
+
+    Raises:
+        InvalidEventError: it is too long, or holds a NUL character or half a surrogate pair.
+    """
+    if limit is not None and len(value) > limit:
+        raise InvalidEventError(field, f"has {len(value)} characters, the limit is {limit}")
+    if "\x00" in value:
+        raise InvalidEventError(field, "holds a NUL character, which PostgreSQL cannot store")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidEventError(field, "holds half of a surrogate pair, which is not text")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def check_name(field: str, value: str) -> str:
+    """`check_text` for names that recur with every event, remembered; they may not be empty either."""
+    if not value:
+        raise InvalidEventError(field, "is empty")
+    return check_text(field, value)
+
+
+def check_json(field: str, text: str) -> str:
+    """JSON text itself, if both databases can hold it: no NUL characters, NaN, or infinities.
+
+    Raises:
+        InvalidEventError: naming the path of the offending value.
+    """
+    # The cheap look first; only a text that might be wrong is parsed to find out where.
+    if "\\u0000" in text or "NaN" in text or "Infinity" in text:
+        _find_unstorable(field, json.loads(text))
+    return text
+
+
+def _find_unstorable(path: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _find_unstorable(f"{path} (a key)", key)
+            _find_unstorable(f"{path}.{key}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _find_unstorable(f"{path}[{index}]", item)
+    elif isinstance(value, str):
+        check_text(path, value, limit=None)
+    elif isinstance(value, float) and not isfinite(value):
+        raise InvalidEventError(path, f"is {value}, which JSON cannot hold")
+
+
+def _uses_any(annotation: Any) -> bool:
+    """Whether values of this type can hold positions for which no type is declared."""
+    if annotation is Any or annotation is object or annotation in (dict, list, tuple, set):
+        return True
+    return any(
+        _uses_any(argument) for argument in get_args(annotation) or (get_origin(annotation),) if argument
+    )
+
+
+@lru_cache(maxsize=4096)
+def _untyped_fields(event_class: type[DomainEvent]) -> tuple[str, ...]:
+    return tuple(name for name, field in event_class.model_fields.items() if _uses_any(field.annotation))
+
+
+@lru_cache(maxsize=4096)
+def _quote(text: str) -> str:
+    return json.dumps(text)
+
+
+class Codec:
+    """Turns events into rows and rows into events, for one registry and one set of UUID rules.
+
+    A declared type always decides. The name-based rules (``auto_detect_uuid``: names that end in
+    ``_id``; ``uuid_fields``; ``string_id_fields``) apply only to values without a declared type: extra
+    fields, ``dict`` and ``Any`` values such as `metadata`, and events read without their class.
+    """
+
+    def __init__(
+        self,
+        registry: EventRegistry,
+        *,
+        uuid_fields: set[str] | None = None,
+        string_id_fields: set[str] | None = None,
+        auto_detect_uuid: bool = True,
+        unknown_events: UnknownEvents = "raise",
+    ) -> None:
+        if unknown_events not in ("raise", "skip", "untyped"):
+            raise InvalidOptionError(
+                f"unknown_events must be 'raise', 'skip' or 'untyped', not {unknown_events!r}"
+            )
+        self.registry = registry
+        self.unknown_events: UnknownEvents = unknown_events
+        self._uuid_fields = frozenset(uuid_fields or ())
+        self._string_id_fields = frozenset(string_id_fields or ())
+        self._auto_detect_uuid = auto_detect_uuid
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def encode(self, event: DomainEvent, aggregate_type: str, aggregate_id: UUID) -> EncodedEvent:
+        """The row values of an event that is to be appended to this stream. No I/O.
+
+        Raises:
+            InvalidEventError: the event names another stream, or holds what may not be stored.
+        """
+        if not isinstance(event, DomainEvent):
+            raise InvalidEventError("events", f"holds a {type(event).__name__}, not a DomainEvent")
+        if event.aggregate_id != aggregate_id or event.aggregate_type != aggregate_type:
+            raise InvalidEventError(
+                "aggregate_id" if event.aggregate_id != aggregate_id else "aggregate_type",
+                f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
+                f"not to {aggregate_type} {aggregate_id}",
+            )
+        check_name("event_type", event.event_type)
+        if event.actor_id is not None:
+            check_text("actor_id", event.actor_id)
+        return EncodedEvent(
+            event.event_id,
+            event.event_type,
+            event.tenant_id,
+            event.actor_id,
+            event.occurred_at,
+            payload_of(event),
+        )
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def event_class(self, event_type: str) -> type[DomainEvent] | None:
+        """The class to decode a stored type with; None when it is to be skipped.
+
+        Raises:
+            UnknownEventTypeError: no class is registered and the policy is to raise.
+        """
+        event_class = self.registry.get_or_none(event_type)
+        if event_class is None:
+            if self.unknown_events == "raise":
+                raise UnknownEventTypeError(event_type, self.registry)
+            return UntypedEvent if self.unknown_events == "untyped" else None
+        return event_class
+
+    def decode(self, row: EventRow) -> DomainEvent:
+        """The event of a row; the columns win over what the payload repeats.
+
+        Raises:
+            UnknownEventTypeError: no class is registered for its type.
+            EventDecodeError: the payload does not fit the class.
+        """
+        event_class = self.event_class(row[4]) or UntypedEvent
+        payload = row[9]
+        if event_class.__esource_upcasters__:
+            payload = self._upcast(event_class, row)
+        text = (
+            f'{payload[:-1]}{"," if len(payload) > 2 else ""}"event_id":"{row[1]}","event_type":{_quote(row[4])},'
+            f'"aggregate_id":"{row[2]}","aggregate_type":{_quote(row[3])},"aggregate_version":{row[7]},'
+            f'"tenant_id":{"null" if row[5] is None else _quote(row[5])},'
+            f'"actor_id":{"null" if row[6] is None else _quote(row[6])},"occurred_at":"{row[8]}"}}'
+        )
+        try:
+            event: DomainEvent = event_class.__pydantic_validator__.validate_json(
+                text, by_alias=True, by_name=True
+            )
+        except (ValidationError, InvalidEventError):
+            event = self._decode_slowly(event_class, row, payload)
+        if event.metadata or len(_untyped_fields(event_class)) > 1 or event.model_extra:
+            self._detect_uuids(event)
+        return event
+
+    def _upcast(self, event_class: type[DomainEvent], row: EventRow) -> str:
+        payload = json.loads(row[9])
+        current = event_class.model_fields["event_version"].default
+        version = payload.get("event_version", 1)
+        if version == current:
+            return row[9]
+        if version > current:
+            raise EventDecodeError(
+                row[4], row[1], row[0], f"its event_version is {version}, this program knows {current}"
+            )
+        while version < current:
+            step = event_class.__esource_upcasters__.get(version)
+            if step is None:
+                raise EventDecodeError(
+                    row[4], row[1], row[0], f"no upcaster from event_version {version} (needed: {current})"
+                )
+            try:
+                payload = step(payload)
+            except Exception as error:
+                raise EventDecodeError(
+                    row[4], row[1], row[0], f"the upcaster from event_version {version} failed: {error!r}"
+                ) from error
+            version += 1
+            payload["event_version"] = version
+        return json.dumps(payload)
+
+    def _decode_slowly(self, event_class: type[DomainEvent], row: EventRow, payload: str) -> DomainEvent:
+        """For rows of other writers: JSON with white space, moments without an offset."""
+        try:
+            columns = {
+                "event_id": row[1],
+                "event_type": row[4],
+                "aggregate_id": row[2],
+                "aggregate_type": row[3],
+                "aggregate_version": row[7],
+                "tenant_id": row[5],
+                "actor_id": row[6],
+                "occurred_at": to_iso(from_iso(row[8])),
+            }
+            merged = json.dumps({**json.loads(payload), **columns})
+            event: DomainEvent = event_class.__pydantic_validator__.validate_json(
+                merged, by_alias=True, by_name=True
+            )
+        except (ValueError, TypeError, InvalidEventError) as error:
+            raise EventDecodeError(row[4], row[1], row[0], str(error)) from error
+        return event
+
+    # -- UUIDs where no type is declared ------------------------------------------------------------
+
+    def _detect_uuids(self, event: DomainEvent) -> None:
+        for name in _untyped_fields(type(event)):
+            value = getattr(event, name)
+            detected = self._with_uuids(name, value)
+            if detected is not value:
+                event.__dict__[name] = detected
+        extra = event.model_extra
+        if extra:
+            for name, value in extra.items():
+                extra[name] = self._with_uuids(name, value)
+
+    def _with_uuids(self, name: str, value: Any) -> Any:
+        if isinstance(value, str):
+            if len(value) == 36 and self._is_uuid_name(name):
+                try:
+                    return UUID(value)
+                except ValueError:
+                    return value
+            return value
+        if isinstance(value, dict):
+            return {key: self._with_uuids(str(key), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._with_uuids(name, item) for item in value]
+        return value
+
+    def _is_uuid_name(self, name: str) -> bool:
+        if name in self._string_id_fields:
+            return False
+        return name in self._uuid_fields or (self._auto_detect_uuid and name.endswith("_id"))
+
+
+def payload_of(event: DomainEvent) -> str:
+    """The JSON text of everything in an event that no column holds.
+
+    Raises:
+        InvalidEventError: a value cannot be written as JSON, or both databases could not hold it.
+    """
+    try:
+        payload = event.__pydantic_serializer__.to_json(
+            event, exclude=_COLUMN_FIELDS, by_alias=False, round_trip=True
+        ).decode()
+    except PydanticSerializationError as error:
+        raise _explain_unserializable(event, error) from error
+    return check_json("payload", payload)
+
+
+def _explain_unserializable(event: DomainEvent, error: PydanticSerializationError) -> InvalidEventError:
+    """Name the field: pydantic's own message says what is wrong, but not always where."""
+    for name in type(event).model_fields:
+        if name not in _COLUMN_FIELDS:
+            try:
+                event.__pydantic_serializer__.to_json(event, include={name})
+            except PydanticSerializationError as cause:
+                try:
+                    _find_unstorable(
+                        name, event.__pydantic_serializer__.to_python(event, include={name})[name]
+                    )
+                except InvalidEventError as found:
+                    return found
+                return InvalidEventError(name, f"cannot be written as JSON: {cause}")
+    return InvalidEventError("payload", f"cannot be written as JSON: {error}")
+
+
+def same_payload(stored: str, new: str) -> bool:
+    """Whether two payloads say the same, whatever their spacing and key order."""
+    return stored == new or bool(json.loads(stored) == json.loads(new))

@@ -1,0 +1,67 @@
+"""Which backend a URL or an engine belongs to; the drivers are imported only when asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from esource.errors import InvalidOptionError, MissingDriverError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from esource.dialect.backend import Backend
+
+
+@cache
+def _sqlite() -> Backend:
+    try:
+        import aiosqlite  # noqa: F401
+    except ImportError as error:
+        raise MissingDriverError("aiosqlite", "sqlite") from error
+    from esource.dialect.sqlite import SQLiteBackend
+
+    return SQLiteBackend()
+
+
+@cache
+def _postgresql() -> Backend:
+    try:
+        import asyncpg  # noqa: F401
+    except ImportError as error:
+        raise MissingDriverError("asyncpg", "postgresql") from error
+    from esource.dialect.postgresql import PostgreSQLBackend
+
+    return PostgreSQLBackend()
+
+
+_BACKENDS = {
+    "sqlite": (_sqlite, "aiosqlite"),
+    "postgresql": (_postgresql, "asyncpg"),
+    "postgres": (_postgresql, "asyncpg"),
+}
+
+
+def backend_for_url(url: URL) -> Backend:
+    """The backend of a database URL, with or without a driver name in it.
+
+    Raises:
+        InvalidOptionError: another database, or a driver that is not asynchronous.
+        MissingDriverError: the extra with the driver is not installed.
+    """
+    name, _, driver = url.drivername.partition("+")
+    if name not in _BACKENDS:
+        raise InvalidOptionError(
+            f"no backend for {url.drivername!r} URLs: use sqlite:///events.db or "
+            "postgresql://user@host/database"
+        )
+    make, ours = _BACKENDS[name]
+    if driver not in ("", ours):
+        raise InvalidOptionError(f"the driver for {name} is {ours}, not {driver}: write {name}+{ours}://…")
+    return make()
+
+
+def backend_for_engine(engine: AsyncEngine) -> Backend:
+    """The backend of an engine that the application made."""
+    return backend_for_url(engine.url)

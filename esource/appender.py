@@ -1,0 +1,390 @@
+"""The append queue: appends that arrive while one is being written share the next transaction.
+
+A lone caller is written at once; whoever comes meanwhile waits for one commit, not for one each. Every
+append is judged by itself: a version conflict or a duplicate fails that append alone.
+
+A batch is decided as far as possible before it is sent (`_Batch`), so that it takes one hop or one
+round trip. What that cannot decide (an event id that is stored already, a version that changed between
+snapshot and lock, a connection lost before the answer) is decided with the log locked
+(`Appender._settle_exactly`), where nothing can change underneath. That same path serves appends that
+join a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import Text, cast, select
+
+from esource.codec import EncodedEvent, same_payload
+from esource.database import Database, Unit
+from esource.dialect import Plan, Statement, StreamWrite
+from esource.dialect.constructs import iso_text, member_of
+from esource.errors import (
+    ConstraintError,
+    DatabaseError,
+    DuplicateEventError,
+    EventSourceError,
+    OptimisticLockError,
+)
+from esource.streams import AppendResult, ExpectedVersion
+from esource.tables import events
+from esource.types import to_iso
+
+BATCH_EVENTS = 1000
+"""Events that one transaction takes at most, unless a single append is larger."""
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""Payload characters that one transaction takes at most, unless a single append is larger."""
+
+QUEUE_EVENTS = 10_000
+"""Events that may wait; further callers of append wait for room (back-pressure)."""
+
+StreamKey: TypeAlias = tuple[UUID, str]
+Outcome: TypeAlias = AppendResult | Exception
+
+_STORED = Statement(
+    select(
+        events.c.global_position,
+        cast(events.c.event_id, Text),
+        cast(events.c.aggregate_id, Text),
+        events.c.aggregate_type,
+        events.c.event_type,
+        cast(events.c.tenant_id, Text),
+        events.c.actor_id,
+        events.c.version,
+        iso_text(events.c.timestamp),
+        events.c.payload,
+    ).where(member_of(events.c.event_id, "event_ids"))
+)
+
+
+class Append:
+    """One caller's append, encoded, waiting for its outcome."""
+
+    __slots__ = ("bytes", "events", "expected_version", "future", "stream")
+
+    def __init__(
+        self, aggregate_type: str, aggregate_id: UUID, events: list[EncodedEvent], expected_version: int
+    ) -> None:
+        self.stream: StreamKey = (aggregate_id, aggregate_type)
+        self.events = events
+        self.expected_version = expected_version
+        self.bytes = sum(len(event.payload) for event in events)
+        self.future: asyncio.Future[AppendResult] | None = None
+
+    def conflict(self, actual_version: int) -> OptimisticLockError:
+        aggregate_id, aggregate_type = self.stream
+        return OptimisticLockError(aggregate_type, aggregate_id, self.expected_version, actual_version)
+
+
+class _StreamState:
+    """What a batch knows of one stream while it is being put together."""
+
+    __slots__ = ("base", "index", "steps")
+
+    def __init__(self, index: int, expected_version: int) -> None:
+        self.index = index
+        self.base = expected_version if expected_version >= 0 else None
+        """The version before the batch, if the first append's expectation holds; None: unknown."""
+        self.steps = 0
+
+
+class _Part(NamedTuple):
+    """One append's place in a batch."""
+
+    append: Append
+    state: _StreamState
+    is_first: bool
+    steps_before: int
+    loses: bool
+    """Bound to conflict, if the stream's first append succeeds: its rows are not in the plan."""
+
+
+class _Batch:
+    """Appends put together into one `Plan`, and the way back from its result to each of them."""
+
+    def __init__(self, outbox: bool) -> None:
+        self.plan = Plan([], [], outbox)
+        self.bytes = 0
+        self._parts: list[_Part] = []
+        self._streams: dict[StreamKey, _StreamState] = {}
+        self._deferred: set[StreamKey] = set()
+        self._event_ids: set[UUID] = set()
+
+    @property
+    def appends(self) -> list[Append]:
+        return [part.append for part in self._parts]
+
+    def take(self, append: Append) -> bool:
+        """Add the append, unless its outcome depends on what this batch will only find out.
+
+        Appends to one stream keep their order: after one is left out, so are those behind it.
+        """
+        key, expected = append.stream, append.expected_version
+        if key in self._deferred:
+            return False
+        ids = [event.event_id for event in append.events]
+        if not self._event_ids.isdisjoint(ids):
+            return self._defer(key)
+        state = self._streams.get(key)
+        is_first = state is None
+        loses = False
+        if state is None:
+            state = _StreamState(len(self.plan.streams), expected)
+        elif expected >= 0:
+            if state.base is not None:
+                loses = expected != state.base + state.steps
+            elif expected == ExpectedVersion.NO_STREAM:
+                loses = True
+            else:
+                return self._defer(key)
+        if is_first:
+            self._streams[key] = state
+            self.plan.streams.append(StreamWrite(*key, expected, ids[0]))
+        self._parts.append(_Part(append, state, is_first, state.steps, loses))
+        if not loses:
+            self._event_ids.update(ids)
+            rows, index, step = self.plan.rows, state.index, state.steps
+            for event in append.events:
+                step += 1
+                rows.append((index, step, event))
+            state.steps = step
+            self.bytes += append.bytes
+        return True
+
+    def _defer(self, key: StreamKey) -> bool:
+        self._deferred.add(key)
+        return False
+
+    def outcomes(self, written: Any) -> Iterable[tuple[Append, Outcome | None]]:
+        """Each append with its outcome; None for one that has to be decided again."""
+        versions, accepted, known, positions = written
+        row = -1
+        for append, state, is_first, steps_before, loses in self._parts:
+            version = versions[state.index]
+            if not accepted[state.index]:
+                decided = is_first and not known[state.index]
+                yield append, append.conflict(version) if decided else None
+            elif loses:
+                yield append, append.conflict(version + steps_before)
+            else:
+                count = len(append.events)
+                row += count
+                yield append, AppendResult(True, version + steps_before + count, positions[row])
+
+
+class Appender:
+    """The queue of one store, and the task that empties it while there is something in it."""
+
+    def __init__(self, database: Database, *, outbox: bool = False) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._queue: deque[Append] = deque()
+        self._waiting_events = 0
+        self._room: asyncio.Event | None = None
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def append(self, append: Append) -> AppendResult:
+        """Queue an append and wait for its commit.
+
+        Cancelling the caller removes an append that still waits; one whose batch has started is written
+        to the end, whole or not at all.
+        """
+        while self._waiting_events >= QUEUE_EVENTS:
+            if self._room is None:
+                self._room = asyncio.Event()
+            await self._room.wait()
+        loop = asyncio.get_running_loop()
+        append.future = future = loop.create_future()
+        self._queue.append(append)
+        self._waiting_events += len(append.events)
+        if self._flusher is None:
+            self._flusher = loop.create_task(self._flush_all())
+        return await future
+
+    async def append_in(self, unit: Unit, append: Append) -> AppendResult:
+        """Write an append inside an open transaction. The log stays locked until that transaction ends."""
+        with self._database.backend.errors(self._database.name):
+            async with unit.lock:
+                outcomes = await self._settle_exactly(unit, [append])
+        outcome: Outcome = outcomes[0][1]
+        if not isinstance(outcome, AppendResult):
+            raise outcome
+        return outcome
+
+    async def drain(self) -> None:
+        """Wait until everything queued is written."""
+        while self._flusher is not None:
+            await asyncio.shield(self._flusher)
+
+    # -- the flusher -------------------------------------------------------------------------------
+
+    async def _flush_all(self) -> None:
+        try:
+            while self._queue:
+                await self._flush(self._next_batch())
+        finally:
+            self._flusher = None
+
+    def _next_batch(self) -> _Batch:
+        batch = _Batch(self._outbox)
+        left: list[Append] = []
+        queue = self._queue
+        while queue:
+            append = queue[0]
+            if batch.plan.rows and (
+                len(batch.plan.rows) + len(append.events) > BATCH_EVENTS
+                or batch.bytes + append.bytes > BATCH_BYTES
+            ):
+                break
+            queue.popleft()
+            assert append.future is not None
+            if append.future.done() or batch.take(append):  # its caller was cancelled
+                self._waiting_events -= len(append.events)
+            else:
+                left.append(append)
+        queue.extendleft(reversed(left))
+        if self._room is not None and self._waiting_events < QUEUE_EVENTS:
+            self._room.set()
+            self._room = None
+        return batch
+
+    async def _flush(self, batch: _Batch) -> None:
+        if not batch.appends:
+            return
+        try:
+            outcomes = list(batch.outcomes(await self._database.append(batch.plan)))
+        except Exception as error:
+            await self._recover(batch.appends, error)
+            return
+        again = [append for append, outcome in outcomes if outcome is None]
+        _settle((append, outcome) for append, outcome in outcomes if outcome is not None)
+        if again:
+            await self._write_exactly(again)
+
+    async def _recover(self, appends: list[Append], error: Exception) -> None:
+        """Find out what became of a batch that failed, and finish it where that is possible."""
+        if self._database.backend.classify(error) in ("unique", "lost", "again"):
+            await self._write_exactly(appends)
+            return
+        explained = self._explain(error)
+        if len(appends) > 1 and type(explained) in (DatabaseError, ConstraintError):
+            # Something in one of them; the others shall not suffer for it.
+            for append in appends:
+                await self._write_exactly([append])
+            return
+        _settle((append, self._explain(error)) for append in appends)
+
+    async def _write_exactly(self, appends: list[Append]) -> None:
+        """Decide appends in a transaction that locks the log first; repeat it while the server is away."""
+
+        async def attempt() -> list[tuple[Append, Outcome]]:
+            async with self._database.transaction() as unit:
+                return await self._settle_exactly(unit, appends)
+
+        try:
+            _settle(await self._database.persist(attempt))
+        except Exception as error:
+            if len(appends) > 1 and isinstance(error, DatabaseError):
+                for append in appends:
+                    await self._write_exactly([append])
+                return
+            _settle((append, self._explain(error)) for append in appends)
+
+    def _explain(self, error: Exception) -> Exception:
+        explained = self._database.backend.explain(error, self._database.name)
+        if explained is None or isinstance(error, EventSourceError):
+            return error
+        explained.__cause__ = error
+        return explained
+
+    # -- with the log locked -----------------------------------------------------------------------
+
+    async def _settle_exactly(self, unit: Unit, appends: list[Append]) -> list[tuple[Append, Outcome]]:
+        """Decide and write appends in an open transaction. Valid once that transaction commits."""
+        backend = self._database.backend
+        await backend.lock_log(unit.driver)
+        settled: list[tuple[Append, Outcome]] = []
+        waiting = list(appends)
+        while waiting:
+            stored = await self._stored(unit, waiting)
+            batch = _Batch(self._outbox)
+            later = []
+            for append in waiting:
+                earlier = _earlier_outcome(append, stored)
+                if earlier is not None:
+                    settled.append((append, earlier))
+                elif not batch.take(append):
+                    later.append(append)
+            if batch.plan.streams:
+                written = await backend.append(unit.driver, batch.plan, commit=False)
+                for append, outcome in batch.outcomes(written):
+                    if outcome is None:
+                        later.append(append)
+                    else:
+                        settled.append((append, outcome))
+            waiting = later
+        return settled
+
+    async def _stored(self, unit: Unit, appends: list[Append]) -> dict[str, Any]:
+        """The rows that are stored already under the appends' event ids."""
+        backend = self._database.backend
+        compiled = _STORED.on(backend)
+        ids = [str(event.event_id) for append in appends for event in append.events]
+        rows = await backend.fetch(
+            unit.driver, compiled.text, compiled.arguments({"event_ids": backend.names(ids)})
+        )
+        return {row[1]: row for row in rows}
+
+
+def _settle(outcomes: Iterable[tuple[Append, Outcome]]) -> None:
+    for append, outcome in outcomes:
+        future = append.future
+        if future is None or future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def _earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
+    """The first result, if these very events are stored at this very place; an error, if others are."""
+    found = [stored.get(str(event.event_id)) for event in append.events]
+    if not any(found):
+        return None
+    aggregate_id, aggregate_type = append.stream
+    first = found[0]
+    for step, (event, row) in enumerate(zip(append.events, found, strict=True)):
+        if row is None:
+            taken = next(row for row in found if row is not None)
+            return DuplicateEventError(UUID(taken[1]), _place(taken))
+        same = (
+            first is not None
+            and row[2] == str(aggregate_id)
+            and row[3] == aggregate_type
+            and row[7] == first[7] + step
+            and row[4] == event.event_type
+            and row[5] == (None if event.tenant_id is None else str(event.tenant_id))
+            and row[6] == event.actor_id
+            and row[8] == to_iso(event.timestamp)
+            and same_payload(row[9], event.payload)
+        )
+        if not same:
+            return DuplicateEventError(event.event_id, _place(row))
+    last = found[-1]
+    assert last is not None
+    assert first is not None
+    expected = append.expected_version
+    if expected >= 0 and first[7] != expected + 1:
+        return DuplicateEventError(append.events[0].event_id, _place(first))
+    return AppendResult(True, last[7], last[0], idempotent=True)
+
+
+def _place(row: Any) -> str:
+    return f"{row[3]} {row[2]} version {row[7]}, global position {row[0]}"

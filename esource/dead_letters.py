@@ -1,0 +1,301 @@
+"""Events that a projection gave up on, with what went wrong."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import to_json
+from sqlalchemy import Text, and_, bindparam, case, delete, func, literal_column, or_, select, update
+
+from esource.codec import check_json, check_name
+from esource.database import Access
+from esource.dialect import Statement
+from esource.dialect.constructs import member_of, upsert
+from esource.errors import InvalidEventError, InvalidOptionError
+from esource.events import utc_now
+from esource.tables import dead_letter_queue
+from esource.types import Timestamp
+
+STATUSES = ("failed", "retrying", "resolved")
+
+_table = dead_letter_queue.c
+_id = _table.id == bindparam("id", type_=_table.id.type)
+_now = bindparam("now", type_=Timestamp())
+_COLUMNS = (
+    _table.id,
+    _table.event_id,
+    _table.projection_name,
+    _table.event_type,
+    _table.event_data,
+    _table.error_message,
+    _table.error_stacktrace,
+    _table.retry_count,
+    _table.first_failed_at,
+    _table.last_failed_at,
+    _table.status,
+    _table.resolved_at,
+    _table.resolved_by,
+)
+_row = upsert(dead_letter_queue).values(
+    **{
+        name: bindparam(name, type_=_table[name].type)
+        for name in (
+            "event_id",
+            "projection_name",
+            "event_type",
+            "event_data",
+            "error_message",
+            "error_stacktrace",
+            "retry_count",
+        )
+    },
+    first_failed_at=_now,
+    last_failed_at=_now,
+    status=literal_column("'failed'"),
+)
+_ADD = Statement(
+    _row.on_conflict_do_update(
+        index_elements=[_table.event_id, _table.projection_name],
+        set_={
+            "error_message": _row.excluded.error_message,
+            "error_stacktrace": _row.excluded.error_stacktrace,
+            "retry_count": _row.excluded.retry_count,
+            "last_failed_at": _row.excluded.last_failed_at,
+            "status": literal_column("'failed'"),
+            "resolved_at": literal_column("NULL"),
+            "resolved_by": literal_column("NULL"),
+        },
+    ).returning(_table.id)
+)
+_GET = Statement(select(*_COLUMNS).where(_id))
+_LIST = Statement(
+    select(*_COLUMNS)
+    .where(
+        or_(
+            bindparam("projection_name", type_=Text()).is_(None),
+            _table.projection_name == bindparam("projection_name", type_=Text()),
+        ),
+        member_of(_table.status, "statuses"),
+    )
+    .order_by(_table.first_failed_at, _table.id)
+    .limit(bindparam("page"))
+)
+_RESOLVE = Statement(
+    update(dead_letter_queue)
+    .where(_id)
+    .values(
+        status=literal_column("'resolved'"),
+        resolved_at=_now,
+        resolved_by=bindparam("resolved_by", type_=_table.resolved_by.type),
+    )
+    .returning(_table.id)
+)
+_RETRY = Statement(
+    update(dead_letter_queue)
+    .where(_id, _table.status != literal_column("'resolved'"))
+    .values(status=literal_column("'retrying'"), retry_count=_table.retry_count + literal_column("1"))
+    .returning(_table.id)
+)
+
+
+def _count_of(status: str) -> Any:
+    return func.count(case((_table.status == literal_column(f"'{status}'"), literal_column("1"))))
+
+
+_unresolved = _table.status != literal_column("'resolved'")
+_STATS = Statement(
+    select(
+        _count_of("failed"),
+        _count_of("retrying"),
+        func.count(case((_unresolved, _table.projection_name)).distinct()),
+        func.min(case((_unresolved, _table.first_failed_at)), type_=Timestamp()),
+    )
+)
+_COUNTS = Statement(
+    select(
+        _table.projection_name,
+        func.count(),
+        func.min(_table.first_failed_at, type_=Timestamp()),
+        func.max(_table.last_failed_at, type_=Timestamp()),
+    )
+    .where(_unresolved)
+    .group_by(_table.projection_name)
+    .order_by(func.count().desc(), _table.projection_name)
+)
+_DELETE = Statement(
+    delete(dead_letter_queue)
+    .where(
+        and_(
+            _table.status == literal_column("'resolved'"),
+            _table.resolved_at < bindparam("before", type_=Timestamp()),
+        )
+    )
+    .returning(_table.id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DLQEntry:
+    """One event that one projection failed on."""
+
+    id: int
+    event_id: UUID
+    projection_name: str
+    event_type: str
+    event_data: dict[str, Any]
+    error_message: str
+    error_stacktrace: str | None
+    retry_count: int
+    first_failed_at: datetime
+    last_failed_at: datetime
+    status: str
+    """``failed``, ``retrying`` or ``resolved``."""
+    resolved_at: datetime | None
+    resolved_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DLQStats:
+    """What is in the queue and not resolved."""
+
+    total_failed: int = 0
+    total_retrying: int = 0
+    affected_projections: int = 0
+    oldest_failure: str | None = None
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionFailureCount:
+    """How many unresolved events a projection has."""
+
+    projection_name: str
+    failure_count: int = 0
+    oldest_failure: str | None = None
+    most_recent_failure: str | None = None
+
+
+class DLQRepository:
+    """The dead-letter queue in the database of a store, an engine, a session factory, a URL, or an open
+    transaction. An event is in it once per projection; failing again updates its entry."""
+
+    def __init__(self, database: Any) -> None:
+        self._access = Access(database)
+
+    async def add_failed_event(
+        self,
+        event_id: UUID,
+        projection_name: str,
+        event_type: str,
+        event_data: dict[str, Any],
+        error: BaseException,
+        retry_count: int = 0,
+    ) -> int:
+        """Record a failure with the error's own traceback; the entry's id.
+
+        Raises:
+            InvalidEventError: the data cannot be stored as JSON.
+        """
+        try:
+            data = to_json(event_data, inf_nan_mode="constants").decode()
+        except ValueError as cause:
+            raise InvalidEventError("event_data", f"cannot be written as JSON: {cause}") from cause
+        rows = await self._access.write(
+            _ADD,
+            event_id=event_id,
+            projection_name=check_name("projection_name", projection_name),
+            event_type=check_name("event_type", event_type),
+            event_data=check_json("event_data", data),
+            error_message=_storable(f"{type(error).__name__}: {error}"),
+            error_stacktrace=_storable("".join(traceback.format_exception(error))),
+            retry_count=retry_count,
+            now=utc_now(),
+        )
+        return int(rows[0][0])
+
+    async def get_failed_events(
+        self, projection_name: str | None = None, status: str | None = "failed", limit: int = 100
+    ) -> list[DLQEntry]:
+        """Entries, oldest first: of one projection or of all (None), of one status or of any (None).
+
+        Raises:
+            InvalidOptionError: no such status.
+        """
+        if status is not None and status not in STATUSES:
+            raise InvalidOptionError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
+        rows = await self._access.read(
+            _LIST,
+            projection_name=projection_name,
+            statuses=self._access.database.backend.names([status] if status else STATUSES),
+            page=limit,
+        )
+        return [_entry(row) for row in rows]
+
+    async def get_failed_event(self, dlq_id: int | str) -> DLQEntry | None:
+        """One entry; None if there is none with this id."""
+        rows = await self._access.read(_GET, id=int(dlq_id))
+        return _entry(rows[0]) if rows else None
+
+    async def mark_resolved(self, dlq_id: int | str, resolved_by: str | UUID) -> bool:
+        """Close an entry; whether it exists."""
+        return bool(
+            await self._access.write(
+                _RESOLVE,
+                id=int(dlq_id),
+                resolved_by=check_name("resolved_by", str(resolved_by)),
+                now=utc_now(),
+            )
+        )
+
+    async def mark_retrying(self, dlq_id: int | str) -> bool:
+        """Count another attempt; False if there is no such unresolved entry."""
+        return bool(await self._access.write(_RETRY, id=int(dlq_id)))
+
+    async def get_failure_stats(self) -> DLQStats:
+        """Totals over all projections. One query."""
+        [(failed, retrying, projections, oldest)] = await self._access.read(_STATS)
+        return DLQStats(failed, retrying, projections, _iso(oldest))
+
+    async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
+        """Unresolved entries by projection, most first. One query."""
+        return [
+            ProjectionFailureCount(name, count, _iso(oldest), _iso(newest))
+            for name, count, oldest, newest in await self._access.read(_COUNTS)
+        ]
+
+    async def delete_resolved_events(self, older_than_days: int = 30) -> int:
+        """Delete entries resolved more than this many days ago; how many there were."""
+        before = utc_now() - timedelta(days=older_than_days)
+        return len(await self._access.write(_DELETE, before=before))
+
+    async def close(self) -> None:
+        """Close the connection that a URL was opened with; anything borrowed stays open."""
+        await self._access.close()
+
+
+class SQLiteDLQRepository(DLQRepository):
+    """The dead-letter queue in a SQLite database."""
+
+
+class PostgreSQLDLQRepository(DLQRepository):
+    """The dead-letter queue in a PostgreSQL database."""
+
+
+def _entry(row: tuple[Any, ...]) -> DLQEntry:
+    values = list(row)
+    values[4] = json.loads(values[4])
+    return DLQEntry(*values)
+
+
+def _storable(text: str) -> str:
+    """An error's text with what PostgreSQL cannot store written as escapes: it must not fail in turn."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

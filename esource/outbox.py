@@ -1,0 +1,296 @@
+"""Events waiting to be published, written in the same transaction as the events themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+
+from esource.codec import check_name, payload_of
+from esource.database import Access
+from esource.dialect import Statement
+from esource.dialect.constructs import iso_text
+from esource.errors import InvalidOptionError
+from esource.events import DomainEvent, utc_now
+from esource.tables import event_outbox, events
+from esource.types import Timestamp, to_iso
+
+OutboxId = int | UUID
+"""A row number on SQLite, a UUID on PostgreSQL."""
+
+_table = event_outbox.c
+_id = _table.id == bindparam("id", type_=_table.id.type)
+_now = bindparam("now", type_=Timestamp())
+_error = bindparam("error", type_=Text())
+_PENDING: ColumnElement[str] = literal_column("'pending'")
+_ADD = Statement(
+    insert(event_outbox)
+    .values(
+        **{
+            name: bindparam(name, type_=_table[name].type)
+            for name in (
+                "event_id",
+                "event_type",
+                "aggregate_id",
+                "aggregate_type",
+                "tenant_id",
+                "event_data",
+            )
+        },
+        created_at=_now,
+    )
+    .returning(_table.id)
+)
+_LIST = Statement(
+    select(
+        _table.id,
+        _table.event_id,
+        _table.event_type,
+        _table.aggregate_id,
+        _table.aggregate_type,
+        _table.tenant_id,
+        _table.event_data,
+        _table.created_at,
+        _table.status,
+        _table.published_at,
+        _table.retry_count,
+        _table.last_error,
+        _table.global_position,
+        events.c.payload,
+        events.c.version,
+        events.c.actor_id,
+        iso_text(events.c.timestamp),
+    )
+    .select_from(event_outbox.outerjoin(events, events.c.event_id == _table.event_id))
+    .where(_table.status == _PENDING)
+    .order_by(
+        func.coalesce(_table.global_position, events.c.global_position).asc().nulls_last(),
+        _table.created_at,
+        _table.id,
+    )
+    .limit(bindparam("page"))
+)
+_PUBLISHED = Statement(
+    update(event_outbox)
+    .where(_id)
+    .values(status=literal_column("'published'"), published_at=_now)
+    .returning(_table.id)
+)
+_FAILED = Statement(
+    update(event_outbox)
+    .where(_id)
+    .values(status=literal_column("'failed'"), last_error=_error)
+    .returning(_table.id)
+)
+_RETRY = Statement(
+    update(event_outbox)
+    .where(_id)
+    .values(
+        retry_count=_table.retry_count + literal_column("1"),
+        last_error=func.coalesce(_error, _table.last_error),
+    )
+    .returning(_table.retry_count)
+)
+_CLEAN = Statement(
+    delete(event_outbox)
+    .where(
+        _table.status == literal_column("'published'"),
+        _table.published_at < bindparam("before", type_=Timestamp()),
+    )
+    .returning(_table.id)
+)
+
+
+def _count_of(status: str) -> Any:
+    return func.count(case((_table.status == literal_column(f"'{status}'"), literal_column("1"))))
+
+
+_STATS = Statement(
+    select(
+        _count_of("pending"),
+        _count_of("published"),
+        _count_of("failed"),
+        func.min(case((_table.status == _PENDING, _table.created_at)), type_=Timestamp()),
+        func.coalesce(func.sum(case((_table.status == _PENDING, _table.retry_count))), literal_column("0")),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One event to publish."""
+
+    id: OutboxId
+    event_id: UUID
+    event_type: str
+    aggregate_id: UUID
+    aggregate_type: str
+    tenant_id: UUID | None
+    event_data: dict[str, Any]
+    """The whole event as JSON values, read from the log where the row only refers to it."""
+    created_at: datetime
+    status: str = "pending"
+    """``pending``, ``published`` or ``failed``."""
+    published_at: datetime | None = None
+    retry_count: int = 0
+    last_error: str | None = None
+    global_position: int | None = None
+    """The event's place in the log; None for rows added by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """How the outbox stands."""
+
+    pending_count: int = 0
+    published_count: int = 0
+    failed_count: int = 0
+    oldest_pending: datetime | None = None
+    avg_retries: float = 0.0
+    """Attempts per pending row."""
+
+
+class OutboxRepository:
+    """The outbox in the database of a store, an engine, a session factory, a URL, or an open transaction.
+
+    A store with ``outbox_enabled=True`` writes a row with every event; `add_event` adds one by hand.
+    """
+
+    def __init__(self, database: Any) -> None:
+        self._access = Access(database)
+
+    async def add_event(self, event: DomainEvent) -> OutboxId:
+        """Add an event with its whole content; the row's id.
+
+        Raises:
+            InvalidEventError: the event may not be stored.
+        """
+        rows = await self._access.write(
+            _ADD,
+            event_id=event.event_id,
+            event_type=check_name("event_type", event.event_type),
+            aggregate_id=event.aggregate_id,
+            aggregate_type=check_name("aggregate_type", event.aggregate_type),
+            tenant_id=event.tenant_id,
+            event_data=json.dumps(
+                _whole_event(
+                    payload_of(event),
+                    event.event_id,
+                    event.event_type,
+                    event.aggregate_id,
+                    event.aggregate_type,
+                    event.tenant_id,
+                    event.aggregate_version,
+                    event.actor_id,
+                    to_iso(event.occurred_at),
+                )
+            ),
+            now=utc_now(),
+        )
+        return rows[0][0]  # type: ignore[no-any-return]
+
+    async def get_pending_events(self, limit: int = 100) -> list[OutboxEntry]:
+        """What waits to be published, in the order of the log. One query.
+
+        Raises:
+            InvalidOptionError: a limit below 1.
+        """
+        if limit < 1:
+            raise InvalidOptionError(f"limit must be 1 or more, not {limit}")
+        return [_entry(row) for row in await self._access.read(_LIST, page=limit)]
+
+    async def mark_published(self, outbox_id: OutboxId) -> bool:
+        """Record a publication; whether the row exists."""
+        return bool(await self._access.write(_PUBLISHED, id=outbox_id, now=utc_now()))
+
+    async def mark_failed(self, outbox_id: OutboxId, error: str) -> bool:
+        """Give a row up; whether it exists."""
+        return bool(await self._access.write(_FAILED, id=outbox_id, error=error))
+
+    async def increment_retry(self, outbox_id: OutboxId, error: str | None = None) -> int:
+        """Count a failed attempt; the number of attempts so far, 0 if there is no such row."""
+        rows = await self._access.write(_RETRY, id=outbox_id, error=error)
+        return rows[0][0] if rows else 0
+
+    async def cleanup_published(self, days: int = 7) -> int:
+        """Delete rows published more than this many days ago; how many there were."""
+        return len(await self._access.write(_CLEAN, before=utc_now() - timedelta(days=days)))
+
+    async def get_stats(self) -> OutboxStats:
+        """Counts by status, and how old the oldest pending row is. One query."""
+        [(pending, published, failed, oldest, retries)] = await self._access.read(_STATS)
+        return OutboxStats(pending, published, failed, oldest, retries / pending if pending else 0.0)
+
+    async def close(self) -> None:
+        """Close the connection that a URL was opened with; anything borrowed stays open."""
+        await self._access.close()
+
+
+class SQLiteOutboxRepository(OutboxRepository):
+    """The outbox in a SQLite database."""
+
+
+class PostgreSQLOutboxRepository(OutboxRepository):
+    """The outbox in a PostgreSQL database."""
+
+
+def _entry(row: tuple[Any, ...]) -> OutboxEntry:
+    payload, version, actor_id, occurred_at = row[13:]
+    if row[6] is not None:
+        data = json.loads(row[6])
+    elif payload is None:
+        data = {}  # the event was deleted from the log
+    else:
+        event_id, event_type, aggregate_id, aggregate_type, tenant_id = row[1:6]
+        data = _whole_event(
+            payload,
+            event_id,
+            event_type,
+            aggregate_id,
+            aggregate_type,
+            tenant_id,
+            version,
+            actor_id,
+            occurred_at,
+        )
+    values: list[Any] = [*row[:6], data, *row[7:13]]
+    return OutboxEntry(*values)
+
+
+def _whole_event(
+    payload: str,
+    event_id: UUID,
+    event_type: str,
+    aggregate_id: UUID,
+    aggregate_type: str,
+    tenant_id: UUID | None,
+    version: int,
+    actor_id: str | None,
+    occurred_at: str,
+) -> dict[str, Any]:
+    return {
+        **json.loads(payload),
+        "event_id": str(event_id),
+        "event_type": event_type,
+        "aggregate_id": str(aggregate_id),
+        "aggregate_type": aggregate_type,
+        "aggregate_version": version,
+        "tenant_id": None if tenant_id is None else str(tenant_id),
+        "actor_id": actor_id,
+        "occurred_at": occurred_at,
+    }

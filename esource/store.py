@@ -1,0 +1,485 @@
+"""The event store: one implementation, and the two doors that differ in how the engine is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from typing_extensions import Self
+
+from esource import schema
+from esource.appender import Append, Appender
+from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents, check_name
+from esource.database import Database, Unit
+from esource.errors import DuplicateEventError, InvalidOptionError
+from esource.events import DomainEvent, EventRegistry, default_registry
+from esource.reading import EVENT_EXISTS, LAST_POSITION, STREAM_VERSION, TYPES_OF_ID, Selection, pages
+from esource.streams import (
+    AppendResult,
+    EventStream,
+    ExpectedVersion,
+    ReadOptions,
+    StoredEvent,
+    parse_stream_name,
+)
+from esource.tracing import get_tracer, span
+from esource.transaction import Transaction
+
+if TYPE_CHECKING:
+    from esource.tracing import Tracer
+
+Connection = AsyncConnection | AsyncSession
+"""A transaction of the application's own that an append may join."""
+
+
+class EventStore:
+    """Appends events to streams and reads them back: by stream, by type, or all in one global order.
+
+    Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
+    `open_store`. Use it in ``async with``; it connects on entry (or on first use) and gives everything
+    back on exit. One store belongs to one event loop; any number of tasks may share it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        event_registry: EventRegistry | None = None,
+        *,
+        outbox_enabled: bool = False,
+        enable_tracing: bool = True,
+        uuid_fields: set[str] | None = None,
+        string_id_fields: set[str] | None = None,
+        auto_detect_uuid: bool = True,
+        unknown_events: UnknownEvents = "raise",
+    ) -> None:
+        self._database = database
+        self.codec = Codec(
+            event_registry if event_registry is not None else default_registry,
+            uuid_fields=uuid_fields,
+            string_id_fields=string_id_fields,
+            auto_detect_uuid=auto_detect_uuid,
+            unknown_events=unknown_events,
+        )
+        self.outbox_enabled = outbox_enabled
+        self._appender = Appender(database, outbox=outbox_enabled)
+        self._tracer: Tracer | None = get_tracer(enabled=enable_tracing)
+
+    # -- life cycle --------------------------------------------------------------------------------
+
+    @property
+    def __esource_database__(self) -> Database:
+        return self._database
+
+    @property
+    def event_registry(self) -> EventRegistry:
+        return self.codec.registry
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the store is open."""
+        return self._database.is_open
+
+    async def open(self) -> None:
+        """Connect; does nothing when connected. ``async with`` does this.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be opened or reached.
+        """
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Write what is queued, then give every connection back. Afterwards the store refuses work
+        until it is opened again."""
+        await self._appender.drain()
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def initialize(self, *, upgrade: bool | None = None) -> None:
+        """Bring the database to the newest schema, through the Alembic scripts. Safe to repeat, and safe
+        when many processes do it at once.
+
+        A fresh database gets all tables. An older schema is upgraded on SQLite; on PostgreSQL only when
+        it holds no data, or with ``upgrade=True``, because a migration of a live server is a decision.
+
+        Raises:
+            SchemaOutdatedError: the schema is older and was not to be upgraded.
+            SchemaTooNewError: the schema is newer than this library.
+            SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
+        """
+        await self.open()
+        await schema.initialize(self._database, upgrade=upgrade)
+
+    # -- append ------------------------------------------------------------------------------------
+
+    async def append_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        events: Sequence[DomainEvent],
+        expected_version: int = ExpectedVersion.ANY,
+        *,
+        connection: Connection | None = None,
+    ) -> AppendResult:
+        """Append events to one stream: all of them or none, visible at once, after what came before.
+
+        With ``connection``, or inside `transaction`, the append belongs to that transaction; the result
+        is then valid once it commits, and other appends wait for it until then.
+
+        Args:
+            aggregate_id: The stream's aggregate.
+            aggregate_type: Its type, at most 255 characters.
+            events: In order. An empty sequence writes nothing.
+            expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
+            connection: A transaction of the application's own on the same database.
+
+        Raises:
+            OptimisticLockError: the stream is at another version.
+            DuplicateEventError: an event id is stored already, elsewhere or with other content.
+            InvalidEventError: an event belongs to another stream or may not be stored.
+            DatabaseError: the database refused or could not be reached; nothing was written.
+        """
+        if type(expected_version) is not int or expected_version < -2:
+            raise InvalidOptionError(
+                f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
+            )
+        check_name("aggregate_type", aggregate_type)
+        encode = self.codec.encode
+        encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        if not encoded:
+            return AppendResult(True, await self.get_stream_version(aggregate_id, aggregate_type))
+        if len(encoded) > 1:
+            _refuse_repeated_ids(encoded)
+        append = Append(aggregate_type, aggregate_id, encoded, expected_version)
+        if self._tracer is None:
+            return await self._append(append, connection)
+        with span(
+            self._tracer,
+            "append",
+            system=self._database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+            event_count=len(encoded),
+            expected_version=expected_version,
+        ):
+            return await self._append(append, connection)
+
+    async def _append(self, append: Append, connection: Connection | None) -> AppendResult:
+        if connection is not None:
+            return await self._appender.append_in(await self._database.join(connection), append)
+        unit = self._database.current_unit()
+        if unit is not None:
+            return await self._appender.append_in(unit, append)
+        return await self._appender.append(append)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction for everything that the running task does with this store inside the block.
+
+        Appends, and the checkpoint, outbox, dead-letter and snapshot repositories of the yielded
+        `Transaction`, commit together or not at all, with whatever the application writes through its
+        ``connection``. Reads inside see what was written inside. An exception rolls everything back.
+        A transaction inside another is a savepoint.
+
+        The log stays locked from the first append to the end: keep it short.
+
+        Raises:
+            DatabaseBusyError: another writer held the lock for too long.
+        """
+        async with self._database.transaction() as unit:
+            yield Transaction(self, unit)
+
+    # -- read --------------------------------------------------------------------------------------
+
+    async def get_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str | None = None,
+        from_version: int = 0,
+        from_timestamp: datetime | None = None,
+        to_timestamp: datetime | None = None,
+    ) -> EventStream:
+        """The events of one aggregate, decoded, in order; an empty stream if there are none.
+
+        Args:
+            aggregate_id: The aggregate.
+            aggregate_type: Its type; may be left out when only one type uses the id.
+            from_version: Only events past this version, exclusively.
+            from_timestamp: Only events that occurred at or after this moment.
+            to_timestamp: Only events that occurred at or before this moment.
+
+        Raises:
+            InvalidOptionError: the type was left out and several types use the id.
+            UnknownEventTypeError: no class is registered for an event's type.
+            EventDecodeError: an event does not fit its class.
+        """
+        if aggregate_type is None:
+            aggregate_type = await self._only_type_of(aggregate_id)
+        options = ReadOptions(
+            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+        )
+        with span(
+            self._tracer,
+            "read_stream",
+            system=self._database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+        ):
+            events: list[DomainEvent] = []
+            version = from_version
+            decode = self.codec.decode
+            async for rows in self._pages(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type):
+                events += [decode(row) for row in self._known(rows)]
+                version = rows[-1][7]
+        if not events and version == from_version:
+            version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
+        return EventStream(aggregate_id, aggregate_type, events, version)
+
+    async def get_events_by_type(
+        self, aggregate_type: str, tenant_id: UUID | None = None, from_timestamp: datetime | None = None
+    ) -> list[DomainEvent]:
+        """All events of one aggregate type, decoded, in global order."""
+        options = ReadOptions(
+            aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
+        )
+        return [stored.event async for stored in self.read_all(options)]
+
+    async def read_stream(
+        self, stream_id: str, options: ReadOptions | None = None
+    ) -> AsyncIterator[StoredEvent]:
+        """One stream's events with their places, page by page.
+
+        Args:
+            stream_id: ``<aggregate_id>:<aggregate_type>``, as `StoredEvent.stream_id` says it.
+            options: What to read; positions are versions here.
+        """
+        aggregate_id, aggregate_type = parse_stream_name(stream_id)
+        chosen = options or ReadOptions()
+        async for rows in self._pages(chosen, aggregate_id=aggregate_id, aggregate_type=aggregate_type):
+            for row in self._known(rows):
+                yield StoredEvent(row, self.codec.decode)
+
+    async def read_all(self, options: ReadOptions | None = None) -> AsyncIterator[StoredEvent]:
+        """The whole log in global order, page by page, with bounded memory."""
+        decode = self.codec.decode
+        with span(self._tracer, "read_all", system=self._database.backend.name):
+            pass
+        async for rows in self._pages(options or ReadOptions()):
+            for row in self._known(rows):
+                yield StoredEvent(row, decode)
+
+    async def event_exists(self, event_id: UUID) -> bool:
+        """Whether an event with this id is stored. One query."""
+        return bool(await self._database.rows(EVENT_EXISTS, {"event_id": event_id}))
+
+    async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
+        """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
+        rows = await self._database.rows(
+            STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}
+        )
+        return rows[0][0] or 0
+
+    async def get_global_position(self) -> int:
+        """The position of the last event in the log; 0 if there is none. One query."""
+        return (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
+
+    def _pages(self, options: ReadOptions, **stream: Any) -> AsyncIterator[list[EventRow]]:
+        return pages(self._database, Selection(self._database, options, **stream))
+
+    def _known(self, rows: list[EventRow]) -> list[EventRow]:
+        """The rows without those that the policy for unknown event types skips."""
+        if self.codec.unknown_events != "skip":
+            return rows
+        return [row for row in rows if self.codec.event_class(row[4]) is not None]
+
+    async def _only_type_of(self, aggregate_id: UUID) -> str:
+        types = [row[0] for row in await self._database.rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
+        if len(types) > 1:
+            raise InvalidOptionError(
+                f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
+            )
+        return types[0] if types else ""
+
+
+class SQLiteEventStore(EventStore):
+    """The event store in a SQLite file, or in memory with ``":memory:"``.
+
+    Constructing it does no I/O. Any number of stores and processes may use one file; one writes at a
+    time, and the others wait up to the busy timeout.
+
+    Args:
+        database: Path of the file, or ``":memory:"``. A missing folder is created.
+        event_registry: Which class an event type is decoded with; the default registry if left out.
+        wal_mode: Write-ahead logging, so that readers go on during a commit; ignored in memory.
+        busy_timeout: How long a write waits for another writer, in milliseconds.
+        enable_tracing: OpenTelemetry spans, if it is installed.
+        uuid_fields: Names that hold UUIDs where no type is declared.
+        string_id_fields: Names ending in ``_id`` that do not.
+        auto_detect_uuid: Whether other names ending in ``_id`` do.
+        synchronous: ``FULL``: a committed event survives a power cut. ``NORMAL`` is faster; a power cut
+            may take the last commits, never the file.
+        outbox_enabled: Write an outbox row with every event, in the same transaction.
+        unknown_events: What a reader does with event types that no class is registered for.
+    """
+
+    def __init__(
+        self,
+        database: str | PathLike[str],
+        event_registry: EventRegistry | None = None,
+        *,
+        wal_mode: bool = True,
+        busy_timeout: int = 5000,
+        enable_tracing: bool = True,
+        uuid_fields: set[str] | None = None,
+        string_id_fields: set[str] | None = None,
+        auto_detect_uuid: bool = True,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        outbox_enabled: bool = False,
+        unknown_events: UnknownEvents = "raise",
+    ) -> None:
+        path = fspath(database)
+        if not path:
+            raise InvalidOptionError('database must be a path or ":memory:", not an empty text')
+        if busy_timeout < 0:
+            raise InvalidOptionError(f"busy_timeout must be 0 or more milliseconds, not {busy_timeout}")
+        if synchronous not in ("FULL", "NORMAL"):
+            raise InvalidOptionError(f"synchronous must be 'FULL' or 'NORMAL', not {synchronous!r}")
+        self._path = path
+        self._wal_mode = wal_mode and path != ":memory:"
+        self._busy_timeout = busy_timeout
+        super().__init__(
+            Database.from_url(
+                URL.create("sqlite", database=path),
+                wal_mode=self._wal_mode,
+                busy_timeout=busy_timeout,
+                synchronous=synchronous,
+            ),
+            event_registry,
+            outbox_enabled=outbox_enabled,
+            enable_tracing=enable_tracing,
+            uuid_fields=uuid_fields,
+            string_id_fields=string_id_fields,
+            auto_detect_uuid=auto_detect_uuid,
+            unknown_events=unknown_events,
+        )
+
+    @classmethod
+    def with_strict_uuid_detection(
+        cls, database: str | PathLike[str], uuid_fields: set[str] | None = None, **options: Any
+    ) -> Self:
+        """A store in which only these names hold UUIDs where no type is declared."""
+        return cls(database, uuid_fields=uuid_fields, auto_detect_uuid=False, **options)
+
+    @property
+    def database(self) -> str:
+        """The path, as given."""
+        return self._path
+
+    @property
+    def wal_mode(self) -> bool:
+        """Whether write-ahead logging is in effect; never in memory."""
+        return self._wal_mode
+
+    @property
+    def busy_timeout(self) -> int:
+        """How long a write waits for another writer, in milliseconds."""
+        return self._busy_timeout
+
+
+class PostgreSQLEventStore(EventStore):
+    """The event store on a PostgreSQL server (13 or newer).
+
+    Args:
+        database: A URL, an `AsyncEngine`, or an `async_sessionmaker` bound to one. A store that is given
+            a URL owns its engine; an engine that it is given stays yours to dispose of.
+        event_registry: Which class an event type is decoded with; the default registry if left out.
+        outbox_enabled: Write an outbox row with every event, in the same transaction.
+        enable_tracing: OpenTelemetry spans, if it is installed.
+        engine_options: For an engine of the store's own: keywords of `create_async_engine`.
+
+    The other arguments are those of `SQLiteEventStore`.
+    """
+
+    def __init__(
+        self,
+        database: str | URL | AsyncEngine | async_sessionmaker[Any],
+        event_registry: EventRegistry | None = None,
+        *,
+        outbox_enabled: bool = False,
+        enable_tracing: bool = True,
+        uuid_fields: set[str] | None = None,
+        string_id_fields: set[str] | None = None,
+        auto_detect_uuid: bool = True,
+        unknown_events: UnknownEvents = "raise",
+        **engine_options: Any,
+    ) -> None:
+        if isinstance(database, (str, URL)):
+            source = Database.from_url(database, **engine_options)
+        elif engine_options:
+            raise InvalidOptionError(f"{', '.join(engine_options)}: set these on the engine itself")
+        else:
+            source = Database.of(database)
+        if source.backend.name != "postgresql":
+            raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")
+        super().__init__(
+            source,
+            event_registry,
+            outbox_enabled=outbox_enabled,
+            enable_tracing=enable_tracing,
+            uuid_fields=uuid_fields,
+            string_id_fields=string_id_fields,
+            auto_detect_uuid=auto_detect_uuid,
+            unknown_events=unknown_events,
+        )
+
+    @property
+    def database(self) -> str:
+        """The URL, with the password masked."""
+        return self._database.url.render_as_string(hide_password=True)
+
+
+def open_store(url: str | URL, event_registry: EventRegistry | None = None, **options: Any) -> EventStore:
+    """The store for a database URL: the one line that changes when moving to a server. No I/O.
+
+    ``sqlite:///events.db``, ``sqlite://`` (in memory), ``postgresql://user@host/database``; a text without
+    ``://`` is the path of a SQLite file. The options are those of the store's class.
+
+    Raises:
+        InvalidOptionError: a URL of another kind of database.
+        MissingDriverError: the extra with the driver is not installed.
+    """
+    if isinstance(url, str) and "://" not in url:
+        return SQLiteEventStore(url, event_registry, **options)
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)
+    return PostgreSQLEventStore(parsed, event_registry, **options)
+
+
+def _refuse_repeated_ids(encoded: list[EncodedEvent]) -> None:
+    seen: set[UUID] = set()
+    for event in encoded:
+        if event.event_id in seen:
+            raise DuplicateEventError(event.event_id, "earlier in the same append")
+        seen.add(event.event_id)
+
+
+__all__ = [
+    "Connection",
+    "EventStore",
+    "PostgreSQLEventStore",
+    "SQLiteEventStore",
+    "Unit",
+    "open_store",
+]

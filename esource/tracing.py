@@ -1,0 +1,39 @@
+"""OpenTelemetry spans where the API is installed and tracing is on; nothing at all otherwise.
+
+Span names are ``esource.<operation>``; attributes follow OpenTelemetry's database conventions
+(``db.system``) and our own words. No payload and no password is ever an attribute.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+
+class Tracer(Protocol):
+    """What we use of an OpenTelemetry tracer."""
+
+    def start_as_current_span(
+        self, name: str, *, attributes: dict[str, Any]
+    ) -> AbstractContextManager[Any]: ...
+
+
+def get_tracer(*, enabled: bool) -> Tracer | None:
+    """OpenTelemetry's tracer for esource; None when tracing is off or the extra is not installed."""
+    if not enabled:
+        return None
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return None
+    return trace.get_tracer("esource")
+
+
+def span(tracer: Tracer | None, name: str, **attributes: Any) -> AbstractContextManager[Any]:
+    """A span around an operation; free of charge without a tracer."""
+    if tracer is None:
+        return nullcontext()
+    return tracer.start_as_current_span(
+        f"esource.{name}",
+        attributes={f"esource.{key}": str(value) for key, value in attributes.items() if value is not None},
+    )

@@ -1,0 +1,66 @@
+"""One unit of work over the log and the tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from esource.checkpoints import CheckpointRepository
+from esource.dead_letters import DLQRepository
+from esource.events import DomainEvent
+from esource.outbox import OutboxRepository
+from esource.snapshots import SnapshotStore
+from esource.streams import AppendResult, ExpectedVersion
+
+if TYPE_CHECKING:
+    from esource.database import Unit
+    from esource.store import EventStore
+
+
+class Transaction:
+    """An open transaction of a store, yielded by `EventStore.transaction`."""
+
+    def __init__(self, store: EventStore, unit: Unit) -> None:
+        self._store = store
+        self._unit = unit
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """SQLAlchemy's connection inside the transaction: for a read model in the same database."""
+        return self._unit.connection
+
+    async def append_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        events: Sequence[DomainEvent],
+        expected_version: int = ExpectedVersion.ANY,
+    ) -> AppendResult:
+        """`EventStore.append_events`, as part of this transaction."""
+        return await self._store.append_events(
+            aggregate_id, aggregate_type, events, expected_version, connection=self._unit.connection
+        )
+
+    @cached_property
+    def checkpoints(self) -> CheckpointRepository:
+        """Checkpoints, saved as part of this transaction."""
+        return CheckpointRepository(self._unit)
+
+    @cached_property
+    def snapshots(self) -> SnapshotStore:
+        """Snapshots, saved as part of this transaction."""
+        return SnapshotStore(self._unit)
+
+    @cached_property
+    def dead_letters(self) -> DLQRepository:
+        """Dead letters, written as part of this transaction."""
+        return DLQRepository(self._unit)
+
+    @cached_property
+    def outbox(self) -> OutboxRepository:
+        """The outbox, written as part of this transaction."""
+        return OutboxRepository(self._unit)

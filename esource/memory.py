@@ -22,7 +22,7 @@ class InMemoryEventStore(SQLiteEventStore):
     def __init__(self, event_registry: EventRegistry | None = None, **options: Any) -> None:
         super().__init__(":memory:", event_registry, **options)
         database = self.__esource_database__
-        database.set_option("on_connect", schema.create_script(database))
+        database.connections.set_option("on_connect", schema.create_script(database))
 
 
 class InMemoryCheckpointRepository(CheckpointRepository):

@@ -127,7 +127,7 @@ async def initialize(database: Database, *, upgrade: bool | None = None) -> None
         allowed = database.backend.migrates_unasked or not await _has_events(database)
         if upgrade is False or (upgrade is None and not allowed):
             raise SchemaOutdatedError(database.name, found, HEAD)
-    elif database.is_private:
+    elif database.connections.is_private:
         await database.run_script(create_script(database))
         return
     await _migrate(database, "upgrade", "head")

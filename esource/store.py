@@ -83,7 +83,7 @@ class EventStore:
     @property
     def is_connected(self) -> bool:
         """Whether the store is open."""
-        return self._database.is_open
+        return self._database.connections.is_ready
 
     async def open(self) -> None:
         """Connect; does nothing when connected. ``async with`` does this.

@@ -198,8 +198,11 @@ async def close_without_leaks(store: EventStore) -> None:
     if not store.is_connected:
         return
     database = store.__esource_database__
-    pool = database.engine.pool
-    lanes = [*database._idle, *([database._writer] if database._writer else [])]
+    pool = database.connections.engine.pool
+    connections = database.connections
+    lanes = [*connections.readers.idle]
+    if connections.writers is not connections.readers:
+        lanes += connections.writers.idle
     for lane in lanes:
         in_transaction = getattr(lane.driver, "in_transaction", False)
         in_transaction = (

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from esource.errors import DatabaseUnavailableError, EventSourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Dialect, Executable
     from sqlalchemy.engine import URL
@@ -133,6 +133,8 @@ class Backend(ABC):
     """SQLAlchemy's name of the dialect, and OpenTelemetry's ``db.system``."""
     concurrent_writers: ClassVar[bool]
     """Whether several connections of one process may write at the same time."""
+    finishes_when_cancelled: ClassVar[bool]
+    """Whether a statement whose caller is cancelled runs to its end all the same."""
     reads_ahead: ClassVar[bool]
     """Whether fetching the next page while the current one is decoded is faster (measured)."""
     migrates_unasked: ClassVar[bool]
@@ -157,7 +159,9 @@ class Backend(ABC):
         """Run one reading statement in one hop or round trip; all rows."""
 
     @abstractmethod
-    async def write(self, driver: Any, text: str, arguments: Sequence[Any], *, commit: bool) -> list[Any]:
+    def write(
+        self, driver: Any, text: str, arguments: Sequence[Any], *, commit: bool
+    ) -> Awaitable[list[Any]]:
         """Run one writing statement in one hop or round trip; all rows it returns.
 
         With ``commit`` the statement is a transaction of its own; without, it belongs to the one that
@@ -165,7 +169,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def append(self, driver: Any, plan: Plan, *, commit: bool) -> Written:
+    def append(self, driver: Any, plan: Plan, *, commit: bool) -> Awaitable[Written]:
         """Write a batch under the append lock: one hop or round trip, one transaction."""
 
     @abstractmethod

@@ -207,6 +207,7 @@ class PostgreSQLBackend(Backend):
 
     name: ClassVar[str] = "postgresql"
     concurrent_writers: ClassVar[bool] = True
+    finishes_when_cancelled: ClassVar[bool] = False
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     default_options: ClassVar[Mapping[str, Any]] = {}

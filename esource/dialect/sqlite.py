@@ -6,7 +6,7 @@ import json
 import sqlite3
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sqlalchemy import bindparam, event, func, insert, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
@@ -28,11 +28,13 @@ from esource.tables import event_outbox, events, metadata
 from esource.types import to_iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import aiosqlite
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+T = TypeVar("T")
 
 MEMORY = ":memory:"
 
@@ -77,6 +79,7 @@ class SQLiteBackend(Backend):
 
     name: ClassVar[str] = "sqlite"
     concurrent_writers: ClassVar[bool] = False
+    finishes_when_cancelled: ClassVar[bool] = True
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True
     default_options: ClassVar[Mapping[str, Any]] = {
@@ -146,16 +149,16 @@ class SQLiteBackend(Backend):
     async def fetch(self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
         return list(await driver.execute_fetchall(text, arguments))
 
-    async def write(
+    def write(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any], *, commit: bool
-    ) -> list[Any]:
+    ) -> Awaitable[list[Any]]:
         def run(connection: sqlite3.Connection) -> list[Any]:
             return connection.execute(text, arguments).fetchall()
 
-        return await _hop(driver, run, commit=commit)  # type: ignore[no-any-return]
+        return _hop(driver, run, commit=commit)
 
-    async def append(self, driver: aiosqlite.Connection, plan: Plan, *, commit: bool) -> Written:
-        return await _hop(driver, partial(self._append, plan), commit=commit)  # type: ignore[no-any-return]
+    def append(self, driver: aiosqlite.Connection, plan: Plan, *, commit: bool) -> Awaitable[Written]:
+        return _hop(driver, partial(self._append, plan), commit=commit)
 
     def _append(self, plan: Plan, connection: sqlite3.Connection) -> Written:
         """The body of an append transaction, in the connection's own thread."""
@@ -262,9 +265,9 @@ def is_memory(url: URL) -> bool:
     return url.database in (None, "", MEMORY)
 
 
-async def _hop(
-    driver: aiosqlite.Connection, body: Callable[[sqlite3.Connection], Any], *, commit: bool
-) -> Any:
+def _hop(
+    driver: aiosqlite.Connection, body: Callable[[sqlite3.Connection], T], *, commit: bool
+) -> Awaitable[T]:
     """Run a unit of work as one function in the connection's thread.
 
     With ``commit`` it is a transaction of its own, begun IMMEDIATE; without, it joins the open one.
@@ -273,7 +276,7 @@ async def _hop(
     method exists.
     """
 
-    def unit(connection: sqlite3.Connection) -> Any:
+    def unit(connection: sqlite3.Connection) -> T:
         # A connection that the application lent us may be inside its own transaction.
         own = commit and not connection.in_transaction
         if own:
@@ -288,7 +291,7 @@ async def _hop(
             raise
         return result
 
-    return await driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
 def _constraint_name(text: str) -> str:

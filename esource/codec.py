@@ -8,8 +8,9 @@ text and hands it to the class's validator, so that no dict is built on either w
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isfinite
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
 from uuid import UUID
@@ -115,9 +116,29 @@ def _untyped_fields(event_class: type[DomainEvent]) -> tuple[str, ...]:
     return tuple(name for name, field in event_class.model_fields.items() if _uses_any(field.annotation))
 
 
-@lru_cache(maxsize=4096)
-def _quote(text: str) -> str:
-    return json.dumps(text)
+class _Form:
+    """What decoding one event type needs, looked up once."""
+
+    __slots__ = (
+        "aggregate_type",
+        "event_class",
+        "has_untyped_fields",
+        "has_upcasters",
+        "types",
+        "validate",
+    )
+
+    def __init__(self, event_class: type[DomainEvent], event_type: str, aggregate_type: str) -> None:
+        self.event_class = event_class
+        self.aggregate_type = aggregate_type
+        self.types = f'"event_type":{json.dumps(event_type)},"aggregate_type":{json.dumps(aggregate_type)},'
+        self.validate: Callable[[str], Any] = event_class.__pydantic_validator__.validate_json
+        if any(field.validation_alias is not None for field in event_class.model_fields.values()):
+            # Payloads are written with the fields' own names, whatever alias their class has today.
+            self.validate = partial(self.validate, by_alias=True, by_name=True)
+        self.has_upcasters = bool(event_class.__esource_upcasters__)
+        extra = event_class.model_config.get("extra") == "allow"
+        self.has_untyped_fields = extra or len(_untyped_fields(event_class)) > 1  # metadata is one
 
 
 class Codec:
@@ -146,6 +167,7 @@ class Codec:
         self._uuid_fields = frozenset(uuid_fields or ())
         self._string_id_fields = frozenset(string_id_fields or ())
         self._auto_detect_uuid = auto_detect_uuid
+        self._forms: dict[str, _Form] = {}
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -197,23 +219,31 @@ class Codec:
             UnknownEventTypeError: no class is registered for its type.
             EventDecodeError: the payload does not fit the class.
         """
-        event_class = self.event_class(row[4]) or UntypedEvent
-        payload = row[9]
-        if event_class.__esource_upcasters__:
-            payload = self._upcast(event_class, row)
+        event_type, payload, tenant_id, actor_id = row[4], row[9], row[5], row[6]
+        form = self._forms.get(event_type)
+        if (
+            form is None
+            or form.aggregate_type != row[3]
+            or form.event_class is not self.registry.get_or_none(event_type)
+        ):
+            event_class = self.event_class(event_type) or UntypedEvent
+            form = self._forms[event_type] = _Form(event_class, event_type, row[3])
+        if form.has_upcasters:
+            payload = self._upcast(form.event_class, row)
+        if tenant_id is None and actor_id is None:
+            owner = '"tenant_id":null,"actor_id":null'
+        else:
+            owner = f'"tenant_id":{json.dumps(tenant_id)},"actor_id":{json.dumps(actor_id)}'
         text = (
-            f'{payload[:-1]}{"," if len(payload) > 2 else ""}"event_id":"{row[1]}","event_type":{_quote(row[4])},'
-            f'"aggregate_id":"{row[2]}","aggregate_type":{_quote(row[3])},"aggregate_version":{row[7]},'
-            f'"tenant_id":{"null" if row[5] is None else _quote(row[5])},'
-            f'"actor_id":{"null" if row[6] is None else _quote(row[6])},"occurred_at":"{row[8]}"}}'
+            f"{payload[:-1]}{',' if len(payload) > 2 else ''}{form.types}{owner},"
+            f'"event_id":"{row[1]}","aggregate_id":"{row[2]}","aggregate_version":{row[7]},'
+            f'"occurred_at":"{row[8]}"}}'
         )
         try:
-            event: DomainEvent = event_class.__pydantic_validator__.validate_json(
-                text, by_alias=True, by_name=True
-            )
+            event: DomainEvent = form.validate(text)
         except (ValidationError, InvalidEventError):
-            event = self._decode_slowly(event_class, row, payload)
-        if event.metadata or len(_untyped_fields(event_class)) > 1 or event.model_extra:
+            event = self._decode_slowly(form, row, payload)
+        if form.has_untyped_fields or event.metadata:
             self._detect_uuids(event)
         return event
 
@@ -243,7 +273,7 @@ class Codec:
             payload["event_version"] = version
         return json.dumps(payload)
 
-    def _decode_slowly(self, event_class: type[DomainEvent], row: EventRow, payload: str) -> DomainEvent:
+    def _decode_slowly(self, form: _Form, row: EventRow, payload: str) -> DomainEvent:
         """For rows of other writers: JSON with white space, moments without an offset."""
         try:
             columns = {
@@ -257,9 +287,7 @@ class Codec:
                 "occurred_at": to_iso(from_iso(row[8])),
             }
             merged = json.dumps({**json.loads(payload), **columns})
-            event: DomainEvent = event_class.__pydantic_validator__.validate_json(
-                merged, by_alias=True, by_name=True
-            )
+            event: DomainEvent = form.validate(merged)
         except (ValueError, TypeError, InvalidEventError) as error:
             raise EventDecodeError(row[4], row[1], row[0], str(error)) from error
         return event

@@ -102,8 +102,8 @@ class DomainEvent(BaseModel):
     tenant_id: UUID | None = None
     actor_id: str | None = None
     """Who caused it, at most 255 characters."""
-    correlation_id: UUID = Field(default_factory=uuid7)
-    """The same for all events that go back to one first cause."""
+    correlation_id: UUID = Field(default_factory=lambda fields: fields.get("event_id") or uuid7())
+    """The same for all events that go back to one first cause; that event's own id unless given."""
     causation_id: UUID | None = None
     """The event that directly caused this one."""
     metadata: dict[str, Any] = Field(default_factory=dict)

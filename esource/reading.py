@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 
 from esource.codec import EventRow
 from esource.database import Database
@@ -20,7 +20,7 @@ from esource.dialect import Statement
 from esource.dialect.constructs import iso_text, member_of
 from esource.streams import ReadDirection, ReadOptions
 from esource.tables import events
-from esource.types import Identifier, Timestamp
+from esource.types import Identifier, Timestamp, as_text
 
 PAGE_EVENTS = 1000
 """Events in a page at most."""
@@ -33,11 +33,11 @@ _FIRST_PAGE_EVENTS = 250
 
 EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
     events.c.global_position,
-    cast(events.c.event_id, Text),
-    cast(events.c.aggregate_id, Text),
+    as_text(events.c.event_id),
+    as_text(events.c.aggregate_id),
     events.c.aggregate_type,
     events.c.event_type,
-    cast(events.c.tenant_id, Text),
+    as_text(events.c.tenant_id),
     events.c.actor_id,
     events.c.version,
     iso_text(events.c.timestamp),
@@ -110,12 +110,14 @@ class Selection:
         self.conditions = tuple(values)
 
 
-async def pages(database: Database, wanted: Selection) -> AsyncIterator[list[EventRow]]:
+async def pages(
+    database: Database, wanted: Selection, first_page: int = _FIRST_PAGE_EVENTS
+) -> AsyncIterator[list[EventRow]]:
     """Pages of rows; where it pays, the next is fetched while the caller works on the current one."""
     statement = _page(wanted.key, wanted.backward, wanted.conditions)
     index = 0 if wanted.key == "global_position" else 7
     left = wanted.limit
-    size = _FIRST_PAGE_EVENTS if left is None or left > _FIRST_PAGE_EVENTS else left
+    size = first_page if left is None or left > first_page else left
     if size == 0:
         return
     ahead: asyncio.Task[list[EventRow]] | None = None

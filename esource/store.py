@@ -19,7 +19,15 @@ from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents, check_na
 from esource.database import Database, Unit
 from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
-from esource.reading import EVENT_EXISTS, LAST_POSITION, STREAM_VERSION, TYPES_OF_ID, Selection, pages
+from esource.reading import (
+    EVENT_EXISTS,
+    LAST_POSITION,
+    PAGE_EVENTS,
+    STREAM_VERSION,
+    TYPES_OF_ID,
+    Selection,
+    pages,
+)
 from esource.streams import (
     AppendResult,
     EventStream,
@@ -163,6 +171,8 @@ class EventStore:
             _refuse_repeated_ids(encoded)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
         if self._tracer is None:
+            if connection is None and self._database.current_unit() is None:
+                return await self._appender.append(append)
             return await self._append(append, connection)
         with span(
             self._tracer,
@@ -239,7 +249,11 @@ class EventStore:
             events: list[DomainEvent] = []
             version = from_version
             decode = self.codec.decode
-            async for rows in self._pages(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type):
+            # All of it will be in memory anyway: pages only let other tasks run between them.
+            wanted = Selection(
+                self._database, options, aggregate_id=aggregate_id, aggregate_type=aggregate_type
+            )
+            async for rows in pages(self._database, wanted, first_page=PAGE_EVENTS):
                 events += [decode(row) for row in self._known(rows)]
                 version = rows[-1][7]
         if not events and version == from_version:

@@ -22,10 +22,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, String, Text, cast
+from sqlalchemy import BigInteger, Integer, String, Text
 from sqlalchemy import DateTime as _DateTime
 from sqlalchemy import Uuid as _Uuid
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 if TYPE_CHECKING:
@@ -57,6 +59,24 @@ def from_iso(text: str) -> datetime:
 def as_utc(value: datetime) -> datetime:
     """The same moment in UTC."""
     return value.astimezone(timezone.utc)
+
+
+class as_text(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
+    """A UUID or JSON column as text: a cast where the database has such types, else the column itself."""
+
+    name = "as_text"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(as_text)
+def _as_text(element: as_text, compiler: Any, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AS TEXT)"
+
+
+@compiles(as_text, "sqlite")
+def _as_text_sqlite(element: as_text, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
 
 
 class Identifier(TypeDecorator[UUID]):
@@ -117,7 +137,7 @@ class Json(TypeDecorator[str]):
         return None
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        return cast(column, Text)
+        return as_text(column)
 
 
 Name = String(NAME_LENGTH).with_variant(Text(), "sqlite")

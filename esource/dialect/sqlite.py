@@ -147,7 +147,7 @@ class SQLiteBackend(Backend):
     # -- statements --------------------------------------------------------------------------------
 
     async def fetch(self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
-        return list(await driver.execute_fetchall(text, arguments))
+        return await driver.execute_fetchall(text, arguments)  # type: ignore[return-value]
 
     def write(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any], *, commit: bool

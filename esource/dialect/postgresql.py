@@ -66,7 +66,9 @@ _LOCK_LOG = Statement(select(_lock_log))
 
 
 def _array(name: str, item: Any) -> ColumnElement[Any]:
-    return bindparam(name, type_=ARRAY(item))
+    # Behind a subquery the planner cannot count the array's elements, so its plan for these arrays is no
+    # cheaper than the one for any, and after five executions it plans no more: 444 µs became 208 µs.
+    return select(bindparam(name, type_=ARRAY(item))).scalar_subquery()
 
 
 def _append_statement(*, outbox: bool) -> Select[Any]:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from torture.writer import Written, batch
-
 from esource import EventStore, ReadOptions, StoredEvent
+from torture.writer import Written, batch
 
 WRITER = Path(__file__).with_name("writer.py")
 

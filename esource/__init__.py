@@ -14,6 +14,7 @@ from esource.errors import (
     DuplicateEventError,
     EventSourceError,
     InvalidEventError,
+    InvalidOptionError,
     OptimisticLockError,
 )
 from esource.events import (
@@ -43,6 +44,7 @@ from esource.streams import (
     ReadOptions,
     StoredEvent,
 )
+from esource.subscriptions import Subscription, partition_of
 from esource.transaction import Transaction
 
 SQLITE_AVAILABLE: bool = _find_spec("aiosqlite") is not None
@@ -77,6 +79,7 @@ __all__ = [
     "InMemoryOutboxRepository",
     "InMemorySnapshotStore",
     "InvalidEventError",
+    "InvalidOptionError",
     "OptimisticLockError",
     "OutboxRepository",
     "PostgreSQLCheckpointRepository",
@@ -94,11 +97,13 @@ __all__ = [
     "Snapshot",
     "SnapshotStore",
     "StoredEvent",
+    "Subscription",
     "Transaction",
     "UntypedEvent",
     "default_registry",
     "handles",
     "open_store",
+    "partition_of",
     "register_event",
     "upcaster",
 ]

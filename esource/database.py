@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from esource.connections import Connections, uninterrupted
 from esource.dialect import Backend, Plan, Statement, Written, backend_for_engine, backend_for_url
 from esource.errors import InvalidOptionError
+from esource.wakeup import WakeUp
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ class Database:
         self.name = backend.describe(url)
         self.retry_seconds = RETRY_SECONDS
         self.connections = Connections(backend, url, **connections)
+        self.wake_up = WakeUp(self._watch)
+        """Calls those who wait for appends to this database."""
 
     @classmethod
     def from_url(cls, url: str | URL, **options: Any) -> Database:
@@ -94,7 +97,17 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back; close the engine if it is our own."""
+        await self.wake_up.close()
         await self.connections.close()
+
+    async def _watch(self, wake: Callable[[], None], ready: Callable[[], None]) -> None:
+        if self.connections.is_private or self.connections.is_lent:
+            await asyncio.Event().wait()  # nobody else can append, or there is no connection to watch with
+        lane = await self.connections.connect()
+        try:
+            await self.backend.watch(lane.driver, wake, ready)
+        finally:
+            await uninterrupted(self.connections.disconnect(lane))
 
     # -- statements --------------------------------------------------------------------------------
 
@@ -157,7 +170,9 @@ class Database:
 
     async def append(self, plan: Plan) -> Written:
         """Write a batch in a transaction of its own. Raises the driver's own errors."""
-        return await self._on_writer(lambda driver: self.backend.append(driver, plan, commit=True))
+        written = await self._on_writer(lambda driver: self.backend.append(driver, plan, commit=True))
+        self.wake_up.set()
+        return written
 
     async def _on_writer(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if not self.connections.is_usable:
@@ -253,6 +268,7 @@ class Database:
             unit.is_open = False
             with self.backend.errors(self.name):
                 await uninterrupted(transaction.commit())
+            self.wake_up.set()
         finally:
             _units.set(before)
             if self.backend.concurrent_writers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from os import PathLike, fspath
@@ -36,6 +36,7 @@ from esource.streams import (
     StoredEvent,
     parse_stream_name,
 )
+from esource.subscriptions import POLL_SECONDS, Subscription
 from esource.tracing import get_tracer, span
 from esource.transaction import Transaction
 
@@ -292,6 +293,45 @@ class EventStore:
         async for rows in self._pages(options or ReadOptions()):
             for row in self._known(rows):
                 yield StoredEvent(row, decode)
+
+    def subscribe(
+        self,
+        from_position: int | None = None,
+        *,
+        checkpoint: str | None = None,
+        event_types: Iterable[str] | None = None,
+        aggregate_types: Iterable[str] | None = None,
+        tenant_id: UUID | None = None,
+        partition: tuple[int, int] | None = None,
+        live: bool = True,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Subscription:
+        """Follow the log: everything past a position, then what is appended, in order, each event once.
+
+        Args:
+            from_position: Start past this global position; 0, the start of the log, if left out.
+            checkpoint: Or start where the checkpoint of this name is; see `Subscription.save`.
+            event_types: Only these event types.
+            aggregate_types: Only these aggregate types.
+            tenant_id: Only this tenant's events.
+            partition: ``(number, of)``: only streams of that partition, to share the work between workers.
+            live: Whether to wait for new events at the end of the log; else the iteration ends there.
+            poll_seconds: How long to wait for a wake-up before looking again, in seconds.
+
+        Raises:
+            InvalidOptionError: options that contradict each other.
+        """
+        return Subscription(
+            self,
+            from_position=from_position,
+            checkpoint=checkpoint,
+            event_types=event_types,
+            aggregate_types=aggregate_types,
+            tenant_id=tenant_id,
+            partition=partition,
+            live=live,
+            poll_seconds=poll_seconds,
+        )
 
     async def event_exists(self, event_id: UUID) -> bool:
         """Whether an event with this id is stored. One query."""

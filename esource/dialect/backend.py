@@ -185,6 +185,13 @@ class Backend(ABC):
         """Take the append lock until the open transaction ends, and see what was committed before."""
 
     @abstractmethod
+    async def watch(self, driver: Any, wake: Callable[[], None], ready: Callable[[], None]) -> None:
+        """Call ``wake`` whenever another connection may have appended, until the connection is lost.
+
+        ``ready`` is called when the watch has begun: what was appended before is not told.
+        """
+
+    @abstractmethod
     def names(self, values: Sequence[str]) -> Any:
         """The parameter value of `constructs.member_of`."""
 

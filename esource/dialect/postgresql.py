@@ -41,7 +41,7 @@ from esource.errors import (
 from esource.tables import event_outbox, events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Insert, Select
     from sqlalchemy.engine import URL
@@ -63,6 +63,10 @@ _lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
 )
 _LOCK_LOG = Statement(select(_lock_log))
+
+
+_CHANNEL: ColumnElement[str] = literal_column("'esource_' || 'events'::regclass::oid")
+"""What subscribers of this log listen on."""
 
 
 def _array(name: str, item: Any) -> ColumnElement[Any]:
@@ -180,6 +184,8 @@ def _append_statement(*, outbox: bool) -> Select[Any]:
         listed(stream.c.accepted, stream.c.ordinal),
         listed(known, stream.c.ordinal),
         select(listed(inserted.c.global_position, inserted.c.global_position)).scalar_subquery(),
+        # Delivered at the commit, to whoever listens: 25 µs of 700.
+        func.pg_notify(_CHANNEL, literal_column("''")),
     ).select_from(stream)
     if outbox:
         names = [
@@ -201,6 +207,7 @@ def _append_statement(*, outbox: bool) -> Select[Any]:
     return result
 
 
+_CHANNEL_NAME = Statement(select(_CHANNEL))
 _APPEND = {outbox: Statement(_append_statement(outbox=outbox)) for outbox in (False, True)}
 
 
@@ -268,6 +275,26 @@ class PostgreSQLBackend(Backend):
 
     async def lock_log(self, driver: _Connection) -> None:
         await driver.fetch(self._lock)
+
+    async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
+        lost = asyncio.Event()
+
+        def on_notification(*_: Any) -> None:
+            wake()
+
+        def on_termination(_: Any) -> None:
+            lost.set()
+
+        channel = await driver.fetchval(_CHANNEL_NAME.on(self).text)
+        driver.add_termination_listener(on_termination)
+        await driver.add_listener(channel, on_notification)
+        try:
+            ready()
+            await lost.wait()
+        finally:
+            if not driver.is_closed():
+                driver.remove_termination_listener(on_termination)
+                await driver.remove_listener(channel, on_notification)
 
     def names(self, values: Sequence[str]) -> Any:
         return list(values)

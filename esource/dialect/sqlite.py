@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from functools import partial
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MEMORY = ":memory:"
+
+WATCH_SECONDS = 0.02
+"""Pause between two looks at whether another process has committed: half a percent of one core."""
 
 _VERSION = Statement(
     select(func.max(events.c.version)).where(
@@ -215,6 +219,20 @@ class SQLiteBackend(Backend):
 
     async def lock_log(self, driver: aiosqlite.Connection) -> None:
         """Nothing to do: `begin` has made this the only writer."""
+
+    async def watch(
+        self, driver: aiosqlite.Connection, wake: Callable[[], None], ready: Callable[[], None]
+    ) -> None:
+        seen = None
+        while True:
+            # Changes when any other connection, of this process or another, has committed.
+            [(version,)] = await driver.execute_fetchall("PRAGMA data_version")
+            if seen is None:
+                ready()
+            elif seen != version:
+                wake()
+            seen = version
+            await asyncio.sleep(WATCH_SECONDS)
 
     def names(self, values: Sequence[str]) -> Any:
         return json.dumps(list(values))

@@ -99,7 +99,8 @@ class _Part(NamedTuple):
 
     append: Append
     state: _StreamState
-    is_first: bool
+    question: int
+    """Its own `StreamWrite`; -1 for one that simply follows another append to its stream."""
     steps_before: int
     loses: bool
     """Bound to conflict, if the stream's first append succeeds: its rows are not in the plan."""
@@ -143,16 +144,19 @@ class _Batch:
                 loses = True
             else:
                 return self._defer(key)
-        if is_first:
+        question = -1
+        if is_first or loses:
+            # A loser writes nothing, but asks whether its events are stored already: then it is no loser.
+            question = len(self.plan.streams)
             self._streams[key] = state
             self.plan.streams.append(StreamWrite(*key, expected, ids[0]))
-        self._parts.append(_Part(append, state, is_first, state.steps, loses))
+        self._parts.append(_Part(append, state, question, state.steps, loses))
         if not loses:
             self._event_ids.update(ids)
-            rows, index, step = self.plan.rows, state.index, state.steps
+            rows, step = self.plan.rows, state.steps
             for event in append.events:
                 step += 1
-                rows.append((index, step, event))
+                rows.append((state.index, step, event))
             state.steps = step
             self.bytes += append.bytes
         return True
@@ -165,17 +169,22 @@ class _Batch:
         """Each append with its outcome; None for one that has to be decided again."""
         versions, accepted, known, positions = written
         row = -1
-        for append, state, is_first, steps_before, loses in self._parts:
+        moving: set[int] = set()  # streams whose first append failed, but another may yet succeed
+        for append, state, question, steps_before, loses in self._parts:
             version = versions[state.index]
-            if not accepted[state.index]:
-                decided = is_first and not known[state.index]
-                yield append, append.conflict(version) if decided else None
-            elif loses:
-                yield append, append.conflict(version + steps_before)
-            else:
+            if accepted[state.index] and not loses:
                 count = len(append.events)
                 row += count
                 yield append, AppendResult(True, version + steps_before + count, positions[row])
+            elif accepted[state.index]:
+                yield append, None if known[question] else append.conflict(version + steps_before)
+            elif (
+                question >= 0 and not accepted[question] and not known[question] and state.index not in moving
+            ):
+                yield append, append.conflict(version)
+            else:
+                moving.add(state.index)
+                yield append, None
 
 
 class Appender:

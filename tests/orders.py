@@ -65,3 +65,9 @@ def placed(aggregate_id: UUID | None = None, **fields: Any) -> OrderPlaced:
     return OrderPlaced(
         **{"aggregate_id": aggregate_id or uuid4(), "customer_id": "c-1", "total": 1.0, **fields}
     )
+
+
+def several(count: int, aggregate_id: UUID | None = None, **fields: Any) -> list[OrderPlaced]:
+    """So many new events of one order."""
+    aggregate_id = aggregate_id or uuid4()
+    return [placed(aggregate_id, **fields) for _ in range(count)]

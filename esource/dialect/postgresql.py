@@ -57,6 +57,9 @@ in other schemas do not wait for each other."""
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
 
+_LAST_VERSION = 2**31 - 1
+"""The greatest INTEGER."""
+
 # A sequence hands out positions before the commit. Whoever takes this lock BEFORE drawing positions and
 # holds it to the commit makes them visible in order, for every reader there is.
 _lock_log = func.pg_advisory_xact_lock(
@@ -250,7 +253,8 @@ class PostgreSQLBackend(Backend):
         values = {
             "aggregate_ids": [stream.aggregate_id for stream in streams],
             "aggregate_types": [stream.aggregate_type for stream in streams],
-            "expected_versions": [stream.expected_version for stream in streams],
+            # Past what the column can hold is a conflict like any other, not a value to refuse.
+            "expected_versions": [min(stream.expected_version, _LAST_VERSION) for stream in streams],
             "first_event_ids": [stream.first_event_id for stream in streams],
             "streams": [row[0] + 1 for row in rows],  # ordinals count from 1
             "steps": [row[1] for row in rows],

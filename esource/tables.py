@@ -14,6 +14,7 @@ from sqlalchemy import (
     DDL,
     CheckConstraint,
     Column,
+    FetchedValue,
     Index,
     Integer,
     MetaData,
@@ -95,7 +96,13 @@ event_outbox = Table(
     "event_outbox",
     metadata,
     # AUTOINCREMENT on SQLite comes from the table's option; autoincrement=True would mean SERIAL to PostgreSQL.
-    Column("id", Integer().with_variant(Uuid(), "postgresql"), primary_key=True, autoincrement=False),
+    Column(
+        "id",
+        Integer().with_variant(Uuid(), "postgresql"),
+        primary_key=True,
+        autoincrement=False,
+        server_default=FetchedValue(),  # either way the database makes it
+    ),
     Column("event_id", Identifier, nullable=False),
     Column("event_type", Name, nullable=False),
     Column("aggregate_id", Identifier, nullable=False),

@@ -225,7 +225,7 @@ class Appender:
     async def append_in(self, unit: Unit, append: Append) -> AppendResult:
         """Write an append inside an open transaction. The log stays locked until that transaction ends."""
         with self._database.backend.errors(self._database.name):
-            async with unit.lock:
+            async with unit.turn():
                 outcomes = await self._settle_exactly(unit, [append])
         return _deliver(outcomes[0][1])
 

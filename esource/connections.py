@@ -287,8 +287,15 @@ class Connections:
     async def connect(self) -> Lane:
         """A new connection from the engine's pool."""
         connection = await self.engine.connect()
-        raw = await connection.get_raw_connection()
-        return Lane(connection, raw.driver_connection)
+        try:
+            driver = (await connection.get_raw_connection()).driver_connection
+            while not self._backend.is_alive(driver):  # it died while it lay in the pool
+                await connection.invalidate()
+                driver = (await connection.get_raw_connection()).driver_connection
+        except BaseException:
+            await uninterrupted(connection.close())
+            raise
+        return Lane(connection, driver)
 
     async def disconnect(self, lane: Lane) -> None:
         """Give a connection back to the engine's pool; a broken one is thrown away."""

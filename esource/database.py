@@ -6,14 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncTransaction,
+    async_sessionmaker,
+)
 
-from esource.connections import Connections, uninterrupted
+from esource.connections import Connections, Lane, uninterrupted
 from esource.dialect import Backend, Plan, Statement, Written, backend_for_engine, backend_for_url
-from esource.errors import InvalidOptionError
+from esource.errors import InvalidOptionError, StoreClosedError
 from esource.wakeup import WakeUp
 
 T = TypeVar("T")
@@ -29,9 +36,29 @@ class Unit:
         self.database = database
         self.connection = connection
         self.driver = driver
-        self.lock = asyncio.Lock()
-        """Tasks of one transaction take turns: a connection runs one statement at a time."""
+        self._lock = asyncio.Lock()
         self.is_open = True
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Tasks of one transaction take turns: a connection runs one statement at a time."""
+        async with self._lock:
+            self.require_open()
+            yield
+
+    def require_open(self) -> None:
+        """
+        Raises:
+            StoreClosedError: the transaction has ended; its connection may be somebody else's by now.
+        """
+        if not self.is_open:
+            raise StoreClosedError("the transaction has ended: work with it inside its `async with` block")
+
+    async def end(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Refuse more work, let a task that is at work in it finish, then commit or roll back."""
+        self.is_open = False
+        async with self._lock:
+            await finish()
 
 
 _units: ContextVar[tuple[Unit, ...]] = ContextVar("esource_units", default=())
@@ -46,6 +73,7 @@ class Database:
         self.name = backend.describe(url)
         self.retry_seconds = RETRY_SECONDS
         self.connections = Connections(backend, url, **connections)
+        self._transactions: list[Unit] = []
         self.wake_up = WakeUp(self._watch)
         """Calls those who wait for appends to this database."""
 
@@ -127,7 +155,7 @@ class Database:
         unit = unit or self.current_unit()
         with self.backend.errors(self.name):
             if unit is not None:
-                async with unit.lock:
+                async with unit.turn():
                     return await self.backend.fetch(unit.driver, compiled.text, arguments)
             try:
                 return await self._read(compiled.text, arguments)
@@ -160,7 +188,7 @@ class Database:
         unit = unit or self.current_unit()
         with self.backend.errors(self.name):
             if unit is not None:
-                async with unit.lock:
+                async with unit.turn():
                     rows = await self.backend.write(unit.driver, compiled.text, arguments, commit=False)
             else:
                 rows = await self._on_writer(
@@ -232,49 +260,94 @@ class Database:
         """
         outer = self.current_unit()
         if outer is not None:
-            async with outer.connection.begin_nested():
+            async with self._savepoint(outer):
                 yield outer
             return
-        connections = self.connections
-        if connections.is_lent:
+        if self.connections.is_lent:
             raise InvalidOptionError("a lent aiosqlite connection has transactions of its own: use those")
         with self.backend.errors(self.name):
-            if not connections.is_usable:
-                await connections.ensure_open()
-            if self.backend.concurrent_writers:
-                lane = await connections.connect()
-            else:
-                lane = await connections.writers.take()
-        connection = lane.connection
-        assert connection is not None
-        before = _units.get()
-        try:
-            with self.backend.errors(self.name):
-                transaction = await connection.begin()
-                try:
-                    await self.backend.begin(connection)
-                except BaseException:
-                    await uninterrupted(transaction.rollback())
+            try:
+                lane, transaction = await self._begin()
+            except Exception as error:
+                if self.backend.classify(error) != "lost":
                     raise
-            unit = Unit(self, connection, lane.driver)
-            _units.set((*before, unit))
+                # A connection can die unnoticed while it lies in the pool; a new one cannot.
+                lane, transaction = await self._begin()
+        assert lane.connection is not None
+        unit = Unit(self, lane.connection, lane.driver)
+        before = _units.get()
+        _units.set((*before, unit))
+        self._transactions.append(unit)
+        try:
             try:
                 yield unit
             except BaseException:
-                unit.is_open = False
                 with self.backend.errors(self.name):
-                    await uninterrupted(transaction.rollback())
+                    await uninterrupted(unit.end(transaction.rollback))
                 raise
-            unit.is_open = False
             with self.backend.errors(self.name):
-                await uninterrupted(transaction.commit())
-            self.wake_up.set()
+                await uninterrupted(unit.end(partial(self._commit, lane, transaction)))
         finally:
             _units.set(before)
-            if self.backend.concurrent_writers:
-                await uninterrupted(connections.disconnect(lane))
-            elif not connections.writers.give(lane):
-                await uninterrupted(connections.writers.discard(lane))
+            self._transactions.remove(unit)
+            await uninterrupted(self._release(lane))
+        self.wake_up.set()
+
+    async def _begin(self) -> tuple[Lane, AsyncTransaction]:
+        """A connection inside a new write transaction."""
+        if not self.connections.is_usable:
+            await self.connections.ensure_open()
+        if self.backend.concurrent_writers:
+            lane = await self.connections.connect()
+        else:
+            lane = await self.connections.writers.take()
+        assert lane.connection is not None
+        try:
+            transaction = await lane.connection.begin()
+            try:
+                await self.backend.begin(lane.connection)
+            except BaseException:
+                await uninterrupted(transaction.rollback())
+                raise
+        except BaseException:
+            await uninterrupted(self._release(lane))
+            raise
+        return lane, transaction
+
+    async def _commit(self, lane: Lane, transaction: AsyncTransaction) -> None:
+        try:
+            await transaction.commit()
+        except BaseException:
+            # SQLite stays inside a transaction that it could not commit, and this connection is kept.
+            await self.backend.abandon(lane.driver)
+            raise
+
+    async def _release(self, lane: Lane) -> None:
+        if self.backend.concurrent_writers:
+            await self.connections.disconnect(lane)
+            return
+        writers = self.connections.writers
+        invalidated = lane.connection is not None and lane.connection.invalidated
+        if invalidated or not writers.give(lane):
+            await writers.discard(lane)
+
+    @asynccontextmanager
+    async def _savepoint(self, outer: Unit) -> AsyncIterator[None]:
+        async with outer.turn():
+            savepoint = await outer.connection.begin_nested()
+
+        async def end(finish: Callable[[], Awaitable[None]]) -> None:
+            async with outer.turn():
+                await finish()
+
+        try:
+            yield
+        except BaseException:
+            with self.backend.errors(self.name):
+                await uninterrupted(end(savepoint.rollback))
+            raise
+        with self.backend.errors(self.name):
+            await uninterrupted(end(savepoint.commit))
 
     async def join(self, connection: AsyncConnection | AsyncSession) -> Unit:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
@@ -284,8 +357,8 @@ class Database:
             raise InvalidOptionError(
                 f"connection must be an AsyncConnection or AsyncSession, not {type(connection).__name__}"
             )
-        for unit in _units.get():
-            if unit.connection is connection and unit.is_open:
+        for unit in self._transactions:
+            if unit.connection is connection:
                 return unit
         with self.backend.errors(self.name):
             await self.backend.begin(connection)

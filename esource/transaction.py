@@ -30,7 +30,12 @@ class Transaction:
 
     @property
     def connection(self) -> AsyncConnection:
-        """SQLAlchemy's connection inside the transaction: for a read model in the same database."""
+        """SQLAlchemy's connection inside the transaction: for a read model in the same database.
+
+        Raises:
+            StoreClosedError: the transaction has ended.
+        """
+        self._unit.require_open()
         return self._unit.connection
 
     async def append_events(
@@ -42,7 +47,7 @@ class Transaction:
     ) -> AppendResult:
         """`EventStore.append_events`, as part of this transaction."""
         return await self._store.append_events(
-            aggregate_id, aggregate_type, events, expected_version, connection=self._unit.connection
+            aggregate_id, aggregate_type, events, expected_version, connection=self.connection
         )
 
     @cached_property

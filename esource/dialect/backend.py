@@ -176,6 +176,9 @@ class Backend(ABC):
     async def begin(self, connection: AsyncConnection) -> None:
         """Make sure that a write transaction is open on SQLAlchemy's connection."""
 
+    async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
+        """Leave the transaction that a failed commit may have left open."""
+
     @abstractmethod
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Let no other process migrate until the open transaction ends."""

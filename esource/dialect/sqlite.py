@@ -136,6 +136,13 @@ class SQLiteBackend(Backend):
                 connection.close()
                 raise
 
+        @event.listens_for(engine.sync_engine, "handle_error")
+        def keep_connection(context: Any) -> None:
+            # SQLAlchemy gives up a connection whose caller was cancelled. Ours are sound: their thread
+            # ends each statement before the next. And an in-memory database lives in its connection.
+            if isinstance(context.original_exception, asyncio.CancelledError):
+                context.is_disconnect = False
+
         return engine
 
     def prepare(self, url: URL) -> None:
@@ -214,6 +221,10 @@ class SQLiteBackend(Backend):
             # A deferred BEGIN would fail at once, busy timeout or not, when its first write meets another.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    async def abandon(self, driver: aiosqlite.Connection) -> None:
+        if driver.in_transaction:
+            await driver.rollback()
+
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 
@@ -238,7 +249,7 @@ class SQLiteBackend(Backend):
         return json.dumps(list(values))
 
     def is_alive(self, driver: aiosqlite.Connection) -> bool:
-        return driver.is_alive() if hasattr(driver, "is_alive") else True
+        return driver._connection is not None and driver._running  # noqa: SLF001 - said nowhere else
 
     # -- errors ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ page, whatever the size of the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +28,7 @@ PAGE_EVENTS = 1000
 PAGE_BYTES = 2 * 1024 * 1024
 """Payload characters that a page aims to stay below, by the size of the events in the page before."""
 
-_FIRST_PAGE_EVENTS = 250
+FIRST_PAGE_EVENTS = 250
 """The first page is smaller: the reader's first event comes sooner, and large events are noticed."""
 
 EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
@@ -93,7 +93,7 @@ class Selection:
     def __init__(self, database: Database, options: ReadOptions, **stream: Any) -> None:
         self.key = "version" if stream else "global_position"
         self.backward = options.direction is ReadDirection.BACKWARD
-        self.start = options.from_position or (_END if self.backward else 0)
+        self.start = min(options.from_position, _END) or (_END if self.backward else 0)
         if self.key == "version":  # an INTEGER column: 32 bits on PostgreSQL
             self.start = min(self.start, 2**31 - 1)
         self.limit = options.limit
@@ -111,8 +111,8 @@ class Selection:
 
 
 async def pages(
-    database: Database, wanted: Selection, first_page: int = _FIRST_PAGE_EVENTS
-) -> AsyncIterator[list[EventRow]]:
+    database: Database, wanted: Selection, first_page: int = FIRST_PAGE_EVENTS
+) -> AsyncGenerator[list[EventRow], None]:
     """Pages of rows; where it pays, the next is fetched while the caller works on the current one."""
     statement = _page(wanted.key, wanted.backward, wanted.conditions)
     index = 0 if wanted.key == "global_position" else 7
@@ -144,5 +144,6 @@ async def pages(
                 yield rows
                 return
     finally:
-        if ahead is not None and not ahead.done():
+        if ahead is not None:
             ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)  # its connection is back after this

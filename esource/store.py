@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,13 +21,14 @@ from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
     EVENT_EXISTS,
+    FIRST_PAGE_EVENTS,
     LAST_POSITION,
     PAGE_EVENTS,
     STREAM_VERSION,
     TYPES_OF_ID,
     Selection,
-    pages,
 )
+from esource.reading import pages as read_pages
 from esource.streams import (
     AppendResult,
     EventStream,
@@ -250,13 +251,12 @@ class EventStore:
             events: list[DomainEvent] = []
             version = from_version
             decode = self.codec.decode
+            stream = {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}
             # All of it will be in memory anyway: pages only let other tasks run between them.
-            wanted = Selection(
-                self._database, options, aggregate_id=aggregate_id, aggregate_type=aggregate_type
-            )
-            async for rows in pages(self._database, wanted, first_page=PAGE_EVENTS):
-                events += [decode(row) for row in self._known(rows)]
-                version = rows[-1][7]
+            async with self._pages(options, first_page=PAGE_EVENTS, **stream) as pages:
+                async for rows in pages:
+                    events += [decode(row) for row in self._known(rows)]
+                    version = rows[-1][7]
         if not events and version == from_version:
             version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
         return EventStream(aggregate_id, aggregate_type, events, version)
@@ -272,7 +272,7 @@ class EventStore:
 
     async def read_stream(
         self, stream_id: str, options: ReadOptions | None = None
-    ) -> AsyncIterator[StoredEvent]:
+    ) -> AsyncGenerator[StoredEvent, None]:
         """One stream's events with their places, page by page.
 
         Args:
@@ -281,18 +281,20 @@ class EventStore:
         """
         aggregate_id, aggregate_type = parse_stream_name(stream_id)
         chosen = options or ReadOptions()
-        async for rows in self._pages(chosen, aggregate_id=aggregate_id, aggregate_type=aggregate_type):
-            for row in self._known(rows):
-                yield StoredEvent(row, self.codec.decode)
+        async with self._pages(chosen, aggregate_id=aggregate_id, aggregate_type=aggregate_type) as pages:
+            async for rows in pages:
+                for row in self._known(rows):
+                    yield StoredEvent(row, self.codec.decode)
 
-    async def read_all(self, options: ReadOptions | None = None) -> AsyncIterator[StoredEvent]:
+    async def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
         """The whole log in global order, page by page, with bounded memory."""
         decode = self.codec.decode
         with span(self._tracer, "read_all", system=self._database.backend.name):
             pass
-        async for rows in self._pages(options or ReadOptions()):
-            for row in self._known(rows):
-                yield StoredEvent(row, decode)
+        async with self._pages(options or ReadOptions()) as pages:
+            async for rows in pages:
+                for row in self._known(rows):
+                    yield StoredEvent(row, decode)
 
     def subscribe(
         self,
@@ -348,8 +350,11 @@ class EventStore:
         """The position of the last event in the log; 0 if there is none. One query."""
         return (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
 
-    def _pages(self, options: ReadOptions, **stream: Any) -> AsyncIterator[list[EventRow]]:
-        return pages(self._database, Selection(self._database, options, **stream))
+    def _pages(
+        self, options: ReadOptions, *, first_page: int = FIRST_PAGE_EVENTS, **stream: Any
+    ) -> AbstractAsyncContextManager[AsyncGenerator[list[EventRow], None]]:
+        """Pages that give their connection back as soon as the reader leaves, not when collected."""
+        return aclosing(read_pages(self._database, Selection(self._database, options, **stream), first_page))
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""

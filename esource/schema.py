@@ -17,17 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, MetaData, String, Table, inspect, select
+from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, inspect, select
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.database import Database
 from esource.dialect import Statement, backend_for_url
 from esource.errors import (
+    DatabaseError,
+    EventSourceError,
     InvalidOptionError,
     SchemaMissingError,
     SchemaOutdatedError,
@@ -50,8 +55,14 @@ HEAD = REVISIONS[-1]
 
 TABLES = frozenset(metadata.tables)
 
-_version_table = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), nullable=False))
+_version_table = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),  # as Alembic makes it
+)
 _VERSION = Statement(select(_version_table.c.version_num))
+_COLUMNS_SINCE_0001 = frozenset({"event_outbox.global_position"})
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
 
 
@@ -88,24 +99,28 @@ async def current(database: Any) -> str | None:
     Raises:
         SchemaUnmanagedError: our tables are there without a version.
     """
-    opened = Database.of(database)
-    try:
+    async with _opened(database) as opened:
         return await _current(opened)
-    finally:
-        if opened is not database and isinstance(database, str):
-            await opened.close()
 
 
 async def _current(database: Database) -> str | None:
+    found = await _recorded(database)
+    if found is not None or await _has_events(database) is None:
+        return found
+    # Another process may have created everything between the two looks: its version came with its tables.
+    found = await _recorded(database)
+    if found is None:
+        raise SchemaUnmanagedError(database.name)
+    return found
+
+
+async def _recorded(database: Database) -> str | None:
+    """What the version table says; None if it is empty or absent."""
     try:
         rows = await database.rows(_VERSION, {})
     except SchemaMissingError:
-        rows = []
-    if rows:
-        return str(rows[0][0])
-    if await _has_events(database) is None:
         return None
-    raise SchemaUnmanagedError(database.name)
+    return str(rows[0][0]) if rows else None
 
 
 async def _has_events(database: Database) -> bool | None:
@@ -154,57 +169,74 @@ async def adopt(database: Any) -> None:
     Make a backup first. All in one transaction: it is taken over whole, or left as it was.
 
     Raises:
-        InvalidOptionError: the database is managed by esource already, or lacks one of the tables.
+        InvalidOptionError: the database is managed by esource already, or is not one of eventsource-py's:
+            a table or a column is missing.
+        SchemaMissingError: it is empty.
     """
-    opened = Database.of(database)
-    try:
-        try:
-            found = await _current(opened)
-        except SchemaUnmanagedError:
-            found = None
-        else:
-            if found is not None:
-                raise InvalidOptionError(f"{opened.name} is at schema {found} already: nothing to adopt")
-            raise SchemaMissingError(opened.name, "nothing to adopt")
+    async with _opened(database) as opened:
         await _migrate(opened, "adopt", "head")
-    finally:
-        if opened is not database and isinstance(database, str):
-            await opened.close()
 
 
 async def _command(database: Any, command: str, revision: str) -> None:
-    opened = Database.of(database)
-    try:
+    async with _opened(database) as opened:
         found = await _current(opened)
         if found is not None and found not in REVISIONS:
             raise SchemaTooNewError(opened.name, found, HEAD)
         await _migrate(opened, command, revision)
+
+
+@asynccontextmanager
+async def _opened(source: Any) -> AsyncIterator[Database]:
+    """The database behind a source. What was opened for this is closed: an engine gets its connections
+    back; a store stays as it was."""
+    database = Database.of(source)
+    try:
+        yield database
     finally:
-        if opened is not database and isinstance(database, str):
-            await opened.close()
+        if database is not getattr(source, "__esource_database__", source):
+            await database.close()
 
 
 async def _migrate(database: Database, command: str, revision: str) -> None:
     async with database.transaction() as unit:
         await database.backend.lock_schema(unit.connection)
         with database.backend.errors(database.name):
-            await unit.connection.run_sync(_run_command, command, revision)
+            await unit.connection.run_sync(_run_command, command, revision, database.name)
 
 
-def _run_command(connection: Connection, command: str, revision: str) -> None:
+def _run_command(connection: Connection, command: str, revision: str, database: str) -> None:
     from alembic import command as alembic
 
     config = alembic_config()
     config.attributes["connection"] = connection
     if command == "adopt":
-        missing = TABLES - set(inspect(connection).get_table_names())
-        if missing:
-            raise InvalidOptionError(
-                f"tables are missing: {', '.join(sorted(missing))}. Nothing was changed."
-            )
+        _refuse_to_adopt(connection, database)
         alembic.stamp(config, "0001")
         command = "upgrade"
     getattr(alembic, command)(config, revision)
+
+
+def _refuse_to_adopt(connection: Connection, database: str) -> None:
+    """Refuse what is not a database of eventsource-py, while the lock keeps others from changing it."""
+    found = inspect(connection)
+    tables = set(found.get_table_names())
+    if VERSION_TABLE in tables:
+        version = connection.scalar(select(_version_table.c.version_num))
+        if version is not None:
+            raise InvalidOptionError(f"{database} is at schema {version} already: nothing to adopt")
+    if not TABLES & tables:
+        raise SchemaMissingError(database, "nothing to adopt")
+    missing = sorted(TABLES - tables)
+    for table in metadata.sorted_tables:
+        if table.name in tables:
+            columns = {column["name"] for column in found.get_columns(table.name)}
+            names = (f"{table.name}.{column.name}" for column in table.columns if column.name not in columns)
+            missing += [name for name in names if name not in _COLUMNS_SINCE_0001]
+    if missing:
+        raise InvalidOptionError(
+            f"{database} was not written by eventsource-py 0.4 or 0.5: it lacks {', '.join(missing)}. "
+            "Nothing was changed."
+        )
 
 
 def create_script(database: Database) -> list[str]:
@@ -228,11 +260,21 @@ def create_script(database: Database) -> list[str]:
 
 def run_migrations(context: Any) -> None:
     """What ``migrations/env.py`` does, however Alembic was started."""
-    config = context.config
-    connection = config.attributes.get("connection")
+    from alembic.util import CommandError
+
+    connection = context.config.attributes.get("connection")
     if connection is not None:
         _run_on(connection, context)
         return
+    try:
+        _run_on_chosen_database(context)
+    except (EventSourceError, ArgumentError) as error:
+        # What Alembic's command line shows as one line; anything else as a traceback.
+        raise CommandError(str(error)) from error
+
+
+def _run_on_chosen_database(context: Any) -> None:
+    config = context.config
     arguments = context.get_x_argument(as_dictionary=True)
     url = arguments.get("url") or os.environ.get("ESOURCE_URL") or config.get_main_option("sqlalchemy.url")
     if not url:
@@ -255,6 +297,9 @@ async def _run_on_url(url: str, context: Any) -> None:
             await database.backend.lock_schema(unit.connection)
             with database.backend.errors(database.name):
                 await unit.connection.run_sync(_run_on, context)
+    except DatabaseError:
+        await _current(database)  # tables that were there before us: it raises what says so better
+        raise
     finally:
         await database.close()
 
@@ -282,7 +327,10 @@ def record_revision(op: Any, revision: str | None) -> None:
     migration = op.get_context()
     if migration.version_table == VERSION_TABLE:
         return
-    op.execute(f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
+    op.execute(
+        f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
     op.execute(f"DELETE FROM {VERSION_TABLE}")
     if revision is not None:
         op.execute(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{revision}')")

@@ -12,7 +12,8 @@ Eight indexes go, because another serves their queries as well:
 The events table gets CHECK (version > 0). An outbox row written with an append now holds the event's
 global position instead of a copy of its payload. On SQLite, timestamps that other writers left in other
 forms are brought into ours (ISO 8601, UTC, microseconds), so that the order of the text is the order of
-time; a trigger of eventsource-py that wrote another form goes.
+time; a trigger of eventsource-py that wrote another form goes. So do its table comments and the one index
+that only its PostgreSQL schema had, so that an adopted database is the same as one of ours.
 """
 
 import sqlalchemy as sa
@@ -44,24 +45,142 @@ TIMESTAMPS = {
     "dead_letter_queue": ["first_failed_at", "last_failed_at", "resolved_at"],
     "snapshots": ["created_at"],
 }
+COLUMNS_IN_EVENT_DATA = {
+    "event_id": "events.event_id",
+    "event_type": "events.event_type",
+    "aggregate_id": "events.aggregate_id",
+    "aggregate_type": "events.aggregate_type",
+    "aggregate_version": "version",
+    "tenant_id": "events.tenant_id",
+    "actor_id": "actor_id",
+}
+
+# What follows is SQLite's: every table of revision 0001, apart from the indexes above.
+_ROW = "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT"
+_NOW = "TEXT DEFAULT (datetime('now')) NOT NULL"
+COLUMNS = {
+    "events": {
+        "global_position": _ROW,
+        "event_id": "TEXT NOT NULL",
+        "aggregate_id": "TEXT NOT NULL",
+        "aggregate_type": "TEXT NOT NULL",
+        "event_type": "TEXT NOT NULL",
+        "tenant_id": "TEXT",
+        "actor_id": "TEXT",
+        "version": "INTEGER NOT NULL",
+        "timestamp": "TEXT NOT NULL",
+        "payload": "TEXT NOT NULL",
+        "created_at": _NOW,
+    },
+    "event_outbox": {
+        "id": _ROW,
+        "event_id": "TEXT NOT NULL",
+        "event_type": "TEXT NOT NULL",
+        "aggregate_id": "TEXT NOT NULL",
+        "aggregate_type": "TEXT NOT NULL",
+        "tenant_id": "TEXT",
+        "event_data": "TEXT NOT NULL",
+        "created_at": _NOW,
+        "published_at": "TEXT",
+        "retry_count": "INTEGER DEFAULT 0 NOT NULL",
+        "last_error": "TEXT",
+        "status": "TEXT DEFAULT 'pending' NOT NULL",
+    },
+    "projection_checkpoints": {
+        "projection_name": "TEXT NOT NULL",
+        "last_event_id": "TEXT",
+        "last_event_type": "TEXT",
+        "last_processed_at": "TEXT",
+        "global_position": "INTEGER",
+        "events_processed": "INTEGER DEFAULT 0 NOT NULL",
+        "created_at": _NOW,
+        "updated_at": _NOW,
+    },
+    "dead_letter_queue": {
+        "id": _ROW,
+        "event_id": "TEXT NOT NULL",
+        "projection_name": "TEXT NOT NULL",
+        "event_type": "TEXT NOT NULL",
+        "event_data": "TEXT NOT NULL",
+        "error_message": "TEXT NOT NULL",
+        "error_stacktrace": "TEXT",
+        "retry_count": "INTEGER DEFAULT 0 NOT NULL",
+        "first_failed_at": _NOW,
+        "last_failed_at": _NOW,
+        "status": "TEXT DEFAULT 'failed' NOT NULL",
+        "resolved_at": "TEXT",
+        "resolved_by": "TEXT",
+    },
+    "snapshots": {
+        "id": _ROW,
+        "aggregate_id": "TEXT NOT NULL",
+        "aggregate_type": "TEXT NOT NULL",
+        "version": "INTEGER NOT NULL",
+        "schema_version": "INTEGER DEFAULT 1 NOT NULL",
+        "state": "TEXT NOT NULL",
+        "created_at": _NOW,
+    },
+}
+CONSTRAINTS = {
+    "events": [
+        "CONSTRAINT uq_events_aggregate_version UNIQUE (aggregate_id, aggregate_type, version)",
+        "CONSTRAINT events_event_id_key UNIQUE (event_id)",
+    ],
+    "event_outbox": ["CONSTRAINT chk_outbox_status CHECK (status IN ('pending', 'published', 'failed'))"],
+    "projection_checkpoints": ["CONSTRAINT projection_checkpoints_pkey PRIMARY KEY (projection_name)"],
+    "dead_letter_queue": [
+        "CONSTRAINT chk_dlq_status CHECK (status IN ('failed', 'retrying', 'resolved'))",
+        "CONSTRAINT uq_dlq_event_projection UNIQUE (event_id, projection_name)",
+    ],
+    "snapshots": ["CONSTRAINT uq_snapshots_aggregate UNIQUE (aggregate_id, aggregate_type)"],
+}
+INDEXES: dict[str, dict[str, tuple[str, str | None]]] = {
+    "events": {
+        "idx_events_event_type": ("event_type", None),
+        "idx_events_timestamp": ("timestamp", None),
+        "idx_events_tenant_id": ("tenant_id", "tenant_id IS NOT NULL"),
+        "idx_events_type_tenant_timestamp": ("aggregate_type, tenant_id, timestamp", None),
+    },
+    "event_outbox": {
+        "idx_outbox_pending": ("created_at", "status = 'pending'"),
+        "idx_outbox_event_id": ("event_id", None),
+        "idx_outbox_tenant_id": ("tenant_id", "tenant_id IS NOT NULL"),
+        "idx_outbox_failed": ("created_at", "status = 'failed'"),
+        "idx_outbox_published_at": ("published_at", "status = 'published'"),
+    },
+    "projection_checkpoints": {
+        "idx_checkpoints_last_processed": ("last_processed_at", None),
+        "idx_checkpoints_updated_at": ("updated_at", None),
+    },
+    "dead_letter_queue": {
+        "idx_dlq_status": ("status", None),
+        "idx_dlq_first_failed_at": ("first_failed_at", None),
+        "idx_dlq_projection_status": ("projection_name, status", None),
+        "idx_dlq_active_failures": ("first_failed_at", "status IN ('failed', 'retrying')"),
+        "idx_dlq_resolved_at": ("resolved_at", "status = 'resolved'"),
+    },
+    "snapshots": {
+        "idx_snapshots_schema_version": ("aggregate_type, schema_version", None),
+        "idx_snapshots_created_at": ("created_at", None),
+    },
+}
 
 
 def upgrade() -> None:
-    on_sqlite = op.get_context().dialect.name == "sqlite"
-    if on_sqlite:
-        op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at")
-    else:
-        op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at ON projection_checkpoints")
-        op.execute("DROP INDEX IF EXISTS idx_checkpoints_global_position")
     for index, (table, _) in REDUNDANT_INDEXES.items():
         op.drop_index(index, table)
     op.drop_index("idx_outbox_status_created", "event_outbox")
-    if on_sqlite:
-        _rebuild_on_sqlite(checked=True)
+    if op.get_context().dialect.name == "sqlite":
+        op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at")
+        _rebuild_on_sqlite(*TIMESTAMPS, checked=True)
         for table, columns in TIMESTAMPS.items():
             for column in columns:
                 _normalise(table, column)
     else:
+        op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at ON projection_checkpoints")
+        op.execute("DROP INDEX IF EXISTS idx_checkpoints_global_position")
+        for table in TIMESTAMPS:
+            op.execute(f"COMMENT ON TABLE {table} IS NULL")
         op.create_check_constraint("chk_events_version", "events", "version > 0")
         op.alter_column("event_outbox", "event_data", existing_type=postgresql.JSONB(), nullable=True)
         op.add_column("event_outbox", sa.Column("global_position", sa.BigInteger()))
@@ -69,13 +188,16 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(
-        "UPDATE event_outbox SET event_data = coalesce((SELECT payload FROM events "
-        "WHERE events.event_id = event_outbox.event_id), '{}') WHERE event_data IS NULL"
-    )
     if op.get_context().dialect.name == "sqlite":
-        _rebuild_on_sqlite(checked=False)
+        fields = ", ".join(f"'$.{name}', {column}" for name, column in COLUMNS_IN_EVENT_DATA.items())
+        _fill_event_data(f"json_set(payload, {fields}, '$.occurred_at', timestamp)", "'{}'")
+        _rebuild_on_sqlite("events", "event_outbox", checked=False)
     else:
+        fields = ", ".join(f"'{name}', {column}" for name, column in COLUMNS_IN_EVENT_DATA.items())
+        moment = """to_char(timezone('UTC', timestamp), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+        _fill_event_data(
+            f"payload || jsonb_build_object({fields}, 'occurred_at', {moment})", "CAST('{}' AS jsonb)"
+        )
         op.drop_column("event_outbox", "global_position")
         op.alter_column("event_outbox", "event_data", existing_type=postgresql.JSONB(), nullable=False)
         op.drop_constraint("chk_events_version", "events")
@@ -85,104 +207,91 @@ def downgrade() -> None:
     record_revision(op, down_revision)
 
 
-def _rebuild_on_sqlite(*, checked: bool) -> None:
-    """SQLite cannot alter a constraint: the table is written anew, with the sequence it had.
+def _fill_event_data(whole_event: str, nothing: str) -> None:
+    """Write the event into the outbox rows that only refer to it; the event may have been deleted."""
+    op.execute(
+        f"UPDATE event_outbox SET event_data = coalesce((SELECT {whole_event} FROM events "
+        f"WHERE events.event_id = event_outbox.event_id), {nothing}) WHERE event_data IS NULL"
+    )
+
+
+def _rebuild_on_sqlite(*tables: str, checked: bool) -> None:
+    """SQLite cannot alter a constraint: the tables are written anew, with the sequences they had.
 
     Stated in full rather than reflected, so that a file of eventsource-py, whose constraints have no
     names, comes out the same as one of ours.
     """
+    # Else the renaming would fail over a view of the application's that reads one of these tables.
+    op.execute("PRAGMA legacy_alter_table = ON")
     # A sequence may be ahead of the last row; a copied table would start again at its last row, and give
     # a position out twice.
     op.execute("CREATE TEMPORARY TABLE esource_sequences AS SELECT name, seq FROM sqlite_sequence")
-    now = "(datetime('now'))"
-    op.execute(
-        f"""CREATE TABLE esource_new_events (
-            global_position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-            event_id TEXT NOT NULL,
-            aggregate_id TEXT NOT NULL,
-            aggregate_type TEXT NOT NULL,
-            event_type TEXT NOT NULL,
-            tenant_id TEXT,
-            actor_id TEXT,
-            version INTEGER NOT NULL,
-            timestamp TEXT NOT NULL,
-            payload TEXT NOT NULL,
-            created_at TEXT DEFAULT {now} NOT NULL,
-            CONSTRAINT uq_events_aggregate_version UNIQUE (aggregate_id, aggregate_type, version),
-            {"CONSTRAINT chk_events_version CHECK (version > 0)," if checked else ""}
-            CONSTRAINT events_event_id_key UNIQUE (event_id)
-        )"""
-    )
-    _replace(
-        "events",
-        "global_position, event_id, aggregate_id, aggregate_type, event_type, tenant_id, actor_id, version, "
-        "timestamp, payload, created_at",
-    )
-    op.create_index("idx_events_event_type", "events", ["event_type"])
-    op.create_index("idx_events_timestamp", "events", ["timestamp"])
-    op.create_index(
-        "idx_events_tenant_id", "events", ["tenant_id"], sqlite_where=sa.text("tenant_id IS NOT NULL")
-    )
-    op.create_index(
-        "idx_events_type_tenant_timestamp", "events", ["aggregate_type", "tenant_id", "timestamp"]
-    )
-
-    op.execute(
-        f"""CREATE TABLE esource_new_event_outbox (
-            id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-            event_id TEXT NOT NULL,
-            event_type TEXT NOT NULL,
-            aggregate_id TEXT NOT NULL,
-            aggregate_type TEXT NOT NULL,
-            tenant_id TEXT,
-            event_data TEXT {"" if checked else "NOT NULL"},
-            created_at TEXT DEFAULT {now} NOT NULL,
-            published_at TEXT,
-            retry_count INTEGER DEFAULT 0 NOT NULL,
-            last_error TEXT,
-            status TEXT DEFAULT 'pending' NOT NULL,
-            {"global_position INTEGER," if checked else ""}
-            CONSTRAINT chk_outbox_status CHECK (status IN ('pending', 'published', 'failed'))
-        )"""
-    )
-    _replace(
-        "event_outbox",
-        "id, event_id, event_type, aggregate_id, aggregate_type, tenant_id, event_data, created_at, "
-        "published_at, retry_count, last_error, status",
-    )
-    for index, column, condition in (
-        ("idx_outbox_pending", "created_at", "status = 'pending'"),
-        ("idx_outbox_event_id", "event_id", None),
-        ("idx_outbox_tenant_id", "tenant_id", "tenant_id IS NOT NULL"),
-        ("idx_outbox_failed", "created_at", "status = 'failed'"),
-        ("idx_outbox_published_at", "published_at", "status = 'published'"),
-    ):
-        where = {"sqlite_where": sa.text(condition)} if condition else {}
-        op.create_index(index, "event_outbox", [column], **where)
+    for table in tables:
+        added = _added_by_the_application(table)
+        definition, columns = _definition(table, checked=checked)
+        op.execute(f"CREATE TABLE esource_new_{table} ({definition})")
+        op.execute(f"INSERT INTO esource_new_{table} ({columns}) SELECT {columns} FROM {table}")
+        op.execute(f"DROP TABLE {table}")
+        op.execute(f"ALTER TABLE esource_new_{table} RENAME TO {table}")
+        op.execute(f"DELETE FROM sqlite_sequence WHERE name = '{table}'")
+        op.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT name, seq FROM esource_sequences "
+            f"WHERE name = '{table}'"
+        )
+        for index, (columns, condition) in INDEXES[table].items():
+            where = {"sqlite_where": sa.text(condition)} if condition else {}
+            op.create_index(index, table, columns.split(", "), **where)
+        for statement in added:
+            op.get_bind().exec_driver_sql(statement)
     op.execute("DROP TABLE esource_sequences")
+    op.execute("PRAGMA legacy_alter_table = OFF")
 
 
-def _replace(table: str, columns: str) -> None:
-    op.execute(f"INSERT INTO esource_new_{table} ({columns}) SELECT {columns} FROM {table}")
-    op.execute(f"DROP TABLE {table}")
-    op.execute(f"ALTER TABLE esource_new_{table} RENAME TO {table}")
-    op.execute(f"DELETE FROM sqlite_sequence WHERE name = '{table}'")
-    op.execute(
-        f"INSERT INTO sqlite_sequence (name, seq) SELECT name, seq FROM esource_sequences WHERE name = '{table}'"
+def _added_by_the_application(table: str) -> list[str]:
+    """Indexes and triggers that go with the dropped table but are not ours. A script cannot know them."""
+    if op.get_context().as_sql:
+        return []
+    found = op.get_bind().execute(
+        sa.text(
+            "SELECT name, sql FROM sqlite_master "
+            "WHERE tbl_name = :table AND type IN ('index', 'trigger') AND sql IS NOT NULL"
+        ),
+        {"table": table},
     )
+    return [sql for name, sql in found if name not in INDEXES[table]]
+
+
+def _definition(table: str, *, checked: bool) -> tuple[str, str]:
+    """A table of this revision (or of the one before), and the columns to copy into it."""
+    columns = COLUMNS[table]
+    names = ", ".join(columns)
+    constraints = CONSTRAINTS[table]
+    if checked and table == "events":
+        constraints = [*constraints, "CONSTRAINT chk_events_version CHECK (version > 0)"]
+    if checked and table == "event_outbox":
+        columns = {**columns, "event_data": "TEXT", "global_position": "INTEGER"}
+    return ", ".join([*(f"{name} {kind}" for name, kind in columns.items()), *constraints]), names
 
 
 def _normalise(table: str, column: str) -> None:
-    """Bring a column's moments into the form YYYY-MM-DDTHH:MM:SS.ffffff+00:00."""
-    digits = {n: "[0-9]" * n for n in (2, 3, 4, 6)}
-    ours = f"{digits[4]}-{digits[2]}-{digits[2]}T{digits[2]}:{digits[2]}:{digits[2]}.{digits[6]}+00:00"
-    offset = f"CASE WHEN substr({column}, -6) GLOB '[+-]{digits[2]}:{digits[2]}' THEN substr({column}, -6) ELSE '' END"
-    # SQLite reckons in milliseconds: the fraction is kept out of the conversion and put back as it was.
+    """Bring a column's moments into the form YYYY-MM-DDTHH:MM:SS.ffffff+00:00.
+
+    What is not understood stays as it is. SQLite reckons in milliseconds: the fraction is kept out of
+    the conversion and put back digit by digit.
+    """
+    two, four = "[0-9]" * 2, "[0-9]" * 4
+    ours = f"{four}-{two}-{two}T{two}:{two}:{two}.{two * 3}+00:00"
+    tail = f"substr({column}, 20)"
+    offset = f"ltrim({tail}, '.0123456789')"
+    fraction = f"ltrim(substr({tail}, 1, length({tail}) - length({offset})), '.')"
+    known_offset = (
+        f"CASE WHEN {offset} IN ('', 'Z', 'z') THEN '' "
+        f"WHEN {offset} GLOB '[+-]{two}:{two}' THEN {offset} "
+        f"WHEN {offset} GLOB '[+-]{four}' THEN substr({offset}, 1, 3) || ':' || substr({offset}, 4) "
+        f"WHEN {offset} GLOB '[+-]{two}' THEN {offset} || ':' || '00' END"
+    )
+    moment = f"strftime('%Y-%m-%dT%H:%M:%S', substr({column}, 1, 19) || {known_offset})"
     op.execute(
-        f"UPDATE {table} SET {column} = "
-        f"strftime('%Y-%m-%dT%H:%M:%S', substr({column}, 1, 19) || {offset}) || "
-        f"CASE WHEN substr({column}, 20) GLOB '.{digits[6]}*' THEN substr({column}, 20, 7) "
-        f"WHEN substr({column}, 20) GLOB '.{digits[3]}*' THEN substr({column}, 20, 4) || '000' "
-        f"ELSE '.000000' END || '+00:00' "
-        f"WHERE {column} NOT GLOB '{ours}' AND strftime('%s', substr({column}, 1, 19)) IS NOT NULL"
+        f"UPDATE {table} SET {column} = {moment} || '.' || substr({fraction} || '000000', 1, 6) || '+00:00' "
+        f"WHERE {column} NOT GLOB '{ours}' AND {moment} IS NOT NULL"
     )

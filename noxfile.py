@@ -1,0 +1,166 @@
+"""Everything that must hold before a release, as sessions: `nox` runs those that every change needs.
+
+The tests run against the wheel, installed, never against the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "build", "tests-3.11", "migrations", "interpreters"]
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+DATABASES = {"sqlite": "sqlite,memory", "postgresql": "postgresql"}
+POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
+ROOT = Path(__file__).parent
+
+# Interpreters of pyenv are found although none of them is the global one.
+_PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(_PYENV.glob("3.*/bin")))])
+
+
+def install_wheel(session: nox.Session, *extras: str) -> None:
+    """Build the wheel and install it, with its extras, into the session's environment."""
+    folder = Path(session.create_tmp())
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT), silent=True)
+    [wheel] = folder.glob("*.whl")
+    session.install(f"{wheel}[{','.join(extras)}]")
+    # The version does not change with the content: an earlier wheel in a reused environment must go.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+
+
+def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run the suite on the installed package; `tests/conftest.py` refuses any other."""
+    # The program, not `python -m`: that would put the checkout in front of the installed package.
+    session.run("pytest", *arguments, *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1", **environment})
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("database", list(DATABASES))
+def tests(session: nox.Session, database: str) -> None:
+    """The suite on one Python and one kind of database."""
+    install_wheel(session, "all", "test")
+    run_tests(session, ESOURCE_TEST_DATABASES=DATABASES[database])
+
+
+@nox.session
+def migrations(session: nox.Session) -> None:
+    """Drift, old databases, and every way to run the scripts, on both databases."""
+    install_wheel(session, "all", "test")
+    run_tests(session, "tests/migrations")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and which module may import which."""
+    session.install("-e", ".[all,lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    session.install("-e", ".[all,test,lint]")
+    session.run("mypy")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the sdist: what must be inside is, and the sdist builds the same wheel."""
+    session.install("build")
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder)
+    direct, unpacked = folder / "dist", folder / "unpacked"
+    session.run(
+        "python", "-m", "build", "--sdist", "--wheel", "--outdir", str(direct), str(ROOT), silent=True
+    )
+    [wheel], [sdist] = direct.glob("*.whl"), direct.glob("*.tar.gz")
+
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {
+        f"esource/{path.relative_to(ROOT / 'esource').as_posix()}"
+        for path in (ROOT / "esource").rglob("*.py")
+    }
+    scripts = {
+        f"esource/migrations/{path.relative_to(ROOT / 'migrations').as_posix()}"
+        for path in (ROOT / "migrations").rglob("*")
+        if path.suffix in (".py", ".mako")
+    }
+    missing = (package | scripts | {"esource/py.typed"}) - names
+    if missing:
+        session.error(f"the wheel lacks {', '.join(sorted(missing))}")
+    if not any(name.endswith("/licenses/LICENSE") for name in names):
+        session.error("the wheel lacks the LICENSE")
+    strangers = {name for name in names if not name.startswith("esource/") and ".dist-info/" not in name}
+    if strangers:
+        session.error(f"the wheel would install {', '.join(sorted(strangers))} beside the package")
+
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
+    [source] = unpacked.iterdir()
+    session.run(
+        "python", "-m", "build", "--wheel", "--outdir", str(folder / "again"), str(source), silent=True
+    )
+    [again] = (folder / "again").glob("*.whl")
+    if contents(wheel) != contents(again):
+        session.error("the sdist builds another wheel than the checkout")
+    session.log(f"{wheel.name}: {len(names)} files; {sdist.name} builds the same")
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@nox.session
+def postgresql15(session: nox.Session) -> None:
+    """The suite on a PostgreSQL 15 cluster of its own, from the programs that the system has."""
+    if not (POSTGRESQL_15 / "initdb").exists():
+        session.skip(f"PostgreSQL 15 is not installed: no {POSTGRESQL_15}/initdb")
+    install_wheel(session, "all", "test")
+    # PostgreSQL refuses to run as root.
+    as_user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="esource-pg15-") as folder:
+        if as_user:
+            shutil.chown(folder, "nobody")
+        control = [*as_user, str(POSTGRESQL_15 / "pg_ctl"), "-D", f"{folder}/data", "-w"]
+
+        def call(*command: str) -> None:
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+        call(*as_user, str(POSTGRESQL_15 / "initdb"), "-D", f"{folder}/data", "-U", "esource", "-A", "trust")
+        # Reached through a socket in its own folder only: no port to clash over. Tests need no fsync.
+        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+        call(*control, "-o", options, "-l", f"{folder}/log", "start")
+        try:
+            run_tests(
+                session,
+                ESOURCE_TEST_DATABASES="postgresql",
+                ESOURCE_TEST_POSTGRES_URL=f"postgresql://esource@/postgres?host={folder}",
+            )
+        finally:
+            call(*control, "-m", "immediate", "stop")
+
+
+@nox.session(venv_backend="none")
+def interpreters(session: nox.Session) -> None:
+    """Which of the supported Pythons this machine has; the sessions of the others were skipped."""
+    missing = [version for version in PYTHONS if shutil.which(f"python{version}") is None]
+    session.log(f"missing interpreters: {', '.join(missing) if missing else 'none'}")

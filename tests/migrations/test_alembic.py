@@ -2,6 +2,7 @@
 
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -175,26 +176,15 @@ def installed(tmp_path_factory) -> Path:
     What the wheel depends on comes from the environment of the tests.
     """
     folder = tmp_path_factory.mktemp("installed")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
-    run(
-        *pip,
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        str(folder),
-        str(CHECKOUT),
-        cwd=folder,
-    )
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=CHECKOUT)
     [wheel] = folder.glob("esource-*.whl")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
-    python = folder / "venv" / "bin" / "python"
     [site_packages] = (folder / "venv" / "lib").glob("python*/site-packages")
-    run(*pip, "install", "--no-deps", "--target", str(site_packages), str(wheel), cwd=folder)
+    zipfile.ZipFile(wheel).extractall(site_packages)  # all that installing pure Python means
     import sqlalchemy
 
     (site_packages / "dependencies.pth").write_text(f"{Path(sqlalchemy.__file__).parents[1]}\n")
-    return python
+    return folder / "venv" / "bin" / "python"
 
 
 async def test_from_the_installed_wheel_alembic_finds_the_scripts_in_the_package(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from schemas import CHECKOUT, alembic, described, execute, rows, run
 
-from esource import open_store, schema
+from esource import EventRegistry, open_store, schema
 
 APPEND = """
 import asyncio, sys
@@ -161,7 +161,7 @@ async def test_offline_the_printed_sql_keeps_what_is_stored(empty_database_url):
     await execute(url, alembic("-x", f"url={url}", "upgrade", "0001:head", "--sql", cwd=CHECKOUT).stdout)
 
     assert await schema.current(url) == schema.HEAD
-    async with open_store(url, unknown_events="untyped", enable_tracing=False) as store:
+    async with open_store(url, EventRegistry(), unknown_events="untyped", enable_tracing=False) as store:
         [stored] = [stored async for stored in store.read_all()]
     assert stored.event.occurred_at.isoformat() == "2025-03-01T12:00:00.500000+00:00"
 

@@ -262,7 +262,8 @@ def register_event(
 ) -> type[TEvent] | Callable[[type[TEvent]], type[TEvent]]:
     """Class decorator, bare or with arguments: stored events of this type are decoded with this class.
 
-    With ``event_type`` given, the class is stored under that name unless it declares one itself.
+    With ``event_type`` given, the class is stored under that name; a class that declares one itself
+    keeps it, and reads events that were stored under the other name as well.
 
     Raises:
         DuplicateEventTypeError: a different class has that name.
@@ -273,6 +274,9 @@ def register_event(
         if event_type is not None and field.default == decorated.__name__:
             field.default = event_type
             decorated.model_rebuild(force=True)
-        return (registry if registry is not None else default_registry).register(decorated, event_type)
+        chosen = registry if registry is not None else default_registry
+        if event_type is not None:
+            chosen.register(decorated, event_type)
+        return chosen.register(decorated)
 
     return decorate if event_class is None else decorate(event_class)

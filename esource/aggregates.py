@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_json
 from typing_extensions import get_original_bases
 
 from esource.errors import InvalidEventError, InvalidOptionError
@@ -163,16 +164,21 @@ class AggregateRoot(Generic[TState]):
 
     def _serialize_state(self) -> dict[str, Any]:
         """The state as JSON values, for a snapshot."""
-        if isinstance(self._state, BaseModel):
-            return self._state.model_dump(mode="json")
-        dumped = TypeAdapter(self._state_type()).dump_python(self._state, mode="json")
-        return {"value": dumped}
+        try:
+            if isinstance(self._state, BaseModel):
+                return self._state.model_dump(mode="json", round_trip=True)
+            return {"value": TypeAdapter(self._state_type()).dump_python(self._state, mode="json")}
+        except ValueError as error:
+            raise InvalidEventError("state", f"cannot be written as JSON: {error}") from error
 
     def _restore_from_snapshot(self, state: dict[str, Any], version: int) -> None:
         """Take over the state of a snapshot."""
         state_type = self._state_type()
         is_model = isinstance(state_type, type) and issubclass(state_type, BaseModel)
-        self._state = TypeAdapter(state_type).validate_python(state if is_model else state["value"])
+        # As JSON, which is what it is: a strict model would refuse the same values from Python.
+        self._state = TypeAdapter(state_type).validate_json(
+            to_json(state if is_model else state["value"]), by_alias=True, by_name=True
+        )
         self._version = version
 
     def __repr__(self) -> str:

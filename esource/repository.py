@@ -117,31 +117,43 @@ class AggregateRepository(Generic[TAggregate]):
             self._tracer, "repository.load", aggregate_type=self._aggregate_type, aggregate_id=aggregate_id
         ):
             aggregate = self._factory(aggregate_id)
-            if self._snapshots is not None:
-                await self._restore(aggregate)
+            if self._snapshots is not None and not await self._restore(aggregate):
+                aggregate = self._factory(aggregate_id)  # a failed restore may have left something
             stream = await self._event_store.get_events(
                 aggregate_id, self._aggregate_type, from_version=aggregate.version
             )
-            if stream.is_empty and aggregate.version == 0:
+            if stream.version < aggregate.version:
+                logger.warning(
+                    "snapshot of %s %s is newer than its events (version %d, stored %d); ignoring it",
+                    self._aggregate_type,
+                    aggregate_id,
+                    aggregate.version,
+                    stream.version,
+                )
+                aggregate = self._factory(aggregate_id)
+                stream = await self._event_store.get_events(aggregate_id, self._aggregate_type)
+            if stream.version == 0:
                 return None
             aggregate.load_from_history(stream.events)
+            aggregate._version = stream.version  # also past events that the store skips as unknown
             return aggregate
 
-    async def _restore(self, aggregate: TAggregate) -> None:
-        """Start from the snapshot, unless it was taken of another form of the state."""
+    async def _restore(self, aggregate: TAggregate) -> bool:
+        """Start from the snapshot, unless it was taken of another form of the state; False if that failed."""
         assert self._snapshots is not None
-        snapshot = await self._snapshots.get_snapshot(aggregate.aggregate_id, self._aggregate_type)
-        if snapshot is None or snapshot.schema_version != aggregate.schema_version:
-            return
         try:
-            aggregate._restore_from_snapshot(snapshot.state, snapshot.version)
+            snapshot = await self._snapshots.get_snapshot(aggregate.aggregate_id, self._aggregate_type)
+            if snapshot is not None and snapshot.schema_version == aggregate.schema_version:
+                aggregate._restore_from_snapshot(snapshot.state, snapshot.version)
         except Exception:
             logger.warning(
-                "snapshot of %s %s does not fit its class; replaying all events",
+                "snapshot of %s %s cannot be used; replaying all events",
                 self._aggregate_type,
                 aggregate.aggregate_id,
                 exc_info=True,
             )
+            return False
+        return True
 
     async def save(self, aggregate: TAggregate) -> None:
         """Append what the aggregate recorded, if the stream has not moved since it was loaded.
@@ -176,7 +188,11 @@ class AggregateRepository(Generic[TAggregate]):
     async def _take_snapshot(self, aggregate: TAggregate) -> None:
         if self._snapshot_mode == "manual":
             return
-        snapshot = self._snapshot_of(aggregate)  # now: the aggregate may change before a task runs
+        try:
+            snapshot = self._snapshot_of(aggregate)  # now: the aggregate may change before a task runs
+        except Exception as error:
+            self._warn_of_failure(aggregate.aggregate_id, error)
+            return
         if self._snapshot_mode == "sync":
             await self._save_snapshot(snapshot)
             return
@@ -188,10 +204,11 @@ class AggregateRepository(Generic[TAggregate]):
         assert self._snapshots is not None
         try:
             await self._snapshots.save_snapshot(snapshot)
-        except Exception:
-            logger.warning(
-                "snapshot of %s %s failed", snapshot.aggregate_type, snapshot.aggregate_id, exc_info=True
-            )
+        except Exception as error:
+            self._warn_of_failure(snapshot.aggregate_id, error)
+
+    def _warn_of_failure(self, aggregate_id: UUID, error: Exception) -> None:
+        logger.warning("snapshot of %s %s failed", self._aggregate_type, aggregate_id, exc_info=error)
 
     def _snapshot_of(self, aggregate: TAggregate) -> Snapshot:
         return Snapshot(
@@ -207,6 +224,7 @@ class AggregateRepository(Generic[TAggregate]):
 
         Raises:
             InvalidOptionError: there is no snapshot store, or the aggregate has unsaved events.
+            InvalidEventError: the state cannot be written as JSON.
         """
         if self._snapshots is None:
             raise InvalidOptionError("create_snapshot needs a snapshot_store")

@@ -48,7 +48,7 @@ def test_a_subclass_inherits_fields_and_defaults():
 def test_an_event_is_filled_in_and_frozen():
     event = placed()
     assert event.event_id.version == 7
-    assert event.correlation_id != event.event_id
+    assert event.correlation_id == event.event_id  # it is its own first cause
     assert (event.aggregate_version, event.event_version) == (1, 1)
     assert event.metadata == {}
     assert event.tenant_id is event.actor_id is event.causation_id is None

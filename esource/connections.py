@@ -229,7 +229,8 @@ class Connections:
         self.writers.add(lane)
         if not self.writers.give(self.writers.idle.pop()):
             await self.writers.discard(lane)
-        event.listen(self.engine.sync_engine, "engine_disposed", self._on_disposed)
+        if not event.contains(self.engine.sync_engine, "engine_disposed", self._on_disposed):
+            event.listen(self.engine.sync_engine, "engine_disposed", self._on_disposed)
 
     def _share(self, limit: int, *, hold: bool = True) -> None:
         self.readers = LanePool(self._backend, limit, self.connect, self.disconnect, hold=hold)
@@ -258,7 +259,8 @@ class Connections:
         self._closed = True
         if self._lent is not None:
             return
-        event.remove(self.engine.sync_engine, "engine_disposed", self._on_disposed)
+        if event.contains(self.engine.sync_engine, "engine_disposed", self._on_disposed):
+            event.remove(self.engine.sync_engine, "engine_disposed", self._on_disposed)
         for lane in self._held():
             await self.disconnect(lane)
         if self._owns_engine:
@@ -277,7 +279,6 @@ class Connections:
     def _on_disposed(self, engine: Any) -> None:
         """The application disposed of its engine without closing the store: let our connections go."""
         self._forget()
-        event.remove(engine, "engine_disposed", self._on_disposed)
         for lane in self._held():
             if lane.connection is not None and lane.connection.sync_connection is not None:
                 lane.connection.sync_connection.invalidate()

@@ -367,20 +367,34 @@ class Database:
 
 
 class Access:
-    """What a repository reads and writes through: a database, or one open transaction of it."""
+    """What a repository reads and writes through: a database, or one open transaction of it (a store's
+    `Transaction`, or the application's own `AsyncConnection`)."""
 
     def __init__(self, source: Any) -> None:
-        self._unit = source if isinstance(source, Unit) else None
-        self.database = source.database if isinstance(source, Unit) else Database.of(source)
-        self._owned = self.database if isinstance(source, (str, URL)) else None
+        unit = getattr(source, "__esource_unit__", source)
+        self._unit = unit if isinstance(unit, Unit) else None
+        self._connection = source if isinstance(source, AsyncConnection) else None
+        if self._unit is not None:
+            self.database = self._unit.database
+        elif self._connection is not None:
+            self.database = Database.from_engine(self._connection.engine)
+        else:
+            self.database = Database.of(source)
+        self.owns_database = isinstance(source, (str, URL))
+        """Whether `close` closes the database; a borrowed one stays open."""
 
     async def read(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.read(statement, values, self._unit)
+        return await self.database.read(statement, values, await self._open_unit())
 
     async def write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.write(statement, values, self._unit)
+        return await self.database.write(statement, values, await self._open_unit())
+
+    async def _open_unit(self) -> Unit | None:
+        if self._connection is not None:
+            return await self.database.join(self._connection)
+        return self._unit
 
     async def close(self) -> None:
         """Close the database if it was opened here, from a URL; a borrowed one stays open."""
-        if self._owned is not None:
-            await self._owned.close()
+        if self.owns_database:
+            await self.database.close()

@@ -30,6 +30,7 @@ class InMemoryCheckpointRepository(CheckpointRepository):
 
     def __init__(self, database: Any = None) -> None:
         super().__init__(InMemoryEventStore() if database is None else database)
+        self._access.owns_database = database is None
 
 
 class InMemorySnapshotStore(SnapshotStore):
@@ -37,6 +38,7 @@ class InMemorySnapshotStore(SnapshotStore):
 
     def __init__(self, database: Any = None) -> None:
         super().__init__(InMemoryEventStore() if database is None else database)
+        self._access.owns_database = database is None
 
 
 class InMemoryDLQRepository(DLQRepository):
@@ -44,6 +46,7 @@ class InMemoryDLQRepository(DLQRepository):
 
     def __init__(self, database: Any = None) -> None:
         super().__init__(InMemoryEventStore() if database is None else database)
+        self._access.owns_database = database is None
 
 
 class InMemoryOutboxRepository(OutboxRepository):
@@ -51,3 +54,4 @@ class InMemoryOutboxRepository(OutboxRepository):
 
     def __init__(self, database: Any = None) -> None:
         super().__init__(InMemoryEventStore() if database is None else database)
+        self._access.owns_database = database is None

@@ -29,6 +29,10 @@ class Transaction:
         self._unit = unit
 
     @property
+    def __esource_unit__(self) -> Unit:
+        return self._unit
+
+    @property
     def connection(self) -> AsyncConnection:
         """SQLAlchemy's connection inside the transaction: for a read model in the same database.
 

@@ -158,13 +158,17 @@ class SQLiteBackend(Backend):
     # -- statements --------------------------------------------------------------------------------
 
     async def fetch(self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
-        return await driver.execute_fetchall(text, arguments)  # type: ignore[return-value]
+        if driver.row_factory is None:
+            return await driver.execute_fetchall(text, arguments)  # type: ignore[return-value]
+        return await self.write(driver, text, arguments, commit=False)
 
     def write(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any], *, commit: bool
     ) -> Awaitable[list[Any]]:
         def run(connection: sqlite3.Connection) -> list[Any]:
-            return connection.execute(text, arguments).fetchall()
+            cursor = connection.cursor()
+            cursor.row_factory = None  # a lent connection may make dicts of its rows
+            return cursor.execute(text, arguments).fetchall()
 
         return _hop(driver, run, commit=commit)
 

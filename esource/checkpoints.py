@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select
 
+from esource.arguments import check_id, check_whole
 from esource.codec import check_name
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
-from esource.errors import InvalidOptionError
 from esource.events import utc_now
 from esource.tables import events, projection_checkpoints
 from esource.types import Identifier, Timestamp
@@ -158,17 +158,15 @@ class CheckpointRepository:
         """Record that everything up to this position has been processed; whether that was news.
 
         Raises:
-            InvalidOptionError: a negative position.
+            InvalidOptionError: a negative position, or an event id that is no UUID.
             InvalidEventError: a name that cannot be stored.
         """
-        if position < 0:
-            raise InvalidOptionError(f"position must be 0 or more, not {position}")
         return bool(
             await self._access.write(
                 _SAVE_POSITION,
                 projection_name=check_name("subscription_id", subscription_id),
-                position=position,
-                event_id=event_id,
+                position=check_whole("position", position),
+                event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
                 now=utc_now(),
             )
@@ -181,7 +179,7 @@ class CheckpointRepository:
             await self._access.write(
                 _SAVE_EVENT,
                 projection_name=check_name("projection_name", projection_name),
-                event_id=event_id,
+                event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
                 now=utc_now(),
             )

@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlalchemy import Text, and_, bindparam, case, delete, func, literal_column, or_, select, update
 
-from esource.codec import check_json, check_name
+from esource.arguments import LARGEST_AGE_DAYS, LARGEST_INTEGER, check_id, check_whole
+from esource.codec import check_name, json_text, storable_text
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
-from esource.errors import InvalidEventError, InvalidOptionError
+from esource.errors import InvalidOptionError
 from esource.events import utc_now
 from esource.tables import dead_letter_queue
 from esource.types import Timestamp
@@ -200,20 +200,17 @@ class DLQRepository:
 
         Raises:
             InvalidEventError: the data cannot be stored as JSON.
+            InvalidOptionError: a negative retry_count, or an event id that is no UUID.
         """
-        try:
-            data = to_json(event_data, inf_nan_mode="constants").decode()
-        except ValueError as cause:
-            raise InvalidEventError("event_data", f"cannot be written as JSON: {cause}") from cause
         rows = await self._access.write(
             _ADD,
-            event_id=event_id,
+            event_id=check_id("event_id", event_id),
             projection_name=check_name("projection_name", projection_name),
             event_type=check_name("event_type", event_type),
-            event_data=check_json("event_data", data),
-            error_message=_storable(f"{type(error).__name__}: {error}"),
-            error_stacktrace=_storable("".join(traceback.format_exception(error))),
-            retry_count=retry_count,
+            event_data=json_text("event_data", event_data),
+            error_message=storable_text(f"{type(error).__name__}: {error}"),
+            error_stacktrace=storable_text("".join(traceback.format_exception(error))),
+            retry_count=check_whole("retry_count", retry_count, most=LARGEST_INTEGER),
             now=utc_now(),
         )
         return int(rows[0][0])
@@ -224,7 +221,7 @@ class DLQRepository:
         """Entries, oldest first: of one projection or of all (None), of one status or of any (None).
 
         Raises:
-            InvalidOptionError: no such status.
+            InvalidOptionError: no such status, or a limit below 1.
         """
         if status is not None and status not in STATUSES:
             raise InvalidOptionError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
@@ -232,13 +229,17 @@ class DLQRepository:
             _LIST,
             projection_name=projection_name,
             statuses=self._access.database.backend.names([status] if status else STATUSES),
-            page=limit,
+            page=check_whole("limit", limit, least=1),
         )
         return [_entry(row) for row in rows]
 
     async def get_failed_event(self, dlq_id: int | str) -> DLQEntry | None:
-        """One entry; None if there is none with this id."""
-        rows = await self._access.read(_GET, id=int(dlq_id))
+        """One entry; None if there is none with this id.
+
+        Raises:
+            InvalidOptionError: an id that is no whole number.
+        """
+        rows = await self._access.read(_GET, id=_row_id(dlq_id))
         return _entry(rows[0]) if rows else None
 
     async def mark_resolved(self, dlq_id: int | str, resolved_by: str | UUID) -> bool:
@@ -246,7 +247,7 @@ class DLQRepository:
         return bool(
             await self._access.write(
                 _RESOLVE,
-                id=int(dlq_id),
+                id=_row_id(dlq_id),
                 resolved_by=check_name("resolved_by", str(resolved_by)),
                 now=utc_now(),
             )
@@ -254,7 +255,7 @@ class DLQRepository:
 
     async def mark_retrying(self, dlq_id: int | str) -> bool:
         """Count another attempt; False if there is no such unresolved entry."""
-        return bool(await self._access.write(_RETRY, id=int(dlq_id)))
+        return bool(await self._access.write(_RETRY, id=_row_id(dlq_id)))
 
     async def get_failure_stats(self) -> DLQStats:
         """Totals over all projections. One query."""
@@ -270,7 +271,8 @@ class DLQRepository:
 
     async def delete_resolved_events(self, older_than_days: int = 30) -> int:
         """Delete entries resolved more than this many days ago; how many there were."""
-        before = utc_now() - timedelta(days=older_than_days)
+        days = check_whole("older_than_days", older_than_days, most=LARGEST_AGE_DAYS)
+        before = utc_now() - timedelta(days=days)
         return len(await self._access.write(_DELETE, before=before))
 
     async def close(self) -> None:
@@ -292,9 +294,12 @@ def _entry(row: tuple[Any, ...]) -> DLQEntry:
     return DLQEntry(*values)
 
 
-def _storable(text: str) -> str:
-    """An error's text with what PostgreSQL cannot store written as escapes: it must not fail in turn."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+def _row_id(dlq_id: int | str) -> int:
+    try:
+        number = int(dlq_id)
+    except (ValueError, TypeError) as error:
+        raise InvalidOptionError(f"dlq_id must be a whole number, not {dlq_id!r}") from error
+    return check_whole("dlq_id", number)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -21,7 +21,8 @@ from sqlalchemy import (
     update,
 )
 
-from esource.codec import check_name, payload_of
+from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole
+from esource.codec import check_name, encode, json_text, storable_text
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
@@ -180,16 +181,18 @@ class OutboxRepository:
         Raises:
             InvalidEventError: the event may not be stored.
         """
+        encoded = encode(event)
         rows = await self._access.write(
             _ADD,
-            event_id=event.event_id,
-            event_type=check_name("event_type", event.event_type),
-            aggregate_id=event.aggregate_id,
+            event_id=check_id("event_id", event.event_id),
+            event_type=event.event_type,
+            aggregate_id=check_id("aggregate_id", event.aggregate_id),
             aggregate_type=check_name("aggregate_type", event.aggregate_type),
             tenant_id=event.tenant_id,
-            event_data=json.dumps(
+            event_data=json_text(
+                "event_data",
                 _whole_event(
-                    payload_of(event),
+                    encoded.payload,
                     event.event_id,
                     event.event_type,
                     event.aggregate_id,
@@ -197,8 +200,8 @@ class OutboxRepository:
                     event.tenant_id,
                     event.aggregate_version,
                     event.actor_id,
-                    to_iso(event.occurred_at),
-                )
+                    to_iso(encoded.timestamp),
+                ),
             ),
             now=utc_now(),
         )
@@ -210,31 +213,48 @@ class OutboxRepository:
         Raises:
             InvalidOptionError: a limit below 1.
         """
-        if limit < 1:
-            raise InvalidOptionError(f"limit must be 1 or more, not {limit}")
-        return [_entry(row) for row in await self._access.read(_LIST, page=limit)]
+        page = check_whole("limit", limit, least=1)
+        return [_entry(row) for row in await self._access.read(_LIST, page=page)]
 
     async def mark_published(self, outbox_id: OutboxId) -> bool:
-        """Record a publication; whether the row exists."""
-        return bool(await self._access.write(_PUBLISHED, id=outbox_id, now=utc_now()))
+        """Record a publication; whether the row exists.
+
+        Raises:
+            InvalidOptionError: an id of another database's kind.
+        """
+        return bool(await self._access.write(_PUBLISHED, id=self._row_id(outbox_id), now=utc_now()))
 
     async def mark_failed(self, outbox_id: OutboxId, error: str) -> bool:
         """Give a row up; whether it exists."""
-        return bool(await self._access.write(_FAILED, id=outbox_id, error=error))
+        return bool(await self._access.write(_FAILED, id=self._row_id(outbox_id), error=storable_text(error)))
 
     async def increment_retry(self, outbox_id: OutboxId, error: str | None = None) -> int:
         """Count a failed attempt; the number of attempts so far, 0 if there is no such row."""
-        rows = await self._access.write(_RETRY, id=outbox_id, error=error)
+        text = None if error is None else storable_text(error)
+        rows = await self._access.write(_RETRY, id=self._row_id(outbox_id), error=text)
         return rows[0][0] if rows else 0
 
     async def cleanup_published(self, days: int = 7) -> int:
         """Delete rows published more than this many days ago; how many there were."""
-        return len(await self._access.write(_CLEAN, before=utc_now() - timedelta(days=days)))
+        age = timedelta(days=check_whole("days", days, most=LARGEST_AGE_DAYS))
+        return len(await self._access.write(_CLEAN, before=utc_now() - age))
 
     async def get_stats(self) -> OutboxStats:
         """Counts by status, and how old the oldest pending row is. One query."""
         [(pending, published, failed, oldest, retries)] = await self._access.read(_STATS)
         return OutboxStats(pending, published, failed, oldest, retries / pending if pending else 0.0)
+
+    def _row_id(self, value: OutboxId | str) -> OutboxId:
+        """A row's id as this database has it: a number or a UUID, or the text of one."""
+        kind = _table.id.type.dialect_impl(self._access.database.backend.sqlalchemy_dialect).python_type
+        if isinstance(value, str):
+            try:
+                return kind(value)  # type: ignore[no-any-return]
+            except ValueError:
+                pass
+        elif isinstance(value, kind) and not isinstance(value, bool):
+            return check_whole("outbox_id", value) if isinstance(value, int) else value
+        raise InvalidOptionError(f"an outbox row's id is of type {kind.__name__} here, not {value!r}")
 
     async def close(self) -> None:
         """Close the connection that a URL was opened with; anything borrowed stays open."""

@@ -10,11 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, delete, or_, select
 
-from esource.codec import check_json, check_name
+from esource.arguments import LARGEST_INTEGER, check_id, check_moment, check_whole
+from esource.codec import check_name, json_text
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import upsert
-from esource.errors import InvalidEventError
 from esource.events import utc_now
 from esource.tables import snapshots
 
@@ -88,26 +88,25 @@ class SnapshotStore:
 
         Raises:
             InvalidEventError: the state cannot be stored as JSON.
+            InvalidOptionError: a version below 1, an id that is no UUID, a moment without a time zone.
         """
-        try:
-            state = json.dumps(snapshot.state)
-        except (TypeError, ValueError) as error:
-            raise InvalidEventError("state", f"cannot be written as JSON: {error}") from error
         return bool(
             await self._access.write(
                 _SAVE,
-                aggregate_id=snapshot.aggregate_id,
+                aggregate_id=check_id("aggregate_id", snapshot.aggregate_id),
                 aggregate_type=check_name("aggregate_type", snapshot.aggregate_type),
-                version=snapshot.version,
-                schema_version=snapshot.schema_version,
-                state=check_json("state", state),
-                created_at=snapshot.created_at,
+                version=check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER),
+                schema_version=check_whole("schema_version", snapshot.schema_version, most=LARGEST_INTEGER),
+                state=json_text("state", snapshot.state),
+                created_at=check_moment("created_at", snapshot.created_at),
             )
         )
 
     async def get_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> Snapshot | None:
         """The aggregate's snapshot; None if there is none. One query."""
-        rows = await self._access.read(_GET, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
+        rows = await self._access.read(
+            _GET, aggregate_id=check_id("aggregate_id", aggregate_id), aggregate_type=aggregate_type
+        )
         if not rows:
             return None
         found_id, found_type, version, state, schema_version, created_at = rows[0]
@@ -116,7 +115,9 @@ class SnapshotStore:
     async def delete_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> bool:
         """Delete the aggregate's snapshot; whether there was one."""
         return bool(
-            await self._access.write(_DELETE, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
+            await self._access.write(
+                _DELETE, aggregate_id=check_id("aggregate_id", aggregate_id), aggregate_type=aggregate_type
+            )
         )
 
     async def snapshot_exists(self, aggregate_id: UUID, aggregate_type: str) -> bool:
@@ -126,6 +127,8 @@ class SnapshotStore:
         self, aggregate_type: str, schema_version_below: int | None = None
     ) -> int:
         """Delete the snapshots of a type, all or those of older schema versions; how many there were."""
+        if schema_version_below is not None:
+            check_whole("schema_version_below", schema_version_below, most=LARGEST_INTEGER)
         return len(
             await self._access.write(_DELETE_TYPE, aggregate_type=aggregate_type, below=schema_version_below)
         )

@@ -1,0 +1,52 @@
+"""Arguments that both databases refuse alike, before any I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from esource.errors import InvalidOptionError
+
+LARGEST_POSITION = 2**63 - 1
+"""BIGINT, and SQLite's largest integer."""
+
+LARGEST_INTEGER = 2**31 - 1
+"""INTEGER on PostgreSQL."""
+
+LARGEST_AGE_DAYS = 365_000
+"""A thousand years."""
+
+
+def check_whole(name: str, value: int, *, least: int = 0, most: int = LARGEST_POSITION) -> int:
+    """The number itself, if it is whole and within bounds.
+
+    Raises:
+        InvalidOptionError: it is not.
+    """
+    if type(value) is not int or value < least:
+        raise InvalidOptionError(f"{name} must be a whole number from {least}, not {value!r}")
+    if value > most:
+        raise InvalidOptionError(f"{name} must be at most {most}, not {value}")
+    return value
+
+
+def check_id(name: str, value: UUID) -> UUID:
+    """The id itself, if it is a UUID: SQLite would take any text.
+
+    Raises:
+        InvalidOptionError: it is not.
+    """
+    if not isinstance(value, UUID):
+        raise InvalidOptionError(f"{name} must be a UUID, not {value!r}")
+    return value
+
+
+def check_moment(name: str, value: datetime) -> datetime:
+    """The moment itself, if it has a time zone.
+
+    Raises:
+        InvalidOptionError: it has none.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {value!r}")
+    return value

@@ -1,0 +1,45 @@
+"""What a type checker must refuse; each line that it refuses ends in the code of the refusal."""
+
+from uuid import UUID
+
+from esource import (
+    AggregateRepository,
+    AggregateRoot,
+    DeclarativeAggregate,
+    DomainEvent,
+    EventStore,
+    handles,
+    register_event,
+)
+
+
+@register_event
+class Deposited(DomainEvent):
+    cents: int
+
+
+class Closed(DomainEvent):
+    pass
+
+
+class Account(DeclarativeAggregate[int]):
+    @handles(Deposited)  # REFUSED: arg-type
+    def _closed(self, event: Closed) -> None: ...
+
+    def deposit(self) -> None:
+        self._state = "much"  # REFUSED: assignment
+
+
+async def use(store: EventStore, account: Account, i: UUID) -> None:
+    text: str = account.current  # REFUSED: assignment
+    number: int = account.state  # REFUSED: assignment
+    root: AggregateRoot[str] = account  # REFUSED: assignment
+    closed: Closed = account.create_event(Deposited)  # REFUSED: assignment
+    deposited = Deposited(aggregate_id=i, aggregate_type="A", cents=1)
+    deposited.dollars  # REFUSED: attr-defined
+    repository = AggregateRepository(store, Account)
+    other: Closed = await repository.load(i)  # REFUSED: assignment
+    AggregateRepository(store, Closed)  # REFUSED: type-var
+    await store.append_events(i, "A", [account])  # REFUSED: list-item
+    handles(int)  # REFUSED: type-var
+    register_event(int)  # REFUSED: type-var

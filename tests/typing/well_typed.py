@@ -1,0 +1,93 @@
+"""What a type checker must see in our public names; read by mypy, never run."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from typing_extensions import assert_type
+
+from esource import (
+    AggregateRepository,
+    AggregateRoot,
+    DeclarativeAggregate,
+    DomainEvent,
+    EventStore,
+    InMemoryEventStore,
+    SQLiteEventStore,
+    handles,
+    open_store,
+    register_event,
+)
+
+
+class Balance(BaseModel):
+    cents: int = 0
+
+
+@register_event
+class Deposited(DomainEvent):
+    aggregate_type: str = "Account"
+    cents: int
+
+
+@register_event(event_type="account.closed")
+class Closed(DomainEvent):
+    aggregate_type: str = "Account"
+
+
+class Account(DeclarativeAggregate[Balance]):
+    def _get_initial_state(self) -> Balance:
+        return Balance()
+
+    @handles(Deposited)
+    def _deposited(self, event: Deposited) -> None:
+        self._state = Balance(cents=self.current.cents + event.cents)
+
+    def deposit(self, cents: int) -> None:
+        event = self.create_event(Deposited, cents=cents)
+        assert_type(event, Deposited)
+        self.apply_event(event)
+
+
+class Plain(AggregateRoot[dict[str, int]]):
+    pass
+
+
+def registering_keeps_the_class(i: UUID) -> None:
+    assert_type(Deposited(aggregate_id=i, cents=1), Deposited)
+    assert_type(Deposited(aggregate_id=i, cents=1).cents, int)
+    assert_type(Closed(aggregate_id=i), Closed)
+    assert_type(Closed(aggregate_id=i).with_metadata(a=1), Closed)
+
+
+def an_aggregate_knows_its_state(account: Account, plain: Plain) -> None:
+    assert_type(account.state, Balance | None)
+    assert_type(account.current, Balance)
+    assert_type(plain.state, dict[str, int] | None)
+    assert_type(account.uncommitted_events, list[DomainEvent])
+
+
+async def a_repository_knows_its_aggregate(store: EventStore, i: UUID) -> None:
+    repository = AggregateRepository(store, Account)
+    assert_type(repository, AggregateRepository[Account])
+    assert_type(await repository.load(i), Account)
+    assert_type(await repository.load_or_create(i), Account)
+    assert_type(repository.create_new(i), Account)
+    assert_type((await repository.load(i)).state, Balance | None)
+    by_function = AggregateRepository(store, lambda aggregate_id: Account(aggregate_id), "Account")
+    assert_type(await by_function.load(i), Account)
+
+
+async def stores_stay_what_they_are(i: UUID) -> None:
+    assert_type(open_store("sqlite://"), EventStore)
+    async with SQLiteEventStore("events.db") as store:
+        assert_type(store, SQLiteEventStore)
+    async with open_store("sqlite://") as opened:
+        assert_type(opened, EventStore)
+        async for stored in opened.read_all():
+            assert_type(stored.event, DomainEvent)
+            assert_type(stored.global_position, int)
+    async with InMemoryEventStore() as memory:
+        assert_type(await memory.get_stream_version(i, "Account"), int)
+    options: dict[str, Any] = {}
+    assert_type(open_store("sqlite://", **options), EventStore)

@@ -252,3 +252,17 @@ async def test_model_validators_run_on_reading(store):
     event = Checked(aggregate_id=uuid4(), low=1)
     assert await round_trip(store, event) == event
     assert event.high == 2
+
+
+class Line(BaseModel):
+    unit_price: int = Field(alias="unitPrice")
+
+
+class Priced(Note):
+    event_type: str = "Note"
+    lines: list[Line]
+
+
+async def test_aliases_inside_a_nested_model_do_not_matter_either(store):
+    event = Priced(aggregate_id=uuid4(), lines=[Line(unitPrice=2)])
+    assert await round_trip(store, event) == event

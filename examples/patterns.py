@@ -18,7 +18,8 @@ def create_event_store():
         # In-memory SQLite for tests
         return SQLiteEventStore(":memory:", wal_mode=False)
     else:
-        # PostgreSQL for production
+        # PostgreSQL for production. This engine is the application's own, to share and to dispose of;
+        # PostgreSQLEventStore(os.environ["DATABASE_URL"]) makes one that the store disposes of.
         from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
         engine = create_async_engine(os.environ["DATABASE_URL"])

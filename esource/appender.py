@@ -25,11 +25,15 @@ from esource.database import Database, Unit
 from esource.dialect import Plan, Statement, StreamWrite
 from esource.dialect.constructs import iso_text, member_of
 from esource.errors import (
-    ConstraintError,
-    DatabaseError,
+    DatabaseBusyError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseUnavailableError,
     DuplicateEventError,
     EventSourceError,
     OptimisticLockError,
+    SchemaError,
+    StoreClosedError,
 )
 from esource.streams import AppendResult, ExpectedVersion
 from esource.tables import events
@@ -43,6 +47,16 @@ BATCH_BYTES = 4 * 1024 * 1024
 
 QUEUE_EVENTS = 10_000
 """Events that may wait; further callers of append wait for room (back-pressure)."""
+
+_EVERYBODYS = (
+    DatabaseUnavailableError,
+    DatabaseBusyError,
+    DatabaseReadOnlyError,
+    DatabaseFullError,
+    SchemaError,
+    StoreClosedError,
+)
+"""Errors of the database as a whole: trying a batch's appends one by one would only take longer."""
 
 StreamKey: TypeAlias = tuple[UUID, str]
 Outcome: TypeAlias = AppendResult | Exception
@@ -254,7 +268,7 @@ class Appender:
             try:
                 versions, accepted, known, positions = await self._database.append(plan)
             except Exception as error:
-                outcome = self._failure(error)
+                outcome = None if self._is_open_question(error) else self._explain(error)
             else:
                 if accepted[0]:
                     return AppendResult(True, versions[0] + len(events), positions[-1])
@@ -323,18 +337,13 @@ class Appender:
         try:
             return list(batch.outcomes(await self._database.append(batch.plan)))
         except Exception as error:
-            appends = batch.appends
-            failure = self._failure(error)
-            if len(appends) > 1 and type(failure) in (DatabaseError, ConstraintError):
-                # Something in one of them; the others shall not suffer for it.
-                return [outcome for append in appends for outcome in await self._decide_exactly([append])]
-            return [(append, failure and self._explain(error)) for append in appends]
+            if self._is_open_question(error):
+                return [(append, None) for append in batch.appends]
+            return await self._give_up(batch.appends, error)
 
-    def _failure(self, error: Exception) -> Exception | None:
-        """What a failed batch means for its appends; None if it has to be found out."""
-        if self._database.backend.classify(error) in ("unique", "lost", "again"):
-            return None
-        return self._explain(error)
+    def _is_open_question(self, error: Exception) -> bool:
+        """Whether it has to be found out what became of a batch that failed."""
+        return self._database.backend.classify(error) in ("unique", "lost", "again")
 
     async def _decide_exactly(self, appends: list[Append]) -> list[tuple[Append, Outcome | None]]:
         """Decide appends in a transaction that locks the log first; repeat it while the server is away."""
@@ -346,9 +355,13 @@ class Appender:
         try:
             return await self._database.persist(attempt)
         except Exception as error:
-            if len(appends) > 1 and isinstance(error, DatabaseError):
-                return [outcome for append in appends for outcome in await self._decide_exactly([append])]
-            return [(append, self._explain(error)) for append in appends]
+            return await self._give_up(appends, error)
+
+    async def _give_up(self, appends: list[Append], error: Exception) -> list[tuple[Append, Outcome | None]]:
+        """The error for each, after finding out whose it is where it need not be everybody's."""
+        if len(appends) > 1 and not isinstance(self._explain(error), _EVERYBODYS):
+            return [outcome for append in appends for outcome in await self._decide_exactly([append])]
+        return [(append, self._explain(error)) for append in appends]
 
     def _explain(self, error: Exception) -> Exception:
         explained = self._database.backend.explain(error, self._database.name)

@@ -168,7 +168,8 @@ class EventStore:
         encode = self.codec.encode
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
         if not encoded:
-            return AppendResult(True, await self.get_stream_version(aggregate_id, aggregate_type))
+            unit = None if connection is None else await self._database.join(connection)
+            return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
         if len(encoded) > 1:
             _refuse_repeated_ids(encoded)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
@@ -341,10 +342,7 @@ class EventStore:
 
     async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
         """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
-        rows = await self._database.rows(
-            STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}
-        )
-        return rows[0][0] or 0
+        return await self._version_of(aggregate_id, aggregate_type)
 
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
@@ -361,6 +359,12 @@ class EventStore:
         if self.codec.unknown_events != "skip":
             return rows
         return [row for row in rows if self.codec.event_class(row[4]) is not None]
+
+    async def _version_of(self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None) -> int:
+        rows = await self._database.rows(
+            STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
+        )
+        return rows[0][0] or 0
 
     async def _only_type_of(self, aggregate_id: UUID) -> str:
         types = [row[0] for row in await self._database.rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]

@@ -113,6 +113,31 @@ async def test_an_append_that_fails_does_not_disturb_those_beside_it(store):
     await check_the_log(store, [taken.event_id, *(e.event_id for e in neighbours)])
 
 
+@pytest.mark.parametrize(
+    "poison",
+    [{"timestamp": "no moment"}, {"actor_id": object()}],
+    ids=lambda poison: next(iter(poison)),
+)
+async def test_a_poisoned_append_harms_none_of_its_neighbours(store, poison):
+    """Whatever the checks before the batch may miss: it fails alone, with an error."""
+    bad = placed()
+    encode = store.codec.encode
+
+    def encode_poisoned(event, *stream):
+        encoded = encode(event, *stream)
+        return encoded._replace(**poison) if event is bad else encoded
+
+    store.codec.encode = encode_poisoned
+    good = [placed() for _ in range(10)]
+    events = [*good[:5], bad, *good[5:]]
+    results = await asyncio.gather(
+        *(store.append_events(e.aggregate_id, "Order", [e], 0) for e in events), return_exceptions=True
+    )
+    assert isinstance(results.pop(5), Exception)
+    assert all(isinstance(r, AppendResult) for r in results), results
+    await check_the_log(store, [e.event_id for e in good])
+
+
 async def test_one_event_id_in_two_streams_at_once_is_stored_in_the_first(store):
     first = placed()
     second = first.model_copy(update={"aggregate_id": uuid4()})

@@ -1,0 +1,156 @@
+"""Appends that join a transaction which the application has opened on its own engine."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from orders import placed, several
+from sqlalchemy import Column, Integer, MetaData, Table, event, func, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from esource import DuplicateEventError, OptimisticLockError, OutboxRepository
+
+totals = Table("totals", MetaData(), Column("id", Integer, primary_key=True))
+
+
+@pytest.fixture
+async def engine(shared_database_url, shared_store):
+    """The application's own engine, on the database of the store."""
+    url = make_url(shared_database_url)
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}[url.drivername]
+    engine = create_async_engine(url.set(drivername=driver))
+    async with engine.begin() as connection:
+        await connection.run_sync(totals.metadata.create_all)
+    yield engine
+    assert engine.pool.checkedout() == 0
+    await engine.dispose()
+
+
+async def count_of(engine):
+    async with engine.connect() as connection:
+        return await connection.scalar(select(func.count()).select_from(totals))
+
+
+async def test_an_append_commits_with_the_applications_connection(shared_store, engine):
+    order = uuid4()
+    async with engine.begin() as connection:
+        await connection.execute(insert(totals).values(id=1))
+        result = await shared_store.append_events(order, "Order", several(2, order), 0, connection=connection)
+        assert (result.new_version, result.global_position) == (2, 2)
+        assert await shared_store.get_stream_version(order, "Order") == 0
+    assert await shared_store.get_stream_version(order, "Order") == 2
+    assert await count_of(engine) == 1
+
+
+async def test_an_append_vanishes_with_the_applications_rollback(shared_store, engine):
+    order = uuid4()
+    with pytest.raises(RuntimeError):
+        async with engine.begin() as connection:
+            await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+            await connection.execute(insert(totals).values(id=1))
+            raise RuntimeError
+    assert await shared_store.get_global_position() == 0
+    assert await count_of(engine) == 0
+    await shared_store.append_events(order, "Order", [placed(order)], 0)
+
+
+async def test_an_append_joins_a_connection_that_has_not_begun_yet(shared_store, engine):
+    order = uuid4()
+    async with engine.connect() as connection:
+        await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+        await connection.rollback()
+        await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+        await connection.commit()
+    assert await shared_store.get_stream_version(order, "Order") == 1
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_an_append_joins_a_session(shared_store, engine, commit):
+    order = uuid4()
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    async with sessions() as session:
+        await session.execute(insert(totals).values(id=1))
+        await shared_store.append_events(order, "Order", [placed(order)], 0, connection=session)
+        await (session.commit() if commit else session.rollback())
+    assert await shared_store.get_stream_version(order, "Order") == int(commit)
+    assert await count_of(engine) == int(commit)
+
+
+async def test_a_conflict_leaves_the_applications_transaction_usable(shared_store, engine):
+    order = uuid4()
+    event = placed(order)
+    await shared_store.append_events(order, "Order", [event], 0)
+    async with engine.begin() as connection:
+        with pytest.raises(OptimisticLockError):
+            await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+        with pytest.raises(DuplicateEventError):
+            await shared_store.append_events(order, "Order", [placed(order), event], 1, connection=connection)
+        again = await shared_store.append_events(order, "Order", [event], 0, connection=connection)
+        assert again.idempotent
+        await connection.execute(insert(totals).values(id=1))
+    assert await count_of(engine) == 1
+    assert await shared_store.get_stream_version(order, "Order") == 1
+
+
+async def test_later_appends_in_the_transaction_see_the_earlier_ones(shared_store, engine):
+    order = uuid4()
+    async with engine.begin() as connection:
+        for version in range(3):
+            result = await shared_store.append_events(
+                order, "Order", [placed(order)], version, connection=connection
+            )
+            assert result.new_version == version + 1
+        nothing = await shared_store.append_events(order, "Order", [], connection=connection)
+        assert nothing.new_version == 3
+
+
+async def test_other_appends_come_after_the_applications_transaction(shared_store, engine):
+    order, other = uuid4(), uuid4()
+    async with engine.begin() as connection:
+        await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+        waiting = asyncio.create_task(shared_store.append_events(other, "Order", [placed(other)], 0))
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done
+    await waiting
+    assert [e.aggregate_id async for e in shared_store.read_all()] == [order, other]
+
+
+async def test_the_connection_of_a_transaction_may_be_named(store):
+    order = uuid4()
+    async with store.transaction() as tx:
+        await store.append_events(order, "Order", [placed(order)], 0, connection=tx.connection)
+        session = AsyncSession(tx.connection)
+        await store.append_events(order, "Order", [placed(order)], 1, connection=session)
+    assert await store.get_stream_version(order, "Order") == 2
+
+
+async def test_joined_appends_fill_the_outbox(shared_database_url, open_stores, engine):
+    store = await open_stores(shared_database_url, outbox_enabled=True)
+    order = uuid4()
+    async with engine.begin() as connection:
+        await store.append_events(order, "Order", several(2, order), 0, connection=connection)
+    rows = await OutboxRepository(store).get_pending_events()
+    assert [row.global_position for row in rows] == [1, 2]
+
+
+async def test_an_engine_that_begins_transactions_itself_is_joined(shared_store, engine):
+    """SQLAlchemy's recipe for SQLite emits BEGIN on its own; the append must not begin another."""
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def stop_implicit_begin(connection, record):
+            connection.isolation_level = None
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection):
+            connection.exec_driver_sql("BEGIN")
+
+        await engine.dispose()
+    order = uuid4()
+    async with engine.begin() as connection:
+        await connection.execute(insert(totals).values(id=1))
+        await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+    assert await shared_store.get_stream_version(order, "Order") == 1

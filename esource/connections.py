@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from esource.dialect import Backend
-from esource.errors import InvalidOptionError, StoreClosedError
+from esource.errors import DatabaseUnavailableError, InvalidOptionError, StoreClosedError
 
 T = TypeVar("T")
 
@@ -287,6 +287,8 @@ class Connections:
 
     async def connect(self) -> Lane:
         """A new connection from the engine's pool."""
+        if self._lent is not None:
+            raise DatabaseUnavailableError(f"{self._name}: the aiosqlite connection it was given is closed")
         connection = await self.engine.connect()
         try:
             driver = (await connection.get_raw_connection()).driver_connection

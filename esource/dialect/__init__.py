@@ -6,7 +6,7 @@ everything else asks a `Backend` and never the name of a database.
 """
 
 from esource.dialect.backend import Backend, Plan, Statement, StreamWrite, Written
-from esource.dialect.resolve import backend_for_engine, backend_for_url
+from esource.dialect.resolve import backend_for_engine, backend_for_url, parse_url
 
 __all__ = [
     "Backend",
@@ -16,4 +16,5 @@ __all__ = [
     "Written",
     "backend_for_engine",
     "backend_for_url",
+    "parse_url",
 ]

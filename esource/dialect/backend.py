@@ -233,6 +233,12 @@ def driver_error(error: BaseException) -> BaseException:
     return error.__cause__ if type(error).__module__.startswith("sqlalchemy.") and error.__cause__ else error
 
 
+def without_password(url: URL) -> str:
+    """The URL for messages: the password masked, and left out where it is one of the URL's options."""
+    options = [name for name in url.query if "password" in name]
+    return url.difference_update_query(options).render_as_string(hide_password=True)
+
+
 def unavailable(database: str, error: BaseException | str, remedy: str) -> DatabaseUnavailableError:
     """The error for a database that cannot be used, in one form."""
     return DatabaseUnavailableError(f"{database}: {error}. {remedy}")

@@ -28,7 +28,16 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from esource.dialect.backend import Backend, Failure, Plan, Statement, Written, driver_error, unavailable
+from esource.dialect.backend import (
+    Backend,
+    Failure,
+    Plan,
+    Statement,
+    Written,
+    driver_error,
+    unavailable,
+    without_password,
+)
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -234,7 +243,7 @@ class PostgreSQLBackend(Backend):
         return create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
 
     def describe(self, url: URL) -> str:
-        return f"PostgreSQL database {url.set(drivername='postgresql').render_as_string(hide_password=True)}"
+        return f"PostgreSQL database {without_password(url.set(drivername='postgresql'))}"
 
     # -- statements --------------------------------------------------------------------------------
 

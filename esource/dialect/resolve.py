@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
 from esource.errors import InvalidOptionError, MissingDriverError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from esource.dialect.backend import Backend
@@ -41,6 +43,21 @@ _BACKENDS = {
     "postgresql": (_postgresql, "asyncpg"),
     "postgres": (_postgresql, "asyncpg"),
 }
+
+
+def parse_url(url: str | URL) -> URL:
+    """A database URL in its parts.
+
+    Raises:
+        InvalidOptionError: it is none. Its text stays out of the message: a password may be in it.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidOptionError(
+            "the database URL cannot be read: it must look like sqlite:///events.db or "
+            "postgresql://user:password@host:5432/database, with special characters in percent-encoding"
+        ) from None  # the cause may quote a part of the password
 
 
 def backend_for_url(url: URL) -> Backend:

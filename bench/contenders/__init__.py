@@ -1,0 +1,72 @@
+"""Who takes part, and what each needs. The modules are imported by the workers only: their needs clash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contender."""
+
+    name: str
+    """As shown."""
+    family: str
+    """What the targets are about: esource, eventsource-py, eventsourcing or raw."""
+    factory: str
+    """``module:class`` below this package."""
+    requirements: tuple[str, ...] = ()
+    """What pip installs into the contender's own environment; nothing: it runs in ours."""
+    databases: tuple[str, ...] = ("sqlite-full", "sqlite-normal", "postgresql", "memory")
+    lacks: tuple[str, ...] = ()
+    """Kinds of workload that it has nothing for."""
+
+    def make(self) -> Any:
+        module, _, name = self.factory.partition(":")
+        return getattr(import_module(f"bench.contenders.{module}"), name)()
+
+
+# greenlet: SQLAlchemy 2.1 no longer installs it by itself.
+_EVENTSOURCE = "eventsource-py[sqlite,postgresql]"
+_EVENTSOURCING = ("eventsourcing[postgres]", "psycopg[binary]")
+
+ENTRIES = (
+    Entry("esource", "esource", "esource:Esource"),
+    Entry(
+        "raw",
+        "raw",
+        "raw_sqlite:RawSQLite",
+        databases=("sqlite-full", "sqlite-normal", "memory"),
+        lacks=("aggregate",),
+    ),
+    Entry(
+        "raw asyncpg", "raw", "raw_postgresql:RawPostgreSQL", databases=("postgresql",), lacks=("aggregate",)
+    ),
+    Entry(
+        "eventsource-py 0.5.0",
+        "eventsource-py",
+        "eventsource_050:EventSource050",
+        (f"{_EVENTSOURCE}==0.5.0", "greenlet"),
+    ),
+    Entry(
+        "eventsource-py newest",
+        "eventsource-py",
+        "eventsource_new:EventSourceNew",
+        (_EVENTSOURCE, "greenlet"),
+    ),
+    Entry("eventsourcing", "eventsourcing", "eventsourcing:EventSourcing", _EVENTSOURCING),
+    Entry(
+        "eventsourcing, DB functions",
+        "eventsourcing",
+        "eventsourcing:EventSourcingWithFunctions",
+        _EVENTSOURCING,
+        databases=("postgresql",),
+    ),
+)
+
+
+def entry(name: str) -> Entry:
+    """The contender of that name."""
+    return next(entry for entry in ENTRIES if entry.name == name)

@@ -1,0 +1,179 @@
+"""What a worker does between two looks at the clock: one function for each kind of workload.
+
+Events are built before the clock starts and are kept out of garbage collection meanwhile, for everyone
+alike: what is measured is storing and reading them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from bench.contenders.base import Contender
+from bench.memory import Growth
+
+STREAM_LENGTH = 10
+"""Single appends go round streams of this length, so that version checks have something to check."""
+
+
+class Clock:
+    """Times a block."""
+
+    async def start(self, start_at: float | None) -> None:
+        gc.collect()
+        gc.freeze()
+        if start_at is not None:
+            await asyncio.sleep(max(0.0, start_at - time.monotonic()))
+        self.started = time.monotonic()
+
+    def stop(self) -> None:
+        self.ended = time.monotonic()
+        gc.unfreeze()
+
+
+async def warm_up(contender: Contender, kind: str, tasks: int) -> int:
+    """Open every connection, import and prepare everything: none of that is to be measured. The number
+    of events that it wrote."""
+    if kind in ("seed", "read_all"):
+        await contender.version(contender.new_stream())
+        return 0
+
+    async def touch() -> None:
+        if kind == "aggregate":
+            await contender.change_aggregate(await contender.new_aggregate(STREAM_LENGTH))
+            return
+        stream = contender.new_stream()
+        await contender.append(stream, [contender.event(stream, 1)], 0)
+        await contender.version(stream)
+        await contender.load(stream)
+
+    await contender.concurrently([touch() for _ in range(tasks)])
+    return tasks * (STREAM_LENGTH + 1 if kind == "aggregate" else 1)
+
+
+async def append(
+    contender: Contender, *, operations: int, tasks: int, batch: int, start_at: float | None = None
+) -> dict[str, Any]:
+    """Appends of ``batch`` events each, by so many tasks, to streams that nobody else writes."""
+    each = max(1, operations // tasks)
+    plans = [_plan(contender, each, batch) for _ in range(tasks)]
+
+    async def write(plan: list[tuple[Any, list[Any], int]]) -> None:
+        for stream, events, expected in plan:
+            await contender.append(stream, events, expected)
+
+    clock = Clock()
+    await _timed(contender, clock, [write(plan) for plan in plans], start_at)
+    written = each * tasks * batch
+    return _result(clock, units=written, written=written)
+
+
+def _plan(contender: Contender, appends: int, batch: int) -> list[tuple[Any, list[Any], int]]:
+    plan = []
+    stream, version = contender.new_stream(), 0
+    for _ in range(appends):
+        if version >= STREAM_LENGTH:
+            stream, version = contender.new_stream(), 0
+        events = [contender.event(stream, version + step) for step in range(1, batch + 1)]
+        plan.append((stream, events, version))
+        version += batch
+    return plan
+
+
+async def contend(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:
+    """Tasks that append to ONE stream: read its version, append on top of it, again until it succeeds."""
+    each = max(1, operations // tasks)
+    stream = contender.new_stream()
+    plans = [[contender.event(stream, 1) for _ in range(each)] for _ in range(tasks)]
+
+    async def write(events: list[Any]) -> int:
+        refused = 0
+        for event in events:
+            while True:
+                try:
+                    await contender.append(stream, [event], await contender.version(stream))
+                    break
+                except contender.conflicts:
+                    refused += 1
+        return refused
+
+    clock = Clock()
+    refused = await _timed(contender, clock, [write(events) for events in plans])
+    written = each * tasks
+    return _result(clock, units=written, written=written, refused=sum(refused))
+
+
+async def load(contender: Contender, *, state: dict[str, Any], operations: int, size: int) -> dict[str, Any]:
+    """Whole streams, decoded into typed events."""
+    written = 0
+    streams = state.setdefault(f"streams of {size}", [])
+    while len(streams) < max(1, min(50, 2000 // size)):
+        stream = contender.new_stream()
+        for start in range(0, size, 1000):
+            events = [contender.event(stream, start + step) for step in range(1, min(1000, size - start) + 1)]
+            await contender.append(stream, events, start)
+        written += size
+        streams.append(stream)
+
+    async def read() -> None:
+        for index in range(operations):
+            found = await contender.load(streams[index % len(streams)])
+            if found != size:
+                raise AssertionError(f"a stream of {size} events came back with {found}")
+
+    clock = Clock()
+    await _timed(contender, clock, [read()])
+    return _result(clock, units=operations * size, written=written)
+
+
+async def read_all(contender: Contender, *, events: int, envelopes: bool) -> dict[str, Any]:
+    """The whole log, and how far the process grew above what it was before."""
+    clock, growth = Clock(), Growth()
+    await clock.start(None)
+    found = await (contender.read_envelopes() if envelopes else contender.read_all())
+    clock.stop()
+    memory = growth.mebibytes()
+    if found != events:
+        raise AssertionError(f"a log of {events} events came back with {found}")
+    return _result(clock, units=found, written=0, memory_mib=memory)
+
+
+async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:
+    """Load an aggregate of ten events, give it a command, save the one event that comes of it."""
+    each = max(1, operations // tasks)
+    plans = [[await contender.new_aggregate(STREAM_LENGTH) for _ in range(each)] for _ in range(tasks)]
+
+    async def change(identifiers: list[Any]) -> None:
+        for identifier in identifiers:
+            await contender.change_aggregate(identifier)
+
+    clock = Clock()
+    await _timed(contender, clock, [change(plan) for plan in plans])
+    changes = each * tasks
+    return _result(clock, units=changes, written=changes * (STREAM_LENGTH + 1))
+
+
+async def seed(contender: Contender, *, events: int) -> dict[str, Any]:
+    """The first events of a log, for the controller to multiply."""
+    for _ in range(events // STREAM_LENGTH):
+        stream = contender.new_stream()
+        batch = [contender.event(stream, step) for step in range(1, STREAM_LENGTH + 1)]
+        await contender.append(stream, batch, 0)
+    return {"written": events // STREAM_LENGTH * STREAM_LENGTH}
+
+
+async def _timed(
+    contender: Contender, clock: Clock, works: list[Coroutine[Any, Any, Any]], start_at: float | None = None
+) -> list[Any]:
+    await clock.start(start_at)
+    try:
+        return await contender.concurrently(works)
+    finally:
+        clock.stop()
+
+
+def _result(clock: Clock, *, units: int, written: int, **more: Any) -> dict[str, Any]:
+    return {"started": clock.started, "ended": clock.ended, "units": units, "written": written, **more}

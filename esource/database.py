@@ -250,12 +250,15 @@ class Database:
             raise error
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+        async def attempt() -> T:
+            return await operation()
+
         return await AsyncRetrying(
             stop=stop_after_delay(self.retry_seconds),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
             retry=retry_if_exception(self.can_repeat),
             reraise=True,
-        )(operation)
+        )(attempt)
 
     # -- transactions ------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL, make_url
 import esource
 from esource import EventStore, open_store, schema
 
-TEMPLATE = "esource_template"
+TEMPLATE = f"esource_template_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
 

@@ -56,12 +56,12 @@ def test_the_public_names_are_these():
         AppendResult CheckpointRepository DLQRepository DeclarativeAggregate DomainEvent DuplicateEventError
         EventPublisher EventRegistry EventSourceError EventStore EventStream ExpectedVersion
         InMemoryCheckpointRepository InMemoryDLQRepository InMemoryEventStore InMemoryOutboxRepository
-        InMemorySnapshotStore InvalidEventError OptimisticLockError OutboxRepository
+        InMemorySnapshotStore InvalidEventError InvalidOptionError OptimisticLockError OutboxRepository
         PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
         PostgreSQLOutboxRepository PostgreSQLSnapshotStore ReadDirection ReadOptions
         SQLiteCheckpointRepository SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository
-        SQLiteSnapshotStore Snapshot SnapshotStore StoredEvent Transaction UntypedEvent default_registry
-        handles open_store register_event upcaster
+        SQLiteSnapshotStore Snapshot SnapshotStore StoredEvent Subscription Transaction UntypedEvent default_registry
+        handles open_store partition_of register_event upcaster
     """.split()
     )
     for name in esource.__all__:

@@ -130,7 +130,7 @@ class SQLiteBackend(Backend):
         @event.listens_for(engine.sync_engine, "connect")
         def set_up(connection: Any, record: Any) -> None:
             try:
-                connection.run_async(lambda driver: driver.executescript(script))
+                connection.run_async(partial(_set_up, script, busy_timeout))
             except BaseException:
                 # The pool does not know this connection yet: nobody else would end its thread.
                 connection.close()
@@ -325,6 +325,31 @@ def _hop(
         return result
 
     return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+async def _set_up(script: str, busy_timeout: int, driver: aiosqlite.Connection) -> None:
+    """Run the PRAGMAs of a new connection.
+
+    Changing the journal mode needs the file for itself, and does not wait for it: when several processes
+    open a fresh file, all but one are told at once that it is locked, whatever the busy timeout.
+    """
+    try:
+        await driver.executescript(script)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+    else:
+        return
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random
+
+    async for attempt in AsyncRetrying(
+        stop=stop_after_delay(busy_timeout / 1000),
+        wait=wait_random(0.002, 0.02),
+        retry=retry_if_exception(lambda error: "locked" in str(error)),
+        reraise=True,
+    ):
+        with attempt:
+            await driver.executescript(script)
 
 
 def _constraint_name(text: str) -> str:

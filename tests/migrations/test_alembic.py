@@ -85,7 +85,7 @@ async def test_in_the_checkout_history_current_check_and_downgrade_work(empty_da
 
 MISTAKES = {
     "none": ([], "pass `alembic -x url=sqlite:///events.db"),
-    "no URL at all": (["-x", "url=events"], "Could not parse SQLAlchemy URL"),
+    "no URL at all": (["-x", "url=events"], "the database URL cannot be read"),
     "another database": (["-x", "url=mysql://localhost/events"], "no backend for 'mysql' URLs"),
     "another driver": (
         ["-x", "url=postgresql+psycopg2://localhost/events"],

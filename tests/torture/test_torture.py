@@ -133,15 +133,16 @@ async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged
             raise
         acked.add(events[0].batch_id)
 
-    cancelled = 0
-    for _ in range(100):
+    cancelled = rounds = 0
+    while cancelled < 200 or rounds < 100:
+        rounds += 1
+        assert rounds < 1000, "hardly anything can be cancelled"
         tasks = [asyncio.create_task(append(batch(chance))) for _ in range(20)]
         for task in chance.sample(tasks, 4):
             for _ in range(chance.randint(0, 6)):
                 await asyncio.sleep(0)
             cancelled += task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert cancelled >= 200
     log = await whole_log(shared_store)
     batches = check_log(log)
     assert acked <= set(batches)

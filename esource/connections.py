@@ -308,8 +308,9 @@ class Connections:
             if not self._backend.is_alive(lane.driver):
                 await lane.connection.invalidate()
             await lane.connection.close()
-        except Exception:  # a connection that cannot be closed is gone already
+        except Exception:  # a connection that cannot be closed is gone already; its place in the pool is not
             await lane.connection.invalidate()
+            await lane.connection.close()
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:

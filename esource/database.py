@@ -331,6 +331,7 @@ class Database:
         except BaseException:
             # SQLite stays inside a transaction that it could not commit, and this connection is kept.
             await self.backend.abandon(lane.driver)
+            await transaction.rollback()  # SQLAlchemy's own record of it
             raise
 
     async def _release(self, lane: Lane) -> None:

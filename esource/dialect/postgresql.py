@@ -364,6 +364,7 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.InternalClientError,  # a connection that is cut off in the middle of its protocol
     asyncio.TimeoutError,
     OSError,
 )

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sqlalchemy import bindparam, event, func, insert, select
@@ -121,7 +122,11 @@ class SQLiteBackend(Backend):
         engine = create_async_engine(
             url.set(drivername="sqlite+aiosqlite"),
             # No transaction but those that we begin: sqlite3 would defer BEGIN to the first write.
-            connect_args={"isolation_level": None, "timeout": busy_timeout / 1000},
+            connect_args={
+                "isolation_level": None,
+                "timeout": busy_timeout / 1000,
+                "async_creator_fn": _connect,
+            },
             **pool,
         )
 
@@ -296,6 +301,24 @@ class SQLiteBackend(Backend):
 def is_memory(url: URL) -> bool:
     """Whether the URL names a private in-memory database."""
     return url.database in (None, "", MEMORY)
+
+
+async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
+    """An open connection, or an error after its thread has ended.
+
+    aiosqlite tells the thread of a failed connection to stop and does not wait. One that answers to an
+    event loop that is closed by then reports an error of its own.
+    """
+    import aiosqlite
+
+    connection = aiosqlite.connect(path, **arguments)
+    thread: Thread = connection if isinstance(connection, Thread) else connection._thread  # noqa: SLF001
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        await asyncio.to_thread(thread.join, 1.0)
+        raise
 
 
 def _hop(

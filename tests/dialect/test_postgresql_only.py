@@ -1,0 +1,285 @@
+"""What only PostgreSQL has: concurrent transactions, connections that die, schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from conftest import dsn
+from orders import placed, several
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from esource import AppendResult, OptimisticLockError, PostgreSQLEventStore
+from esource.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseUnavailableError
+
+
+@pytest.fixture
+async def store(postgres_url, open_stores):
+    return await open_stores(postgres_url)
+
+
+@pytest.fixture
+async def admin(postgres_url):
+    """A connection beside the store's own."""
+    connection = await asyncpg.connect(**dsn(make_url(postgres_url)))
+    yield connection
+    await connection.close()
+
+
+async def append_one(store):
+    event = placed()
+    return await store.append_events(event.aggregate_id, "Order", [event], 0)
+
+
+async def terminate_all(admin):
+    """End every other connection to this database, and wait until they are gone."""
+    ended = await admin.fetch(
+        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    pids = [row["pid"] for row in ended]
+    while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)", pids):
+        await asyncio.sleep(0)
+    return len(pids)
+
+
+async def until_waiting(admin, count=1):
+    """Wait until so many connections wait for the append lock."""
+    while (
+        await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        < count
+    ):
+        await asyncio.sleep(0)
+
+
+# -- order -----------------------------------------------------------------------------------------
+
+
+async def test_a_later_append_is_not_visible_before_an_earlier_position(
+    store, postgres_url, open_stores, admin
+):
+    other = await open_stores(postgres_url)
+    async with store.transaction() as tx:
+        first = placed()
+        await tx.append_events(first.aggregate_id, "Order", [first])
+        later = asyncio.create_task(append_one(other))
+        await until_waiting(admin)
+        assert await admin.fetchval("SELECT count(*) FROM events") == 0
+        assert not later.done()
+    assert (await later).global_position == 2
+
+
+async def test_a_version_that_changed_while_waiting_for_the_lock_is_a_conflict(
+    store, postgres_url, open_stores, admin
+):
+    """The waiting statement's snapshot is older than the lock it gets: it must look again."""
+    order, other, more = await open_stores(postgres_url), await open_stores(postgres_url), uuid4()
+    stream = uuid4()
+    async with store.transaction() as tx:
+        await tx.append_events(stream, "Order", [placed(stream)], 0)
+        stale = asyncio.create_task(order.append_events(stream, "Order", [placed(stream)], 0))
+        behind = asyncio.create_task(other.append_events(stream, "Order", [placed(stream)]))
+        beside = asyncio.create_task(other.append_events(more, "Order", [placed(more)], 0))
+        await until_waiting(admin, 2)
+    with pytest.raises(OptimisticLockError) as caught:
+        await stale
+    assert caught.value.actual_version >= 1
+    assert (await behind).new_version == 2
+    assert (await beside).new_version == 1
+
+
+async def test_stores_in_different_schemas_do_not_wait_for_each_other(store, postgres_url, admin):
+    await admin.execute("CREATE SCHEMA second")
+    engine = create_async_engine(
+        make_url(postgres_url).set(drivername="postgresql+asyncpg"),
+        connect_args={"server_settings": {"search_path": "second"}},
+    )
+    async with PostgreSQLEventStore(engine, enable_tracing=False) as second:
+        await second.initialize()
+        async with store.transaction() as tx:
+            event = placed()
+            await tx.append_events(event.aggregate_id, "Order", [event])
+            assert (await append_one(second)).global_position == 1
+    await engine.dispose()
+
+
+async def test_the_lock_waits_no_longer_than_the_servers_timeout(postgres_url, store):
+    engine = create_async_engine(
+        make_url(postgres_url).set(drivername="postgresql+asyncpg"),
+        connect_args={"server_settings": {"lock_timeout": "20ms"}},
+    )
+    async with PostgreSQLEventStore(engine, enable_tracing=False) as hasty:
+        async with store.transaction() as tx:
+            event = placed()
+            await tx.append_events(event.aggregate_id, "Order", [event])
+            results = await asyncio.gather(*(append_one(hasty) for _ in range(3)), return_exceptions=True)
+        assert {type(result) for result in results} == {DatabaseBusyError}
+        assert (await append_one(hasty)).success
+    await engine.dispose()
+
+
+async def test_a_pooler_that_forbids_writing_is_a_clear_error(postgres_url):
+    engine = create_async_engine(
+        make_url(postgres_url).set(drivername="postgresql+asyncpg"),
+        connect_args={"server_settings": {"default_transaction_read_only": "on"}},
+    )
+    async with PostgreSQLEventStore(engine, enable_tracing=False) as store:
+        with pytest.raises(DatabaseReadOnlyError, match="primary"):
+            await append_one(store)
+        assert await store.get_global_position() == 0
+    await engine.dispose()
+
+
+# -- connections that die --------------------------------------------------------------------------
+
+
+async def test_held_connections_that_died_are_replaced(store, admin):
+    await append_one(store)
+    await asyncio.gather(*(store.get_global_position() for _ in range(5)))
+    async with store.transaction():
+        pass
+    for position in range(2, 5):
+        assert await terminate_all(admin)
+        assert (await append_one(store)).global_position == position
+        await terminate_all(admin)
+        assert await store.get_global_position() == position
+        await terminate_all(admin)
+        async with store.transaction() as tx:
+            assert await store.get_global_position() == position
+            assert tx.connection is not None
+
+
+async def test_a_transaction_whose_connection_died_is_an_error_and_the_next_one_works(store, admin):
+    event = placed()
+    with pytest.raises(DatabaseUnavailableError):
+        async with store.transaction() as tx:
+            await tx.append_events(event.aggregate_id, "Order", [event])
+            await terminate_all(admin)
+            await tx.append_events(event.aggregate_id, "Order", [placed(event.aggregate_id)])
+    async with store.transaction() as tx:
+        await tx.append_events(event.aggregate_id, "Order", [event], 0)
+    assert await store.get_global_position() > 0
+
+
+async def test_an_append_whose_connection_dies_while_it_waits_is_written_once(
+    store, postgres_url, open_stores, admin
+):
+    other = await open_stores(postgres_url)
+    async with store.transaction() as tx:
+        first = placed()
+        await tx.append_events(first.aggregate_id, "Order", [first])
+        events = [placed() for _ in range(3)]
+        waiting = [asyncio.create_task(other.append_events(e.aggregate_id, "Order", [e], 0)) for e in events]
+        await until_waiting(admin)
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        )
+        await until_waiting(admin)
+    results = await asyncio.gather(*waiting)
+    assert [r.new_version for r in results] == [1, 1, 1]
+    assert Counter([e.event_id async for e in store.read_all()]) == Counter(
+        e.event_id for e in [first, *events]
+    )
+
+
+async def test_a_commit_whose_answer_was_lost_is_found_by_its_event_ids(store):
+    """The server has committed, the client never hears of it: no conflict with itself."""
+    backend = store.__esource_database__.backend
+    order, stored = uuid4(), []
+
+    class Answerless(type(backend)):
+        async def append(self, driver, plan, *, commit):
+            written = await super().append(driver, plan, commit=commit)
+            if not stored:
+                stored.append(written)
+                driver.terminate()
+                raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+            return written
+
+    store.__esource_database__.backend = Answerless()
+    events = several(2, order)
+    other = placed()
+    one, two, conflict = await asyncio.gather(
+        store.append_events(order, "Order", events, 0),
+        store.append_events(other.aggregate_id, "Order", [other], 0),
+        store.append_events(order, "Order", [placed(order)], 0),
+        return_exceptions=True,
+    )
+    assert (one.new_version, one.global_position, two.global_position) == (2, 2, 3)
+    assert isinstance(conflict, OptimisticLockError)
+    assert await store.get_global_position() == 3
+
+
+async def test_terminating_connections_at_random_loses_and_repeats_nothing(store, admin):
+    acknowledged, unknown = [], []
+    done = asyncio.Event()
+
+    async def write(number):
+        chance = random.Random(number)
+        for _ in range(25):
+            events = several(chance.randint(1, 3))
+            try:
+                result = await store.append_events(events[0].aggregate_id, "Order", events, 0)
+            except DatabaseUnavailableError:
+                unknown.extend(e.event_id for e in events)
+            else:
+                assert result.new_version == len(events)
+                acknowledged.extend(e.event_id for e in events)
+
+    async def kill():
+        # Each time something was written, so that every append has its chance on a busy machine.
+        for goal in range(20, 220, 20):
+            while len(acknowledged) < goal and not done.is_set():
+                await asyncio.sleep(0.001)
+            await terminate_all(admin)
+
+    killing = asyncio.create_task(kill())
+    await asyncio.gather(*(write(n) for n in range(8)))
+    done.set()
+    await killing
+    log = Counter([e.event_id async for e in store.read_all()])
+    assert set(log.values()) == {1}
+    assert set(acknowledged) <= set(log) <= {*acknowledged, *unknown}
+    assert not unknown  # a server that is back at once is no reason to fail
+
+
+async def test_a_server_that_stays_away_fails_all_waiting_appends_at_once(store, admin, monkeypatch):
+    """And not one after the other, each after the same time of trying."""
+    await append_one(store)
+    database = store.__esource_database__
+    database.retry_seconds = 0.2
+    tries = []
+
+    async def refuse():
+        tries.append(1)
+        raise ConnectionRefusedError(111, "Connect call failed")
+
+    connections = database.connections
+    for place, name in ((connections, "connect"), (connections.writers, "_connect")):
+        monkeypatch.setattr(place, name, refuse)
+    await terminate_all(admin)
+    results = await asyncio.gather(*(append_one(store) for _ in range(50)), return_exceptions=True)
+    assert {type(result) for result in results} <= {DatabaseUnavailableError}
+    assert len(tries) < 50
+    monkeypatch.undo()
+    assert (await append_one(store)).global_position == 2
+
+
+async def test_cancelling_appends_at_random_leaves_connections_clean(store, admin):
+    for moment in range(40):
+        tasks = [asyncio.create_task(append_one(store)) for _ in range(5)]
+        for _ in range(moment % 8):
+            await asyncio.sleep(0)
+        tasks[moment % 5].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(result, AppendResult) for result in results) >= 4
+    idle_inside = await admin.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state LIKE 'idle in transaction%'"
+    )
+    assert idle_inside == 0

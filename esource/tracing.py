@@ -35,5 +35,11 @@ def span(tracer: Tracer | None, name: str, **attributes: Any) -> AbstractContext
         return nullcontext()
     return tracer.start_as_current_span(
         f"esource.{name}",
-        attributes={f"esource.{key}": str(value) for key, value in attributes.items() if value is not None},
+        attributes={
+            "db.system" if key == "system" else f"esource.{key}": value
+            if isinstance(value, int)
+            else str(value)
+            for key, value in attributes.items()
+            if value is not None
+        },
     )

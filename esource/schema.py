@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 VERSION_TABLE = "esource_alembic_version"
 """Alembic's version table for our scripts: an application's own `alembic_version` stays its own."""
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every schema this library knows, oldest first; a test compares them with the scripts."""
 
 HEAD = REVISIONS[-1]
@@ -64,7 +64,6 @@ _version_table = Table(
     PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),  # as Alembic makes it
 )
 _VERSION = Statement(select(_version_table.c.version_num))
-_COLUMNS_SINCE_0001 = frozenset({"event_outbox.global_position"})
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
 
 
@@ -232,8 +231,11 @@ def _refuse_to_adopt(connection: Connection, database: str) -> None:
     for table in metadata.sorted_tables:
         if table.name in tables:
             columns = {column["name"] for column in found.get_columns(table.name)}
-            names = (f"{table.name}.{column.name}" for column in table.columns if column.name not in columns)
-            missing += [name for name in names if name not in _COLUMNS_SINCE_0001]
+            missing += [
+                f"{table.name}.{column.name}"
+                for column in table.columns
+                if column.name not in columns and "since" not in column.info
+            ]
     if missing:
         raise InvalidOptionError(
             f"{database} was not written by eventsource-py 0.4 or 0.5: it lacks {', '.join(missing)}. "

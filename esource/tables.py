@@ -3,7 +3,8 @@
 This module says what the newest schema is; the scripts in ``migrations/`` lead there, and a test
 proves that both give the same tables. Database differences live in the column types
 (`esource.types`); constraints carry the names that PostgreSQL would give them, on SQLite too, so that
-an error can be told by the constraint's name.
+an error can be told by the constraint's name. A column that came after revision 0001 says since when in
+its ``info``.
 """
 
 from __future__ import annotations
@@ -114,12 +115,16 @@ event_outbox = Table(
     Column("retry_count", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text),
     Column("status", Status, nullable=False, server_default=text("'pending'")),
-    Column("global_position", Position),
+    Column("global_position", Position, info={"since": "0002"}),
+    Column("available_at", Timestamp, info={"since": "0003"}),
+    Column("claimed_by", Name, info={"since": "0003"}),
+    Column("claimed_until", Timestamp, info={"since": "0003"}),
     CheckConstraint("status IN ('pending', 'published', 'failed')", name="chk_outbox_status"),
     sqlite_autoincrement=True,
 )
 """Events waiting to be published. Rows written with an append refer to the event by its position;
-``event_data`` is filled only for rows added by hand."""
+``event_data`` is filled only for rows added by hand. A relay that has claimed a row keeps the others off
+it until ``claimed_until``; after a failed attempt it is not to be tried again before ``available_at``."""
 
 # A UUID on PostgreSQL, a row number on SQLite, as in the databases we take over: one Column cannot carry
 # a default for one database only.
@@ -149,8 +154,10 @@ projection_checkpoints = Table(
     Column("events_processed", Position, nullable=False, server_default=text("0")),
     Column("created_at", Timestamp, nullable=False, server_default=_Now()),
     Column("updated_at", Timestamp, nullable=False, server_default=_Now()),
+    Column("lease_owner", Name, info={"since": "0003"}),
+    Column("lease_until", Timestamp, info={"since": "0003"}),
 )
-"""How far each projection has read the log."""
+"""How far each projection has read the log, and which worker of it is at work, until when."""
 
 Index("idx_checkpoints_last_processed", projection_checkpoints.c.last_processed_at)
 Index("idx_checkpoints_updated_at", projection_checkpoints.c.updated_at)

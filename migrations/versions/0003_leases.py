@@ -1,0 +1,39 @@
+"""Leases: one worker of a projection at a time, one relay per outbox row at a time.
+
+A checkpoint names the worker that holds it and until when; another may take it over after that moment.
+An outbox row names the relay that has claimed it and until when, and the moment before which it is not
+to be tried again. All columns may be NULL, so that the release before this one goes on writing.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from esource.schema import record_revision
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+NAME = sa.Text().with_variant(sa.String(255), "postgresql")
+MOMENT = sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
+
+COLUMNS = {
+    "projection_checkpoints": {"lease_owner": NAME, "lease_until": MOMENT},
+    "event_outbox": {"available_at": MOMENT, "claimed_by": NAME, "claimed_until": MOMENT},
+}
+
+
+def upgrade() -> None:
+    for table, columns in COLUMNS.items():
+        for name, kind in columns.items():
+            op.add_column(table, sa.Column(name, kind))
+    record_revision(op, revision)
+
+
+def downgrade() -> None:
+    for table, columns in COLUMNS.items():
+        for name in reversed(columns):
+            op.drop_column(table, name)
+    record_revision(op, down_revision)

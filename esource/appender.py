@@ -219,11 +219,10 @@ class Appender:
     async def append(self, append: Append) -> AppendResult:
         """Queue an append and wait for its commit.
 
-        Cancelling the caller removes an append that still waits; one whose batch has started is written
-        to the end, whole or not at all.
+        Cancelling the caller removes an append that still waits. A batch that has started is written to its
+        end; an append that is written alone may be stopped on its way. It is stored whole or not at all.
         """
-        idle = self._flusher is None and not self._leading
-        if idle and not self._crowded and self._database.backend.finishes_when_cancelled:
+        if self._flusher is None and not self._leading and not self._crowded:
             return await self._lead(append)
         while self._waiting_events >= QUEUE_EVENTS:
             if self._room is None:
@@ -254,7 +253,7 @@ class Appender:
 
     async def _lead(self, append: Append) -> AppendResult:
         """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
-        a fifth of the time on SQLite."""
+        a fifth of the time on SQLite, a sixth on PostgreSQL."""
         events = append.events
         aggregate_id, aggregate_type = append.stream
         plan = Plan(

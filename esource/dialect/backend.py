@@ -133,8 +133,6 @@ class Backend(ABC):
     """SQLAlchemy's name of the dialect, and OpenTelemetry's ``db.system``."""
     concurrent_writers: ClassVar[bool]
     """Whether several connections of one process may write at the same time."""
-    finishes_when_cancelled: ClassVar[bool]
-    """Whether a statement whose caller is cancelled runs to its end all the same."""
     reads_ahead: ClassVar[bool]
     """Whether fetching the next page while the current one is decoded is faster (measured)."""
     migrates_unasked: ClassVar[bool]

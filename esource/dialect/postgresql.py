@@ -6,23 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
-from sqlalchemy import (
-    ARRAY,
-    Integer,
-    Text,
-    bindparam,
-    case,
-    cast,
-    column,
-    exists,
-    false,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
-)
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_order_by
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -38,6 +22,7 @@ from esource.dialect.backend import (
     unavailable,
     without_password,
 )
+from esource.dialect.postgresql_append import CHANNEL, LOG_LOCK_CLASS, STATEMENTS, arguments, lock_log, shape
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -47,180 +32,21 @@ from esource.errors import (
     EventSourceError,
     SchemaMissingError,
 )
-from esource.tables import event_outbox, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Insert, Select
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _Connection = Any
 """An `asyncpg.Connection`, which carries no types."""
 
-LOG_LOCK_CLASS = 0x65736F75
-"""First half of the append lock's key ("esou"); the second is the events table's own id, so that stores
-in other schemas do not wait for each other."""
-
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
 
-_LAST_VERSION = 2**31 - 1
-"""The greatest INTEGER."""
-
-# A sequence hands out positions before the commit. Whoever takes this lock BEFORE drawing positions and
-# holds it to the commit makes them visible in order, for every reader there is.
-_lock_log = func.pg_advisory_xact_lock(
-    literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
-)
-_LOCK_LOG = Statement(select(_lock_log))
-
-
-_CHANNEL: ColumnElement[str] = literal_column("'esource_' || 'events'::regclass::oid")
-"""What subscribers of this log listen on."""
-
-
-def _array(name: str, item: Any) -> ColumnElement[Any]:
-    # Behind a subquery the planner cannot count the array's elements, so its plan for these arrays is no
-    # cheaper than the one for any, and after five executions it plans no more: 444 µs became 208 µs.
-    return select(bindparam(name, type_=ARRAY(item))).scalar_subquery()
-
-
-def _append_statement(*, outbox: bool) -> Select[Any]:
-    """The whole batch in one round trip.
-
-    The streams' versions are read once each, in a materialised CTE: a subquery per row would make a
-    batch of 1000 four times slower. The lock comes first by data dependency: no row leaves ``stream``
-    before it is granted. The snapshot is older than the lock, so a version read here can be stale; the
-    unique constraint then refuses, and the caller repeats the batch with the lock taken beforehand.
-    """
-    lock = select(_lock_log.label("granted")).cte("log_lock").prefix_with("MATERIALIZED")
-    wanted = func.unnest(
-        _array("aggregate_ids", UUID(as_uuid=True)),
-        _array("aggregate_types", Text()),
-        _array("expected_versions", Integer()),
-        _array("first_event_ids", UUID(as_uuid=True)),
-    ).table_valued(
-        column("aggregate_id", UUID(as_uuid=True)),
-        column("aggregate_type", Text()),
-        column("expected_version", Integer()),
-        column("first_event_id", UUID(as_uuid=True)),
-        with_ordinality="ordinal",
-        name="wanted",
-    ).render_derived()  # fmt: skip
-    version = (
-        select(func.coalesce(func.max(events.c.version), literal_column("0")))
-        .where(
-            events.c.aggregate_id == wanted.c.aggregate_id,
-            events.c.aggregate_type == wanted.c.aggregate_type,
-        )
-        .scalar_subquery()
-    )
-    found = (
-        select(*wanted.c, version.label("version"))
-        .select_from(wanted.join(lock, true()))
-        .cte("found")
-        .prefix_with("MATERIALIZED")
-    )
-    accepted = case(
-        (found.c.expected_version == literal_column("-1"), true()),
-        (found.c.expected_version == literal_column("-2"), found.c.version > literal_column("0")),
-        else_=found.c.version == found.c.expected_version,
-    )
-    stream = select(*found.c, accepted.label("accepted")).cte("stream").prefix_with("MATERIALIZED")
-    row = func.unnest(
-        _array("streams", Integer()),
-        _array("steps", Integer()),
-        _array("event_ids", UUID(as_uuid=True)),
-        _array("event_types", Text()),
-        _array("tenant_ids", UUID(as_uuid=True)),
-        _array("actor_ids", Text()),
-        _array("timestamps", TIMESTAMP(timezone=True)),
-        _array("payloads", Text()),
-    ).table_valued(
-        column("stream", Integer()),
-        column("step", Integer()),
-        column("event_id", UUID(as_uuid=True)),
-        column("event_type", Text()),
-        column("tenant_id", UUID(as_uuid=True)),
-        column("actor_id", Text()),
-        column("timestamp", TIMESTAMP(timezone=True)),
-        column("payload", Text()),
-        with_ordinality="ordinal",
-        name="row",
-    ).render_derived()  # fmt: skip
-    written: Insert = (
-        insert(events)
-        .from_select(
-            [
-                "event_id",
-                "aggregate_id",
-                "aggregate_type",
-                "event_type",
-                "tenant_id",
-                "actor_id",
-                "version",
-                "timestamp",
-                "payload",
-            ],
-            select(
-                row.c.event_id,
-                stream.c.aggregate_id,
-                stream.c.aggregate_type,
-                row.c.event_type,
-                row.c.tenant_id,
-                row.c.actor_id,
-                stream.c.version + row.c.step,
-                row.c.timestamp,
-                cast(row.c.payload, JSONB()),
-            )
-            .select_from(row.join(stream, stream.c.ordinal == row.c.stream))
-            .where(stream.c.accepted)
-            # PostgreSQL draws a sequence default after the sort: positions follow the plan's order.
-            .order_by(row.c.ordinal),
-        )
-        .returning(*[c for c in events.c if c.name != "payload"])
-    )
-    inserted = written.cte("inserted")
-
-    def listed(value: Any, order: Any) -> ColumnElement[Any]:
-        return func.array_agg(aggregate_order_by(value, order))
-
-    known = case(
-        (stream.c.accepted, false()),
-        else_=exists(select(literal_column("1")).where(events.c.event_id == stream.c.first_event_id)),
-    )
-    result = select(
-        listed(stream.c.version, stream.c.ordinal),
-        listed(stream.c.accepted, stream.c.ordinal),
-        listed(known, stream.c.ordinal),
-        select(listed(inserted.c.global_position, inserted.c.global_position)).scalar_subquery(),
-        # Delivered at the commit, to whoever listens: 25 µs of 700.
-        func.pg_notify(_CHANNEL, literal_column("''")),
-    ).select_from(stream)
-    if outbox:
-        names = [
-            "event_id",
-            "event_type",
-            "aggregate_id",
-            "aggregate_type",
-            "tenant_id",
-            "created_at",
-            "global_position",
-        ]
-        result = result.add_cte(
-            insert(event_outbox)
-            .from_select(
-                names, select(*[inserted.c[name] for name in names]).order_by(inserted.c.global_position)
-            )
-            .cte("outbox")
-        )
-    return result
-
-
-_CHANNEL_NAME = Statement(select(_CHANNEL))
-_APPEND = {outbox: Statement(_append_statement(outbox=outbox)) for outbox in (False, True)}
+_LOCK_LOG = Statement(select(lock_log))
+_CHANNEL_NAME = Statement(select(CHANNEL))
 
 
 class PostgreSQLBackend(Backend):
@@ -228,7 +54,6 @@ class PostgreSQLBackend(Backend):
 
     name: ClassVar[str] = "postgresql"
     concurrent_writers: ClassVar[bool] = True
-    finishes_when_cancelled: ClassVar[bool] = False
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     default_options: ClassVar[Mapping[str, Any]] = {}
@@ -256,24 +81,8 @@ class PostgreSQLBackend(Backend):
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
 
     async def append(self, driver: _Connection, plan: Plan, *, commit: bool) -> Written:
-        compiled = _APPEND[plan.outbox].on(self)
-        streams, rows = plan.streams, plan.rows
-        encoded = [row[2] for row in rows]
-        values = {
-            "aggregate_ids": [stream.aggregate_id for stream in streams],
-            "aggregate_types": [stream.aggregate_type for stream in streams],
-            # Past what the column can hold is a conflict like any other, not a value to refuse.
-            "expected_versions": [min(stream.expected_version, _LAST_VERSION) for stream in streams],
-            "first_event_ids": [stream.first_event_id for stream in streams],
-            "streams": [row[0] + 1 for row in rows],  # ordinals count from 1
-            "steps": [row[1] for row in rows],
-            "event_ids": [event.event_id for event in encoded],
-            "event_types": [event.event_type for event in encoded],
-            "tenant_ids": [event.tenant_id for event in encoded],
-            "actor_ids": [event.actor_id for event in encoded],
-            "timestamps": [event.timestamp for event in encoded],
-            "payloads": [event.payload for event in encoded],
-        }
+        compiled = STATEMENTS[shape(plan)].on(self)
+        values = arguments(plan)
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _ in compiled.parameters])
         return Written(record[0], record[1], record[2], record[3] or ())
 

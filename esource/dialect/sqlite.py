@@ -84,7 +84,6 @@ class SQLiteBackend(Backend):
 
     name: ClassVar[str] = "sqlite"
     concurrent_writers: ClassVar[bool] = False
-    finishes_when_cancelled: ClassVar[bool] = True
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True
     default_options: ClassVar[Mapping[str, Any]] = {

@@ -15,6 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource import AppendResult, OptimisticLockError, PostgreSQLEventStore
+from esource.dialect.postgresql import PostgreSQLBackend
+from esource.dialect.postgresql_append import STATEMENTS
 from esource.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseUnavailableError
 
 
@@ -29,6 +31,17 @@ async def admin(postgres_url):
     connection = await asyncpg.connect(**dsn(make_url(postgres_url)))
     yield connection
     await connection.close()
+
+
+async def plan_kept_for(statement, admin):
+    """The plan that PostgreSQL keeps for a statement of ours, as text."""
+    compiled = statement.on(PostgreSQLBackend())
+    await admin.execute("SET plan_cache_mode = force_generic_plan")
+    await admin.execute(f"PREPARE kept AS {compiled.text}")
+    nothing = ", ".join("NULL" for _ in compiled.parameters)
+    rows = await admin.fetch(f"EXPLAIN EXECUTE kept({nothing})")
+    await admin.execute("DEALLOCATE kept")
+    return "\n".join(row[0] for row in rows)
 
 
 async def append_one(store):
@@ -55,6 +68,19 @@ async def until_waiting(admin, count=1):
         < count
     ):
         await asyncio.sleep(0)
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+
+async def test_on_postgresql_the_plan_kept_for_an_append_stays_good_while_the_table_grows(store, admin):
+    """Made while the table is so small that walking over all of it would do as well."""
+    for _ in range(4):
+        await asyncio.gather(*(append_one(store) for _ in range(60)))  # fewer are not analysed by themselves
+        await admin.execute("ANALYZE events")
+        for statement in STATEMENTS.values():
+            plan = await plan_kept_for(statement, admin)
+            assert "using uq_events_aggregate_version" in plan
 
 
 # -- order -----------------------------------------------------------------------------------------

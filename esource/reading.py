@@ -22,7 +22,7 @@ from esource.streams import ReadDirection, ReadOptions
 from esource.tables import events
 from esource.types import Identifier, Timestamp, as_text
 
-PAGE_EVENTS = 1000
+PAGE_EVENTS = 1024
 """Events in a page at most."""
 
 PAGE_BYTES = 2 * 1024 * 1024
@@ -93,6 +93,7 @@ class Selection:
     def __init__(self, database: Database, options: ReadOptions, **stream: Any) -> None:
         self.key = "version" if stream else "global_position"
         self.backward = options.direction is ReadDirection.BACKWARD
+        # Where the next page begins: past this key.
         self.start = min(options.from_position, _END) or (_END if self.backward else 0)
         if self.key == "version":  # an INTEGER column: 32 bits on PostgreSQL
             self.start = min(self.start, 2**31 - 1)
@@ -110,20 +111,25 @@ class Selection:
         self.conditions = tuple(values)
 
 
+async def page(database: Database, wanted: Selection, size: int) -> list[EventRow]:
+    """The first rows of a selection, at most so many."""
+    statement = _page(wanted.key, wanted.backward, wanted.conditions)
+    return await database.rows(statement, {**wanted.values, "after": wanted.start, "page": size})
+
+
 async def pages(
     database: Database, wanted: Selection, first_page: int = FIRST_PAGE_EVENTS
 ) -> AsyncGenerator[list[EventRow], None]:
     """Pages of rows; where it pays, the next is fetched while the caller works on the current one."""
-    statement = _page(wanted.key, wanted.backward, wanted.conditions)
-    index = 0 if wanted.key == "global_position" else 7
     left = wanted.limit
     size = first_page if left is None or left > first_page else left
     if size == 0:
         return
     ahead: asyncio.Task[list[EventRow]] | None = None
-    rows = await database.rows(statement, {**wanted.values, "after": wanted.start, "page": size})
+    rows = await page(database, wanted, size)
     try:
         while rows:
+            wanted.start = rows[-1][7] if wanted.key == "version" else rows[-1][0]
             if left is not None:
                 left -= len(rows)
             more = len(rows) == size and left != 0
@@ -131,15 +137,14 @@ async def pages(
                 average = max(1, sum(len(row[9]) for row in rows) // len(rows))
                 size = max(1, min(PAGE_EVENTS, PAGE_BYTES // average))
                 size = size if left is None else min(size, left)
-                values = {**wanted.values, "after": rows[-1][index], "page": size}
                 if database.backend.reads_ahead and database.current_unit() is None:
-                    ahead = asyncio.ensure_future(database.rows(statement, values))
+                    ahead = asyncio.ensure_future(page(database, wanted, size))
                     yield rows
                     rows = await ahead
                     ahead = None
                 else:
                     yield rows
-                    rows = await database.rows(statement, values)
+                    rows = await page(database, wanted, size)
             else:
                 yield rows
                 return

@@ -23,12 +23,12 @@ from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
     EVENT_EXISTS,
-    FIRST_PAGE_EVENTS,
     LAST_POSITION,
     PAGE_EVENTS,
     STREAM_VERSION,
     TYPES_OF_ID,
     Selection,
+    page,
 )
 from esource.reading import pages as read_pages
 from esource.streams import (
@@ -251,15 +251,21 @@ class EventStore:
             aggregate_type=aggregate_type,
             aggregate_id=aggregate_id,
         ):
-            events: list[DomainEvent] = []
-            version = from_version
+            wanted = Selection(
+                self._database, options, aggregate_id=aggregate_id, aggregate_type=aggregate_type
+            )
             decode = self.codec.decode
-            stream = {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}
-            # All of it will be in memory anyway: pages only let other tasks run between them.
-            async with self._pages(options, first_page=PAGE_EVENTS, **stream) as pages:
-                async for rows in pages:
-                    events += [decode(row) for row in self._known(rows)]
-                    version = rows[-1][7]
+            # Most streams are one page. The others come in pages, too, although all of it will be in memory
+            # anyway, to let other tasks run in between.
+            rows = await page(self._database, wanted, PAGE_EVENTS)
+            events = [decode(row) for row in self._known(rows)]
+            version = rows[-1][7] if rows else from_version
+            if len(rows) == PAGE_EVENTS:
+                wanted.start = version
+                async with aclosing(read_pages(self._database, wanted, PAGE_EVENTS)) as pages:
+                    async for rows in pages:
+                        events += [decode(row) for row in self._known(rows)]
+                        version = rows[-1][7]
         if not events and version == from_version:
             version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
         return EventStream(aggregate_id, aggregate_type, events, version)
@@ -351,10 +357,10 @@ class EventStore:
         return (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
 
     def _pages(
-        self, options: ReadOptions, *, first_page: int = FIRST_PAGE_EVENTS, **stream: Any
+        self, options: ReadOptions, **stream: Any
     ) -> AbstractAsyncContextManager[AsyncGenerator[list[EventRow], None]]:
         """Pages that give their connection back as soon as the reader leaves, not when collected."""
-        return aclosing(read_pages(self._database, Selection(self._database, options, **stream), first_page))
+        return aclosing(read_pages(self._database, Selection(self._database, options, **stream)))
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""

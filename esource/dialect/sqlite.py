@@ -203,7 +203,7 @@ class SQLiteBackend(Backend):
                 None if row.tenant_id is None else str(row.tenant_id),
                 row.actor_id,
                 versions[stream] + step,
-                to_iso(row.timestamp),
+                row.timestamp.isoformat(timespec="microseconds"),  # `to_iso` of a moment in UTC
                 row.payload,
                 created_at,
             )

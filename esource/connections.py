@@ -22,10 +22,6 @@ from esource.errors import DatabaseUnavailableError, InvalidOptionError, StoreCl
 
 T = TypeVar("T")
 
-HELD_CONNECTIONS = 8
-"""How many connections a store keeps checked out at most, besides SQLite's writer."""
-
-
 class Lane:
     """One connection: SQLAlchemy's, and the driver's own beneath it."""
 
@@ -242,11 +238,11 @@ class Connections:
         if isinstance(pool, StaticPool):
             self._share(1)
             return
-        limit, hold = HELD_CONNECTIONS, True
+        limit, hold = self._backend.held_connections, True
         if not self._owns_engine and isinstance(pool, QueuePool):
             overflow = pool._max_overflow  # noqa: SLF001 - the pool says it nowhere else
-            capacity = pool.size() + overflow if overflow >= 0 else 2 * HELD_CONNECTIONS
-            limit, hold = max(1, min(HELD_CONNECTIONS, capacity // 2)), capacity > 1
+            capacity = pool.size() + overflow if overflow >= 0 else 2 * limit
+            limit, hold = max(1, min(limit, capacity // 2)), capacity > 1
         self._share(limit, hold=hold)
         if not self._backend.concurrent_writers:
             self.writers = LanePool(self._backend, 1, self.connect, self.disconnect, hold=hold)

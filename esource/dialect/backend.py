@@ -133,6 +133,8 @@ class Backend(ABC):
     """SQLAlchemy's name of the dialect, and OpenTelemetry's ``db.system``."""
     concurrent_writers: ClassVar[bool]
     """Whether several connections of one process may write at the same time."""
+    held_connections: ClassVar[int]
+    """How many connections a store keeps checked out at most, besides a single writer's (measured)."""
     reads_ahead: ClassVar[bool]
     """Whether fetching the next page while the current one is decoded is faster (measured)."""
     migrates_unasked: ClassVar[bool]

@@ -54,6 +54,7 @@ class PostgreSQLBackend(Backend):
 
     name: ClassVar[str] = "postgresql"
     concurrent_writers: ClassVar[bool] = True
+    held_connections: ClassVar[int] = 8
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     default_options: ClassVar[Mapping[str, Any]] = {}

@@ -9,6 +9,7 @@ from esource.checkpoints import (
     SQLiteCheckpointRepository,
 )
 from esource.dead_letters import DLQRepository, PostgreSQLDLQRepository, SQLiteDLQRepository
+from esource.doors import PostgreSQLEventStore, SQLiteEventStore, open_store
 from esource.errors import (
     AggregateNotFoundError,
     DuplicateEventError,
@@ -35,7 +36,7 @@ from esource.memory import (
 from esource.outbox import OutboxRepository, PostgreSQLOutboxRepository, SQLiteOutboxRepository
 from esource.repository import AggregateRepository, EventPublisher
 from esource.snapshots import PostgreSQLSnapshotStore, Snapshot, SnapshotStore, SQLiteSnapshotStore
-from esource.store import EventStore, PostgreSQLEventStore, SQLiteEventStore, open_store
+from esource.store import EventStore
 from esource.streams import (
     AppendResult,
     EventStream,

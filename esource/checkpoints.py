@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select
 
 from esource.arguments import check_id, check_whole
-from esource.codec import check_name
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
 from esource.events import utc_now
+from esource.storable import check_name
 from esource.tables import events, projection_checkpoints
 from esource.types import Identifier, Timestamp
 

@@ -15,22 +15,20 @@ their instant; pydantic writes offsets in minutes, so one with seconds (local me
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from datetime import datetime
-from decimal import Decimal
 from functools import lru_cache, partial
-from math import isfinite
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from esource.errors import EventDecodeError, InvalidEventError, InvalidOptionError, UnknownEventTypeError
 from esource.events import DomainEvent, EventRegistry, UntypedEvent
-from esource.types import NAME_LENGTH, as_utc, from_iso, to_iso
+from esource.storable import check_json, check_name, check_text, find_unstorable
+from esource.types import as_utc, from_iso, to_iso
+from esource.untyped import UuidNames, structured_fields, untyped_fields
 
 UnknownEvents = Literal["raise", "skip", "untyped"]
 """What a reader does with an event type that no class is registered for."""
@@ -63,152 +61,6 @@ class EncodedEvent(NamedTuple):
     payload: str
 
 
-def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
-    """The text itself, if both databases can hold it.
-
-    Raises:
-        InvalidEventError: it is no text, is too long, or holds a NUL character or half a surrogate pair.
-    """
-    if not isinstance(value, str):
-        raise InvalidEventError(field, f"is {value!r}, which is not text")
-    if limit is not None and len(value) > limit:
-        raise InvalidEventError(field, f"has {len(value)} characters, the limit is {limit}")
-    if "\x00" in value:
-        raise InvalidEventError(field, "holds a NUL character, which PostgreSQL cannot store")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidEventError(field, "holds half of a surrogate pair, which is not text")
-    return value
-
-
-@lru_cache(maxsize=4096)
-def check_name(field: str, value: str) -> str:
-    """`check_text` for names that recur with every event, remembered; they may not be empty either."""
-    if value == "":
-        raise InvalidEventError(field, "is empty")
-    return check_text(field, value)
-
-
-def storable_text(text: str) -> str:
-    """A text with what PostgreSQL cannot store written as escapes: a recorded error must not fail in turn."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-
-
-JSON_DEPTH = 200
-"""How deep lists and objects may be nested, the payload itself included: pydantic's JSON reader goes no
-deeper."""
-
-JSON_DIGITS = 4300
-"""Digits that an integer may have: Python's and pydantic's readers take no more."""
-
-_LONG_NUMBER = re.compile(rf"\d{{{JSON_DIGITS + 1}}}")
-# Begins with a letter, which the search leaps to: a third of the time of one that looks for digits.
-_PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]]|$)")
-_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+?\d+')
-
-
-def json_text(field: str, value: Any) -> str:
-    """A JSON value as text, if both databases can hold it.
-
-    Raises:
-        InvalidEventError: naming the path of the offending value, or the field if it is no JSON at all.
-    """
-    try:
-        text = to_json(value, inf_nan_mode="constants").decode()
-    except (ValueError, RecursionError) as error:
-        _find_unstorable(field, value)
-        raise InvalidEventError(field, f"cannot be written as JSON: {error}") from error
-    return check_json(field, text)
-
-
-def check_json(field: str, text: str) -> str:
-    """JSON text as both databases can hold it and every reader can read it: no NUL characters, NaN or
-    infinities, no deeper than `JSON_DEPTH`, no integer longer than `JSON_DIGITS`.
-
-    Raises:
-        InvalidEventError: naming the path of the offending value, below ``field``.
-    """
-    # The cheap looks first; only a text that might be wrong is read to find out.
-    size = len(text)
-    if (size > JSON_DIGITS and _LONG_NUMBER.search(text)) or (
-        size > JSON_DEPTH and text.count("[") + text.count("{") >= JSON_DEPTH
-    ):
-        try:
-            from_json(text)
-        except ValueError as error:
-            raise InvalidEventError(
-                field or "payload",
-                f"could not be read again ({error}): at most {JSON_DEPTH} levels of nesting, and "
-                f"{JSON_DIGITS} digits in an integer",
-            ) from error
-    if "\\u0000" in text or "NaN" in text or "Infinity" in text:
-        _find_unstorable(field, from_json(text))
-    if _PERHAPS_EXPONENT.search(text):
-        text = _TEXT_OR_EXPONENT.sub(_without_exponent, text)
-    return text
-
-
-def _without_exponent(found: re.Match[str]) -> str:
-    """1e300 in full, with a fraction: JSONB would make an integer of it, and that is not the same number."""
-    token = found[0]
-    if token[0] == '"':
-        return token
-    digits = format(Decimal(token), "f")
-    return digits if "." in digits else f"{digits}.0"
-
-
-def _find_unstorable(path: str, value: Any) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _find_unstorable(f"{path} (a key)".lstrip(), key)
-            _find_unstorable(f"{path}.{key}" if path else str(key), item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for index, item in enumerate(value):
-            _find_unstorable(f"{path}[{index}]", item)
-    elif isinstance(value, str):
-        check_text(path, value, limit=None)
-    elif isinstance(value, float) and not isfinite(value):
-        raise InvalidEventError(path, f"is {value}, which JSON cannot hold")
-    elif isinstance(value, BaseModel):
-        _find_unstorable(path, {**value.__dict__, **(value.model_extra or {})})
-    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        _find_unstorable(path, {name: getattr(value, name, None) for name in value.__dataclass_fields__})
-
-
-def _mentions(annotation: Any, wanted: Any) -> bool:
-    """Whether the annotation, or anything that it is made of, satisfies the condition."""
-    return bool(wanted(annotation)) or any(_mentions(part, wanted) for part in get_args(annotation))
-
-
-def _is_untyped(annotation: Any) -> bool:
-    return annotation is Any or annotation is object or annotation in (dict, list)
-
-
-def _is_structure(annotation: Any) -> bool:
-    return isinstance(annotation, type) and (
-        issubclass(annotation, BaseModel) or hasattr(annotation, "__dataclass_fields__")
-    )
-
-
-@lru_cache(maxsize=4096)
-def _untyped_fields(event_class: type[DomainEvent]) -> tuple[tuple[str, Any], ...]:
-    """The fields that can hold values of no declared type, with their annotations."""
-    return tuple(
-        (name, field.annotation)
-        for name, field in event_class.model_fields.items()
-        if _mentions(field.annotation, _is_untyped)
-    )
-
-
-@lru_cache(maxsize=4096)
-def _structured_fields(event_class: type[DomainEvent]) -> tuple[str, ...]:
-    """The fields that can hold models of their own, whose configuration is not ours."""
-    return tuple(
-        name
-        for name, field in event_class.model_fields.items()
-        if _mentions(field.annotation, lambda part: _is_untyped(part) or _is_structure(part))
-    )
-
-
 @lru_cache(maxsize=4096)
 def _aliases_mislead(event_class: type[DomainEvent]) -> bool:
     """Whether one field's alias is another's name: then only names, which is what we write, are read."""
@@ -238,7 +90,7 @@ class _Form:
             self.validate = partial(self.validate, by_alias=not _aliases_mislead(event_class), by_name=True)
         self.has_upcasters = bool(event_class.__esource_upcasters__)
         extra = event_class.model_config.get("extra") == "allow"
-        self.has_untyped_fields = extra or len(_untyped_fields(event_class)) > 1  # metadata is one
+        self.has_untyped_fields = extra or len(untyped_fields(event_class)) > 1  # metadata is one
 
 
 class Codec:
@@ -264,9 +116,7 @@ class Codec:
             )
         self.registry = registry
         self.unknown_events: UnknownEvents = unknown_events
-        self._uuid_fields = frozenset(uuid_fields or ())
-        self._string_id_fields = frozenset(string_id_fields or ())
-        self._auto_detect_uuid = auto_detect_uuid
+        self._uuid_names = UuidNames(uuid_fields, string_id_fields, auto_detect_uuid=auto_detect_uuid)
         self._forms: dict[str, _Form] = {}
 
     # -- writing ---------------------------------------------------------------------------------
@@ -334,7 +184,7 @@ class Codec:
         except (ValidationError, InvalidEventError):
             event = self._decode_slowly(form, row, payload)
         if form.has_untyped_fields or event.metadata:
-            self._detect_uuids(event)
+            self._uuid_names.apply(event)
         return event
 
     def _upcast(self, event_class: type[DomainEvent], row: EventRow) -> str:
@@ -388,62 +238,6 @@ class Codec:
             raise EventDecodeError(row[4], row[1], row[0], str(error)) from error
         return event
 
-    # -- UUIDs where no type is declared ------------------------------------------------------------
-
-    def _detect_uuids(self, event: DomainEvent) -> None:
-        for name, annotation in _untyped_fields(type(event)):
-            value = getattr(event, name)
-            detected = self._where_untyped(annotation, name, value)
-            if detected is not value:
-                event.__dict__[name] = detected
-        extra = event.model_extra
-        if extra:
-            for name, value in extra.items():
-                extra[name] = self._with_uuids(name, value)
-
-    def _where_untyped(self, annotation: Any, name: str, value: Any) -> Any:
-        """The value with UUIDs detected where its annotation declares no type."""
-        if _is_untyped(annotation):
-            return self._with_uuids(name, value)
-        origin, parts = get_origin(annotation), get_args(annotation)
-        if origin is Annotated:
-            return self._where_untyped(parts[0], name, value)
-        if origin is Union or origin is UnionType:
-            # A text is what the union says it is, if it names str; else the first member that fits.
-            for part in parts:
-                if part is type(value):
-                    return value
-            for part in parts:
-                kind = get_origin(part) or part
-                if _is_untyped(part) or (isinstance(kind, type) and isinstance(value, kind)):
-                    return self._where_untyped(part, name, value)
-            return value
-        if isinstance(value, dict) and len(parts) == 2:
-            return {key: self._where_untyped(parts[1], str(key), item) for key, item in value.items()}
-        if isinstance(value, list) and len(parts) == 1:
-            return [self._where_untyped(parts[0], name, item) for item in value]
-        return value
-
-    def _with_uuids(self, name: str, value: Any) -> Any:
-        if isinstance(value, str):
-            if len(value) == 36 and self._is_uuid_name(name):
-                try:
-                    found = UUID(value)
-                except ValueError:
-                    return value
-                return found if str(found) == value.lower() else value
-            return value
-        if isinstance(value, dict):
-            return {key: self._with_uuids(str(key), item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._with_uuids(name, item) for item in value]
-        return value
-
-    def _is_uuid_name(self, name: str) -> bool:
-        if name in self._string_id_fields:
-            return False
-        return name in self._uuid_fields or (self._auto_detect_uuid and name.endswith("_id"))
-
 
 def encode(event: DomainEvent) -> EncodedEvent:
     """The row values of an event, wherever it belongs. No I/O.
@@ -488,12 +282,12 @@ def payload_of(event: DomainEvent) -> str:
     except (ValueError, RecursionError) as error:
         raise _explain_unserializable(event, error) from error
     # A model inside the event writes NaN as null unless its own configuration says otherwise.
-    for name in _structured_fields(type(event)):
+    for name in structured_fields(type(event)):
         value = event.__dict__[name]
         if value is not None and value != {}:
-            _find_unstorable(name, value)
+            find_unstorable(name, value)
     if event.model_extra:
-        _find_unstorable("", event.model_extra)
+        find_unstorable("", event.model_extra)
     return check_json("", payload)
 
 
@@ -506,7 +300,7 @@ def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEven
             event.__pydantic_serializer__.to_json(event, include={name})
         except (ValueError, RecursionError) as cause:
             try:
-                _find_unstorable(name, value)
+                find_unstorable(name, value)
             except InvalidEventError as found:
                 return found
             except RecursionError:

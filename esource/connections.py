@@ -22,6 +22,7 @@ from esource.errors import DatabaseUnavailableError, InvalidOptionError, StoreCl
 
 T = TypeVar("T")
 
+
 class Lane:
     """One connection: SQLAlchemy's, and the driver's own beneath it."""
 

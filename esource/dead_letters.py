@@ -12,12 +12,12 @@ from uuid import UUID
 from sqlalchemy import Text, and_, bindparam, case, delete, func, literal_column, or_, select, update
 
 from esource.arguments import LARGEST_AGE_DAYS, LARGEST_INTEGER, check_id, check_whole
-from esource.codec import check_name, json_text, storable_text
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
 from esource.errors import InvalidOptionError
 from esource.events import utc_now
+from esource.storable import check_name, json_text, storable_text
 from esource.tables import dead_letter_queue
 from esource.types import Timestamp
 

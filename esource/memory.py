@@ -7,10 +7,10 @@ from typing import Any
 from esource import schema
 from esource.checkpoints import CheckpointRepository
 from esource.dead_letters import DLQRepository
+from esource.doors import SQLiteEventStore
 from esource.events import EventRegistry
 from esource.outbox import OutboxRepository
 from esource.snapshots import SnapshotStore
-from esource.store import SQLiteEventStore
 
 
 class InMemoryEventStore(SQLiteEventStore):

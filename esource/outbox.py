@@ -22,12 +22,13 @@ from sqlalchemy import (
 )
 
 from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole
-from esource.codec import check_name, encode, json_text, storable_text
+from esource.codec import encode
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent, utc_now
+from esource.storable import check_name, json_text, storable_text
 from esource.tables import event_outbox, events
 from esource.types import Timestamp, to_iso
 

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, or_, select
 
 from esource.arguments import LARGEST_INTEGER, check_id, check_moment, check_whole
-from esource.codec import check_name, json_text
 from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import upsert
 from esource.events import utc_now
+from esource.storable import check_name, json_text
 from esource.tables import snapshots
 
 _table = snapshots.c

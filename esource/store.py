@@ -1,24 +1,20 @@
-"""The event store: one implementation, and the two doors that differ in how the engine is made."""
+"""The event store: the one implementation, for every database."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from typing_extensions import Self
 
 from esource import schema
 from esource.appender import Append, Appender
-from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents, check_name
+from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents
 from esource.database import Database, Unit
-from esource.dialect import backend_for_url, parse_url
-from esource.dialect.backend import without_password
 from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
@@ -29,8 +25,9 @@ from esource.reading import (
     TYPES_OF_ID,
     Selection,
     page,
+    pages,
 )
-from esource.reading import pages as read_pages
+from esource.storable import check_name
 from esource.streams import (
     AppendResult,
     EventStream,
@@ -40,7 +37,7 @@ from esource.streams import (
     parse_stream_name,
 )
 from esource.subscriptions import POLL_SECONDS, Subscription
-from esource.tracing import get_tracer, span
+from esource.tracing import get_tracer, reading_span, span
 from esource.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -262,8 +259,8 @@ class EventStore:
             version = rows[-1][7] if rows else from_version
             if len(rows) == PAGE_EVENTS:
                 wanted.start = version
-                async with aclosing(read_pages(self._database, wanted, PAGE_EVENTS)) as pages:
-                    async for rows in pages:
+                async with aclosing(pages(self._database, wanted, PAGE_EVENTS)) as found:
+                    async for rows in found:
                         events += [decode(row) for row in self._known(rows)]
                         version = rows[-1][7]
         if not events and version == from_version:
@@ -279,7 +276,7 @@ class EventStore:
         )
         return [stored.event async for stored in self.read_all(options)]
 
-    async def read_stream(
+    def read_stream(
         self, stream_id: str, options: ReadOptions | None = None
     ) -> AsyncGenerator[StoredEvent, None]:
         """One stream's events with their places, page by page.
@@ -289,21 +286,23 @@ class EventStore:
             options: What to read; positions are versions here.
         """
         aggregate_id, aggregate_type = parse_stream_name(stream_id)
-        chosen = options or ReadOptions()
-        async with self._pages(chosen, aggregate_id=aggregate_id, aggregate_type=aggregate_type) as pages:
-            async for rows in pages:
-                for row in self._known(rows):
-                    yield StoredEvent(row, self.codec.decode)
+        return self._read("read_stream", options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
 
-    async def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
+    def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
         """The whole log in global order, page by page, with bounded memory."""
+        return self._read("read_all", options)
+
+    async def _read(
+        self, name: str, options: ReadOptions | None, **stream: Any
+    ) -> AsyncGenerator[StoredEvent, None]:
         decode = self.codec.decode
-        with span(self._tracer, "read_all", system=self._database.backend.name):
-            pass
-        async with self._pages(options or ReadOptions()) as pages:
-            async for rows in pages:
-                for row in self._known(rows):
-                    yield StoredEvent(row, decode)
+        wanted = Selection(self._database, options or ReadOptions(), **stream)
+        with reading_span(self._tracer, name, system=self._database.backend.name, **stream):
+            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
+            async with aclosing(pages(self._database, wanted)) as found:
+                async for rows in found:
+                    for row in self._known(rows):
+                        yield StoredEvent(row, decode)
 
     def subscribe(
         self,
@@ -356,12 +355,6 @@ class EventStore:
         """The position of the last event in the log; 0 if there is none. One query."""
         return (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
 
-    def _pages(
-        self, options: ReadOptions, **stream: Any
-    ) -> AbstractAsyncContextManager[AsyncGenerator[list[EventRow], None]]:
-        """Pages that give their connection back as soon as the reader leaves, not when collected."""
-        return aclosing(read_pages(self._database, Selection(self._database, options, **stream)))
-
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""
         if self.codec.unknown_events != "skip":
@@ -383,176 +376,9 @@ class EventStore:
         return types[0] if types else ""
 
 
-class SQLiteEventStore(EventStore):
-    """The event store in a SQLite file, or in memory with ``":memory:"``.
-
-    Constructing it does no I/O. Any number of stores and processes may use one file; one writes at a
-    time, and the others wait up to the busy timeout.
-
-    Args:
-        database: Path of the file, or ``":memory:"``. A missing folder is created.
-        event_registry: Which class an event type is decoded with; the default registry if left out.
-        wal_mode: Write-ahead logging, so that readers go on during a commit; ignored in memory.
-        busy_timeout: How long a write waits for another writer, in milliseconds.
-        enable_tracing: OpenTelemetry spans, if it is installed.
-        uuid_fields: Names that hold UUIDs where no type is declared.
-        string_id_fields: Names ending in ``_id`` that do not.
-        auto_detect_uuid: Whether other names ending in ``_id`` do.
-        synchronous: ``FULL``: a committed event survives a power cut. ``NORMAL`` is faster; a power cut
-            may take the last commits, never the file.
-        outbox_enabled: Write an outbox row with every event, in the same transaction.
-        unknown_events: What a reader does with event types that no class is registered for.
-    """
-
-    def __init__(
-        self,
-        database: str | PathLike[str],
-        event_registry: EventRegistry | None = None,
-        *,
-        wal_mode: bool = True,
-        busy_timeout: int = 5000,
-        enable_tracing: bool = True,
-        uuid_fields: set[str] | None = None,
-        string_id_fields: set[str] | None = None,
-        auto_detect_uuid: bool = True,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
-        outbox_enabled: bool = False,
-        unknown_events: UnknownEvents = "raise",
-    ) -> None:
-        path = fspath(database)
-        if not path:
-            raise InvalidOptionError('database must be a path or ":memory:", not an empty text')
-        if busy_timeout < 0:
-            raise InvalidOptionError(f"busy_timeout must be 0 or more milliseconds, not {busy_timeout}")
-        if synchronous not in ("FULL", "NORMAL"):
-            raise InvalidOptionError(f"synchronous must be 'FULL' or 'NORMAL', not {synchronous!r}")
-        self._path = path
-        self._wal_mode = wal_mode and path != ":memory:"
-        self._busy_timeout = busy_timeout
-        super().__init__(
-            Database.from_url(
-                URL.create("sqlite", database=path),
-                wal_mode=self._wal_mode,
-                busy_timeout=busy_timeout,
-                synchronous=synchronous,
-            ),
-            event_registry,
-            outbox_enabled=outbox_enabled,
-            enable_tracing=enable_tracing,
-            uuid_fields=uuid_fields,
-            string_id_fields=string_id_fields,
-            auto_detect_uuid=auto_detect_uuid,
-            unknown_events=unknown_events,
-        )
-
-    @classmethod
-    def with_strict_uuid_detection(
-        cls, database: str | PathLike[str], uuid_fields: set[str] | None = None, **options: Any
-    ) -> Self:
-        """A store in which only these names hold UUIDs where no type is declared."""
-        return cls(database, uuid_fields=uuid_fields, auto_detect_uuid=False, **options)
-
-    @property
-    def database(self) -> str:
-        """The path, as given."""
-        return self._path
-
-    @property
-    def wal_mode(self) -> bool:
-        """Whether write-ahead logging is in effect; never in memory."""
-        return self._wal_mode
-
-    @property
-    def busy_timeout(self) -> int:
-        """How long a write waits for another writer, in milliseconds."""
-        return self._busy_timeout
-
-
-class PostgreSQLEventStore(EventStore):
-    """The event store on a PostgreSQL server (13 or newer).
-
-    Args:
-        database: A URL, an `AsyncEngine`, or an `async_sessionmaker` bound to one. A store that is given
-            a URL owns its engine; an engine that it is given stays yours to dispose of.
-        event_registry: Which class an event type is decoded with; the default registry if left out.
-        outbox_enabled: Write an outbox row with every event, in the same transaction.
-        enable_tracing: OpenTelemetry spans, if it is installed.
-        engine_options: For an engine of the store's own: keywords of `create_async_engine`.
-
-    The other arguments are those of `SQLiteEventStore`.
-    """
-
-    def __init__(
-        self,
-        database: str | URL | AsyncEngine | async_sessionmaker[Any],
-        event_registry: EventRegistry | None = None,
-        *,
-        outbox_enabled: bool = False,
-        enable_tracing: bool = True,
-        uuid_fields: set[str] | None = None,
-        string_id_fields: set[str] | None = None,
-        auto_detect_uuid: bool = True,
-        unknown_events: UnknownEvents = "raise",
-        **engine_options: Any,
-    ) -> None:
-        if isinstance(database, (str, URL)):
-            source = Database.from_url(database, **engine_options)
-        elif engine_options:
-            raise InvalidOptionError(f"{', '.join(engine_options)}: set these on the engine itself")
-        else:
-            source = Database.of(database)
-        if source.backend.name != "postgresql":
-            raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")
-        super().__init__(
-            source,
-            event_registry,
-            outbox_enabled=outbox_enabled,
-            enable_tracing=enable_tracing,
-            uuid_fields=uuid_fields,
-            string_id_fields=string_id_fields,
-            auto_detect_uuid=auto_detect_uuid,
-            unknown_events=unknown_events,
-        )
-
-    @property
-    def database(self) -> str:
-        """The URL, with the password masked."""
-        return without_password(self._database.url)
-
-
-def open_store(url: str | URL, event_registry: EventRegistry | None = None, **options: Any) -> EventStore:
-    """The store for a database URL: the one line that changes when moving to a server. No I/O.
-
-    ``sqlite:///events.db``, ``sqlite://`` (in memory), ``postgresql://user@host/database``; a text without
-    ``://`` is the path of a SQLite file. The options are those of the store's class.
-
-    Raises:
-        InvalidOptionError: a URL of another kind of database.
-        MissingDriverError: the extra with the driver is not installed.
-    """
-    if isinstance(url, str) and "://" not in url:
-        return SQLiteEventStore(url, event_registry, **options)
-    parsed = parse_url(url)
-    if backend_for_url(parsed).name == "sqlite":
-        if parsed.query:
-            raise InvalidOptionError(f"{', '.join(parsed.query)}: a SQLite URL has no options; pass keywords")
-        return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)
-    return PostgreSQLEventStore(parsed, event_registry, **options)
-
-
 def _refuse_repeated_ids(encoded: list[EncodedEvent]) -> None:
     seen: set[UUID] = set()
     for event in encoded:
         if event.event_id in seen:
             raise DuplicateEventError(event.event_id, "earlier in the same append")
         seen.add(event.event_id)
-
-
-__all__ = [
-    "Connection",
-    "EventStore",
-    "PostgreSQLEventStore",
-    "SQLiteEventStore",
-    "Unit",
-    "open_store",
-]

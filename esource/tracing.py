@@ -6,7 +6,8 @@ Span names are ``esource.<operation>``; attributes follow OpenTelemetry's databa
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 
@@ -16,6 +17,8 @@ class Tracer(Protocol):
     def start_as_current_span(
         self, name: str, *, attributes: dict[str, Any]
     ) -> AbstractContextManager[Any]: ...
+
+    def start_span(self, name: str, *, attributes: dict[str, Any]) -> Any: ...
 
 
 def get_tracer(*, enabled: bool) -> Tracer | None:
@@ -33,13 +36,32 @@ def span(tracer: Tracer | None, name: str, **attributes: Any) -> AbstractContext
     """A span around an operation; free of charge without a tracer."""
     if tracer is None:
         return nullcontext()
-    return tracer.start_as_current_span(
-        f"esource.{name}",
-        attributes={
-            "db.system" if key == "system" else f"esource.{key}": value
-            if isinstance(value, int)
-            else str(value)
-            for key, value in attributes.items()
-            if value is not None
-        },
-    )
+    return tracer.start_as_current_span(f"esource.{name}", attributes=_attributes(attributes))
+
+
+@contextmanager
+def reading_span(tracer: Tracer | None, name: str, **attributes: Any) -> Iterator[None]:
+    """A span around an iteration. It lasts until that ends or is left, and is never the current span of
+    whoever works on an event in between."""
+    if tracer is None:
+        yield
+        return
+    from opentelemetry.trace import StatusCode
+
+    started = tracer.start_span(f"esource.{name}", attributes=_attributes(attributes))
+    try:
+        yield
+    except Exception as error:
+        started.record_exception(error)
+        started.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        started.end()
+
+
+def _attributes(given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "db.system" if key == "system" else f"esource.{key}": value if isinstance(value, int) else str(value)
+        for key, value in given.items()
+        if value is not None
+    }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from esource import DomainEvent, EventRegistry, register_event
-from esource.codec import JSON_DIGITS
+from esource.storable import JSON_DIGITS
 
 registry = EventRegistry()
 

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from orders import Order, placed
 
-from esource import AggregateRepository, OptimisticLockError
+from esource import AggregateRepository, OptimisticLockError, open_store
+from esource.errors import SchemaMissingError
 
 
 @pytest.fixture
@@ -44,6 +45,34 @@ async def test_appending_and_reading_leave_spans(exporter, database_url, open_st
     assert append.attributes["esource.aggregate_id"] == str(order)
     assert append.attributes["esource.event_count"] == 2
     assert append.attributes["db.system"] == store.__esource_database__.backend.name
+
+
+async def test_the_span_of_a_reading_lasts_as_long_as_it_and_is_never_the_consumers(
+    exporter, database_url, open_stores
+):
+    store = await open_stores(database_url, enable_tracing=True)
+    order = uuid4()
+    await store.append_events(order, "Order", [placed(order), placed(order)], 0)
+    exporter.clear()
+
+    for events in (store.read_all(), store.read_stream(f"{order}:Order")):
+        await events.__anext__()
+        assert not trace.get_current_span().get_span_context().is_valid
+        assert names_of(exporter) == []
+        await events.aclose()  # left before the end
+        [span] = exporter.get_finished_spans()
+        assert span.status.is_ok or span.status.is_unset
+        exporter.clear()
+
+
+async def test_a_reading_that_fails_says_so_in_its_span(exporter, empty_database_url):
+    async with open_store(empty_database_url) as store:
+        with pytest.raises(SchemaMissingError):
+            await store.read_all().__anext__()
+    [span] = exporter.get_finished_spans()
+    assert span.name == "esource.read_all"
+    assert not span.status.is_ok
+    assert span.events[0].attributes["exception.type"].endswith("SchemaMissingError")
 
 
 async def test_a_repository_leaves_spans_around_those_of_the_store(exporter, database_url, open_stores):

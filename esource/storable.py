@@ -1,0 +1,131 @@
+"""What may be stored: the values that both databases can hold, checked before anything is written."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from esource.errors import InvalidEventError
+from esource.types import NAME_LENGTH
+
+
+def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
+    """The text itself, if both databases can hold it.
+
+    Raises:
+        InvalidEventError: it is no text, is too long, or holds a NUL character or half a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise InvalidEventError(field, f"is {value!r}, which is not text")
+    if limit is not None and len(value) > limit:
+        raise InvalidEventError(field, f"has {len(value)} characters, the limit is {limit}")
+    if "\x00" in value:
+        raise InvalidEventError(field, "holds a NUL character, which PostgreSQL cannot store")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidEventError(field, "holds half of a surrogate pair, which is not text")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def check_name(field: str, value: str) -> str:
+    """`check_text` for names that recur with every event, remembered; they may not be empty either."""
+    if value == "":
+        raise InvalidEventError(field, "is empty")
+    return check_text(field, value)
+
+
+def storable_text(text: str) -> str:
+    """A text with what PostgreSQL cannot store written as escapes: a recorded error must not fail in turn."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+JSON_DEPTH = 200
+"""How deep lists and objects may be nested, the payload itself included: pydantic's JSON reader goes no
+deeper."""
+
+JSON_DIGITS = 4300
+"""Digits that an integer may have: Python's and pydantic's readers take no more."""
+
+_LONG_NUMBER = re.compile(rf"\d{{{JSON_DIGITS + 1}}}")
+# Begins with a letter, which the search leaps to: a third of the time of one that looks for digits.
+_PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]]|$)")
+_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+?\d+')
+
+
+def json_text(field: str, value: Any) -> str:
+    """A JSON value as text, if both databases can hold it.
+
+    Raises:
+        InvalidEventError: naming the path of the offending value, or the field if it is no JSON at all.
+    """
+    try:
+        text = to_json(value, inf_nan_mode="constants").decode()
+    except (ValueError, RecursionError) as error:
+        find_unstorable(field, value)
+        raise InvalidEventError(field, f"cannot be written as JSON: {error}") from error
+    return check_json(field, text)
+
+
+def check_json(field: str, text: str) -> str:
+    """JSON text as both databases can hold it and every reader can read it: no NUL characters, NaN or
+    infinities, no deeper than `JSON_DEPTH`, no integer longer than `JSON_DIGITS`.
+
+    Raises:
+        InvalidEventError: naming the path of the offending value, below ``field``.
+    """
+    # The cheap looks first; only a text that might be wrong is read to find out.
+    size = len(text)
+    if (size > JSON_DIGITS and _LONG_NUMBER.search(text)) or (
+        size > JSON_DEPTH and text.count("[") + text.count("{") >= JSON_DEPTH
+    ):
+        try:
+            from_json(text)
+        except ValueError as error:
+            raise InvalidEventError(
+                field or "payload",
+                f"could not be read again ({error}): at most {JSON_DEPTH} levels of nesting, and "
+                f"{JSON_DIGITS} digits in an integer",
+            ) from error
+    if "\\u0000" in text or "NaN" in text or "Infinity" in text:
+        find_unstorable(field, from_json(text))
+    if _PERHAPS_EXPONENT.search(text):
+        text = _TEXT_OR_EXPONENT.sub(_without_exponent, text)
+    return text
+
+
+def _without_exponent(found: re.Match[str]) -> str:
+    """1e300 in full, with a fraction: JSONB would make an integer of it, and that is not the same number."""
+    token = found[0]
+    if token[0] == '"':
+        return token
+    digits = format(Decimal(token), "f")
+    return digits if "." in digits else f"{digits}.0"
+
+
+def find_unstorable(path: str, value: Any) -> None:
+    """Walk through a value, to say where it holds what cannot be stored; nothing if it does not.
+
+    Raises:
+        InvalidEventError: naming the path of the first such value.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            find_unstorable(f"{path} (a key)".lstrip(), key)
+            find_unstorable(f"{path}.{key}" if path else str(key), item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(value):
+            find_unstorable(f"{path}[{index}]", item)
+    elif isinstance(value, str):
+        check_text(path, value, limit=None)
+    elif isinstance(value, float) and not isfinite(value):
+        raise InvalidEventError(path, f"is {value}, which JSON cannot hold")
+    elif isinstance(value, BaseModel):
+        find_unstorable(path, {**value.__dict__, **(value.model_extra or {})})
+    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        find_unstorable(path, {name: getattr(value, name, None) for name in value.__dataclass_fields__})

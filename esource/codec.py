@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
@@ -43,6 +43,12 @@ _COLUMN_FIELDS = {
     "actor_id",
     "occurred_at",
 }
+
+_INFINITE = {
+    1: datetime.min.replace(tzinfo=timezone.utc),
+    9999: datetime.max.replace(tzinfo=timezone.utc),
+}
+"""The first and the last moment, by year: asyncpg stores them as -infinity and infinity."""
 
 EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str]"
 """One stored event as the database hands it over, all ids and moments as text, on both databases:
@@ -259,6 +265,8 @@ def encode(event: DomainEvent) -> EncodedEvent:
         raise InvalidEventError(
             "occurred_at", f"{event.occurred_at} is outside the years 1 to 9999 in UTC"
         ) from error
+    if occurred_at.year in _INFINITE and occurred_at == _INFINITE[occurred_at.year]:
+        raise InvalidEventError("occurred_at", f"{occurred_at} is infinity to PostgreSQL's driver")
     return EncodedEvent(
         event.event_id,
         event.event_type,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +26,11 @@ BAD = {
     "a long actor": ({"actor_id": "x" * 256}, "actor_id"),
     "a NUL in the actor": ({"actor_id": "\x00"}, "actor_id"),
     "half a surrogate pair in the actor": ({"actor_id": "\ud83d"}, "actor_id"),
+    "the first moment": ({"occurred_at": datetime.min.replace(tzinfo=timezone.utc)}, "occurred_at"),
+    "the last moment": (
+        {"occurred_at": datetime(9999, 12, 31, 22, 59, 59, 999999, timezone(timedelta(hours=-1)))},
+        "occurred_at",
+    ),
 }
 
 

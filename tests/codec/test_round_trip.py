@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -130,7 +131,7 @@ events = st.builds(
 # One append of many events per example: an example per event would be ten times slower.
 batches = st.lists(events, min_size=1, max_size=8)
 many = settings(
-    max_examples=10,
+    max_examples=examples(4),  # on each database
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orders import placed
@@ -124,7 +125,7 @@ async def check_against_the_model(store, given_rounds):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(rounds)
 def test_any_appends_in_one_batch_do_what_one_after_the_other_would(given_rounds):
     async def run():
@@ -134,7 +135,9 @@ def test_any_appends_in_one_batch_do_what_one_after_the_other_would(given_rounds
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(rounds)
 def test_any_appends_do_the_same_on_a_database_with_many_writers(postgres_url, given_rounds):
     async def run():

@@ -110,6 +110,12 @@ class Selection:
         self.conditions = tuple(values)
 
 
+async def page_after(database: Database, wanted: Selection, after: int, size: int) -> list[EventRow]:
+    """One page past a key. One query."""
+    statement = _page(wanted.key, wanted.backward, wanted.conditions)
+    return await database.rows(statement, {**wanted.values, "after": after, "page": size})
+
+
 async def pages(
     database: Database, wanted: Selection, first_page: int = FIRST_PAGE_EVENTS
 ) -> AsyncGenerator[list[EventRow], None]:

@@ -93,6 +93,11 @@ class EventStore:
         return self.codec.registry
 
     @property
+    def observes(self) -> bool:
+        """Whether OpenTelemetry is wanted and installed."""
+        return self._tracer is not None
+
+    @property
     def is_connected(self) -> bool:
         """Whether the store is open."""
         return self._database.connections.is_ready

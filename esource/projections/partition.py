@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from esource.codec import EventRow
 from esource.errors import ProjectionFailedError
@@ -212,9 +212,8 @@ class Partition:
         try:
             async for attempt in AsyncRetrying(
                 stop=stop_after_attempt(retry.attempts),
-                wait=wait_exponential_jitter(
-                    initial=retry.first_seconds, max=retry.longest_seconds, jitter=retry.first_seconds
-                ),
+                wait=wait_exponential(multiplier=retry.first_seconds, max=retry.longest_seconds)
+                + wait_random(0, retry.first_seconds),
                 retry=retry_if_exception(self._is_handlers),
                 sleep=self.job.pause,
                 reraise=True,

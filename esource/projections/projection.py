@@ -52,7 +52,7 @@ class Retry:
     first_seconds: float = 0.1
     """The first pause; each next one is about twice as long."""
     longest_seconds: float = 30.0
-    """No pause is longer."""
+    """No pause is longer, but for the jitter: at most ``first_seconds`` more."""
 
     def __post_init__(self) -> None:
         check_whole("attempts", self.attempts, least=1)

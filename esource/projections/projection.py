@@ -89,7 +89,8 @@ class Projection:
     """
 
     name: ClassVar[str] = ""
-    """The name of its checkpoint; the class name unless set. At most 200 characters."""
+    """The name of its checkpoint; the class name unless set, here or in a base class. At most 200
+    characters."""
     version: ClassVar[int] = 1
     """Raise it when the read model is to be built anew: it is built beside the old one, from the start
     of the log, and takes over when it has caught up. See `take_over`."""
@@ -107,10 +108,12 @@ class Projection:
     """How often an event is tried before that."""
 
     _handlers: ClassVar[dict[type[DomainEvent], str]] = {}
+    _is_named: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "name" not in cls.__dict__:
+        cls._is_named = cls._is_named or "name" in cls.__dict__
+        if not cls._is_named:
             cls.name = cls.__name__
         own = marked_methods(cls)
         for event_class, method in own.items():

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec as _find_spec
 
-from esource.aggregates import AggregateRoot, DeclarativeAggregate, handles
+from esource.aggregates import AggregateRoot, DeclarativeAggregate
 from esource.checkpoints import (
     CheckpointRepository,
     PostgreSQLCheckpointRepository,
@@ -17,6 +17,7 @@ from esource.errors import (
     InvalidEventError,
     InvalidOptionError,
     OptimisticLockError,
+    ProjectionFailedError,
 )
 from esource.events import (
     DomainEvent,
@@ -26,6 +27,9 @@ from esource.events import (
     register_event,
     upcaster,
 )
+from esource.handlers import ProjectionContext, handles
+from esource.health import Health
+from esource.leases import Lease
 from esource.memory import (
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
@@ -34,6 +38,7 @@ from esource.memory import (
     InMemorySnapshotStore,
 )
 from esource.outbox import OutboxRepository, PostgreSQLOutboxRepository, SQLiteOutboxRepository
+from esource.projections import Every, Projection, ProjectionRunner, Retry, active_version
 from esource.repository import AggregateRepository, EventPublisher
 from esource.snapshots import PostgreSQLSnapshotStore, Snapshot, SnapshotStore, SQLiteSnapshotStore
 from esource.store import EventStore
@@ -73,7 +78,9 @@ __all__ = [
     "EventSourceError",
     "EventStore",
     "EventStream",
+    "Every",
     "ExpectedVersion",
+    "Health",
     "InMemoryCheckpointRepository",
     "InMemoryDLQRepository",
     "InMemoryEventStore",
@@ -81,6 +88,7 @@ __all__ = [
     "InMemorySnapshotStore",
     "InvalidEventError",
     "InvalidOptionError",
+    "Lease",
     "OptimisticLockError",
     "OutboxRepository",
     "PostgreSQLCheckpointRepository",
@@ -88,8 +96,13 @@ __all__ = [
     "PostgreSQLEventStore",
     "PostgreSQLOutboxRepository",
     "PostgreSQLSnapshotStore",
+    "Projection",
+    "ProjectionContext",
+    "ProjectionFailedError",
+    "ProjectionRunner",
     "ReadDirection",
     "ReadOptions",
+    "Retry",
     "SQLiteCheckpointRepository",
     "SQLiteDLQRepository",
     "SQLiteEventStore",
@@ -101,6 +114,7 @@ __all__ = [
     "Subscription",
     "Transaction",
     "UntypedEvent",
+    "active_version",
     "default_registry",
     "handles",
     "open_store",

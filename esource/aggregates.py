@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from typing_extensions import get_original_bases
 
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.events import DomainEvent
+from esource.handlers import marked_methods
 
 TState = TypeVar("TState")
 TEvent = TypeVar("TEvent", bound=DomainEvent)
@@ -185,19 +186,6 @@ class AggregateRoot(Generic[TState]):
         return f"{type(self).__name__}({self._aggregate_id}, version={self._version})"
 
 
-Handler = Callable[[Any, TEvent], None]
-
-
-def handles(event_class: type[TEvent]) -> Callable[[Handler[TEvent]], Handler[TEvent]]:
-    """Mark a method of a `DeclarativeAggregate` as what happens on this event."""
-
-    def mark(method: Handler[TEvent]) -> Handler[TEvent]:
-        method.__esource_handles__ = event_class  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
 class DeclarativeAggregate(AggregateRoot[TState]):
     """An aggregate with one method per event instead of one `_apply` for all.
 
@@ -217,17 +205,7 @@ class DeclarativeAggregate(AggregateRoot[TState]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own: dict[type[DomainEvent], str] = {}
-        for name, member in cls.__dict__.items():
-            event_class = getattr(member, "__esource_handles__", None)
-            if event_class is None:
-                continue
-            if event_class in own:
-                raise InvalidOptionError(
-                    f"{cls.__name__}: {own[event_class]} and {name} both handle {event_class.__name__}"
-                )
-            own[event_class] = name
-        cls._handlers = {**cls._handlers, **own}
+        cls._handlers = {**cls._handlers, **marked_methods(cls)}
 
     def _apply(self, event: DomainEvent) -> None:
         name = self._handlers.get(type(event))

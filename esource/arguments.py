@@ -50,3 +50,14 @@ def check_moment(name: str, value: datetime) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {value!r}")
     return value
+
+
+def check_seconds(name: str, value: float) -> float:
+    """The number of seconds itself, if it is more than none and finite.
+
+    Raises:
+        InvalidOptionError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise InvalidOptionError(f"{name} must be more than 0 seconds, not {value!r}")
+    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -193,25 +194,31 @@ class CheckpointRepository:
         checkpoint = await self.get_checkpoint_data(projection_name)
         if checkpoint is None:
             return None
-        types = {
-            "any_type": 1 if event_types is None else 0,
-            "event_types": self._access.database.backend.names(event_types or []),
-        }
-        latest = await self._access.read(_LATEST, one=1, **types)
-        [(pending, oldest)] = await self._access.read(
-            _PENDING, position=checkpoint.global_position or 0, **types
-        )
+        latest = await self._access.read(_LATEST, one=1, **self._types(event_types))
+        pending, seconds = await self.get_lag(checkpoint.global_position or 0, event_types)
         at = checkpoint.last_processed_at
         return LagMetrics(
             projection_name,
             last_event_id=str(checkpoint.last_event_id) if checkpoint.last_event_id else None,
             latest_event_id=str(latest[0][1]) if latest else None,
-            lag_seconds=max(0.0, (utc_now() - oldest).total_seconds()) if oldest else 0.0,
+            lag_seconds=seconds,
             events_processed=checkpoint.events_processed,
             last_processed_at=at.isoformat() if at else None,
             lag_events=pending,
             global_position=checkpoint.global_position,
         )
+
+    async def get_lag(self, position: int, event_types: Iterable[str] | None = None) -> tuple[int, float]:
+        """How many events are past a position, and the age of the first of them in seconds; only of
+        these event types if given. One query."""
+        [(pending, oldest)] = await self._access.read(_PENDING, position=position, **self._types(event_types))
+        return pending, max(0.0, (utc_now() - oldest).total_seconds()) if oldest else 0.0
+
+    def _types(self, event_types: Iterable[str] | None) -> dict[str, Any]:
+        return {
+            "any_type": 1 if event_types is None else 0,
+            "event_types": self._access.database.backend.names(sorted(event_types or [])),
+        }
 
     async def reset_checkpoint(self, projection_name: str) -> None:
         """Forget the checkpoint: the projection starts from the beginning."""

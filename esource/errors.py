@@ -11,6 +11,8 @@
     ├── UnknownEventTypeError         no class is registered for a stored event type
     ├── DuplicateEventTypeError       another class is registered under this name
     ├── EventDecodeError              a stored event does not fit its class
+    ├── ProjectionFailedError         a projection stopped at an event that it could not handle
+    ├── StreamHaltedError             an event waits behind a failed one (recorded, never raised)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
     ├── SchemaError
@@ -151,6 +153,34 @@ class EventDecodeError(EventSourceError):
         super().__init__(
             f"{event_type} {event_id} at global position {global_position} cannot be decoded: {problem}"
         )
+
+
+class ProjectionFailedError(EventSourceError):
+    """A projection could not handle an event, however often it tried; the last error is the ``__cause__``.
+
+    Everything before the event is saved. Mend the handler or the event's class and run it again.
+    """
+
+    def __init__(
+        self, projection: str, event_type: str, event_id: str, global_position: int, problem: str
+    ) -> None:
+        self.projection = projection
+        self.event_type = event_type
+        self.event_id = event_id
+        self.global_position = global_position
+        super().__init__(
+            f"{projection} stopped at {event_type} {event_id}, global position {global_position}: {problem}. "
+            "Mend it and run again, or set on_failure to 'skip' or 'halt_stream'."
+        )
+
+
+class StreamHaltedError(EventSourceError):
+    """An event was not tried, because an earlier one of its stream has failed."""
+
+    def __init__(self, global_position: int) -> None:
+        self.global_position = global_position
+        """Of the failed event."""
+        super().__init__(f"waits behind the failed event at global position {global_position}")
 
 
 class MissingDriverError(EventSourceError, ImportError):

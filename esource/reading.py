@@ -111,10 +111,10 @@ class Selection:
         self.conditions = tuple(values)
 
 
-async def page(database: Database, wanted: Selection, size: int) -> list[EventRow]:
-    """The first rows of a selection, at most so many."""
+async def page_after(database: Database, wanted: Selection, after: int, size: int) -> list[EventRow]:
+    """One page past a key. One query."""
     statement = _page(wanted.key, wanted.backward, wanted.conditions)
-    return await database.rows(statement, {**wanted.values, "after": wanted.start, "page": size})
+    return await database.rows(statement, {**wanted.values, "after": after, "page": size})
 
 
 async def pages(
@@ -126,10 +126,10 @@ async def pages(
     if size == 0:
         return
     ahead: asyncio.Task[list[EventRow]] | None = None
-    rows = await page(database, wanted, size)
+    rows = await page_after(database, wanted, wanted.start, size)
     try:
         while rows:
-            wanted.start = rows[-1][7] if wanted.key == "version" else rows[-1][0]
+            last = rows[-1][7] if wanted.key == "version" else rows[-1][0]
             if left is not None:
                 left -= len(rows)
             more = len(rows) == size and left != 0
@@ -138,13 +138,13 @@ async def pages(
                 size = max(1, min(PAGE_EVENTS, PAGE_BYTES // average))
                 size = size if left is None else min(size, left)
                 if database.backend.reads_ahead and database.current_unit() is None:
-                    ahead = asyncio.ensure_future(page(database, wanted, size))
+                    ahead = asyncio.ensure_future(page_after(database, wanted, last, size))
                     yield rows
                     rows = await ahead
                     ahead = None
                 else:
                     yield rows
-                    rows = await page(database, wanted, size)
+                    rows = await page_after(database, wanted, last, size)
             else:
                 yield rows
                 return

@@ -24,7 +24,7 @@ from esource.reading import (
     STREAM_VERSION,
     TYPES_OF_ID,
     Selection,
-    page,
+    page_after,
     pages,
 )
 from esource.storable import check_name
@@ -88,6 +88,11 @@ class EventStore:
     @property
     def event_registry(self) -> EventRegistry:
         return self.codec.registry
+
+    @property
+    def observes(self) -> bool:
+        """Whether OpenTelemetry is wanted and installed."""
+        return self._tracer is not None
 
     @property
     def is_connected(self) -> bool:
@@ -254,7 +259,7 @@ class EventStore:
             decode = self.codec.decode
             # Most streams are one page. The others come in pages, too, although all of it will be in memory
             # anyway, to let other tasks run in between.
-            rows = await page(self._database, wanted, PAGE_EVENTS)
+            rows = await page_after(self._database, wanted, wanted.start, PAGE_EVENTS)
             events = [decode(row) for row in self._known(rows)]
             version = rows[-1][7] if rows else from_version
             if len(rows) == PAGE_EVENTS:

@@ -156,8 +156,10 @@ projection_checkpoints = Table(
     Column("updated_at", Timestamp, nullable=False, server_default=_Now()),
     Column("lease_owner", Name, info={"since": "0003"}),
     Column("lease_until", Timestamp, info={"since": "0003"}),
+    Column("active_version", Integer, info={"since": "0003"}),
 )
-"""How far each projection has read the log, and which worker of it is at work, until when."""
+"""How far each projection has read the log, and which worker of it is at work, until when. The row with
+a projection's bare name says which version of its read model readers are to use."""
 
 Index("idx_checkpoints_last_processed", projection_checkpoints.c.last_processed_at)
 Index("idx_checkpoints_updated_at", projection_checkpoints.c.updated_at)

@@ -54,13 +54,14 @@ def test_the_public_names_are_these():
         """
         POSTGRESQL_AVAILABLE SQLITE_AVAILABLE AggregateNotFoundError AggregateRepository AggregateRoot
         AppendResult CheckpointRepository DLQRepository DeclarativeAggregate DomainEvent DuplicateEventError
-        EventPublisher EventRegistry EventSourceError EventStore EventStream ExpectedVersion
+        EventPublisher EventRegistry EventSourceError EventStore EventStream Every ExpectedVersion Health
         InMemoryCheckpointRepository InMemoryDLQRepository InMemoryEventStore InMemoryOutboxRepository
-        InMemorySnapshotStore InvalidEventError InvalidOptionError OptimisticLockError OutboxRepository
-        PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
-        PostgreSQLOutboxRepository PostgreSQLSnapshotStore ReadDirection ReadOptions
-        SQLiteCheckpointRepository SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository
-        SQLiteSnapshotStore Snapshot SnapshotStore StoredEvent Subscription Transaction UntypedEvent default_registry
+        InMemorySnapshotStore InvalidEventError InvalidOptionError Lease OptimisticLockError
+        OutboxRepository PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
+        PostgreSQLOutboxRepository PostgreSQLSnapshotStore Projection ProjectionContext
+        ProjectionFailedError ProjectionRunner ReadDirection ReadOptions Retry SQLiteCheckpointRepository
+        SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository SQLiteSnapshotStore Snapshot
+        SnapshotStore StoredEvent Subscription Transaction UntypedEvent active_version default_registry
         handles open_store partition_of register_event upcaster
     """.split()
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Text, bindparam
+from sqlalchemy import Boolean, Float, Text, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from esource.types import Identifier
+from esource.types import Identifier, Timestamp
 
 # ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
 # construct in the dialect packages, and one of the two serves (pinned by a test).
-__all__ = ["iso_text", "member_of", "upsert"]
+__all__ = ["iso_text", "member_of", "moment_after", "upsert"]
 
 
 class iso_text(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
@@ -64,3 +65,26 @@ def _member_of_sqlite(element: member_of, compiler: Any, **kw: Any) -> str:
     column, names = element.clauses
     listed = f"SELECT value FROM json_each({compiler.process(names, **kw)})"  # noqa: S608 - compiled parts
     return f"{compiler.process(column, **kw)} IN ({listed})"
+
+
+class moment_after(FunctionElement[datetime]):  # noqa: N801
+    """The database's own clock, so many seconds on (a parameter): for what processes on several machines
+    must agree about, whatever their own clocks say. SQLite's is its machine's, to the millisecond."""
+
+    name = "moment_after"
+    type = Timestamp()
+    inherit_cache = True
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(bindparam(parameter, type_=Float()))
+
+
+@compiles(moment_after)
+def _moment_after(element: moment_after, compiler: Any, **kw: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)})"
+
+
+@compiles(moment_after, "sqlite")
+def _moment_after_sqlite(element: moment_after, compiler: Any, **kw: Any) -> str:
+    seconds = f"printf('%+.3f seconds', {compiler.process(element.clauses, **kw)})"
+    return f"strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now', {seconds})"

@@ -1,6 +1,7 @@
 """Leases: one worker of a projection at a time, one relay per outbox row at a time.
 
 A checkpoint names the worker that holds it and until when; another may take it over after that moment.
+It also says which version of a projection's read model is the one to read.
 An outbox row names the relay that has claimed it and until when, and the moment before which it is not
 to be tried again. All columns may be NULL, so that the release before this one goes on writing.
 """
@@ -20,7 +21,7 @@ NAME = sa.Text().with_variant(sa.String(255), "postgresql")
 MOMENT = sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
 
 COLUMNS = {
-    "projection_checkpoints": {"lease_owner": NAME, "lease_until": MOMENT},
+    "projection_checkpoints": {"lease_owner": NAME, "lease_until": MOMENT, "active_version": sa.Integer()},
     "event_outbox": {"available_at": MOMENT, "claimed_by": NAME, "claimed_until": MOMENT},
 }
 

@@ -8,6 +8,9 @@ from esource import (
     DeclarativeAggregate,
     DomainEvent,
     EventStore,
+    Projection,
+    ProjectionContext,
+    ProjectionRunner,
     handles,
     register_event,
 )
@@ -30,6 +33,14 @@ class Account(DeclarativeAggregate[int]):
         self._state = "much"  # REFUSED: assignment
 
 
+class Balances(Projection):
+    @handles(Deposited)  # REFUSED: arg-type
+    async def closed(self, event: Closed, context: ProjectionContext) -> None: ...
+
+    @handles(Deposited)  # REFUSED: arg-type
+    async def told_wrongly(self, event: Deposited, context: EventStore) -> None: ...
+
+
 async def use(store: EventStore, account: Account, i: UUID) -> None:
     text: str = account.current  # REFUSED: assignment
     number: int = account.state  # REFUSED: assignment
@@ -41,5 +52,6 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     other: Closed = await repository.load(i)  # REFUSED: assignment
     AggregateRepository(store, Closed)  # REFUSED: type-var
     await store.append_events(i, "A", [account])  # REFUSED: list-item
+    ProjectionRunner(store, Account)  # REFUSED: arg-type
     handles(int)  # REFUSED: type-var
     register_event(int)  # REFUSED: type-var

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy import Column, Integer, MetaData, Table, insert
 from typing_extensions import assert_type
 
 from esource import (
@@ -12,12 +13,19 @@ from esource import (
     DeclarativeAggregate,
     DomainEvent,
     EventStore,
+    Health,
     InMemoryEventStore,
+    Projection,
+    ProjectionContext,
+    ProjectionRunner,
     SQLiteEventStore,
+    StoredEvent,
     handles,
     open_store,
     register_event,
 )
+
+balances = Table("balances", MetaData(), Column("cents", Integer))
 
 
 class Balance(BaseModel):
@@ -51,6 +59,25 @@ class Account(DeclarativeAggregate[Balance]):
 
 class Plain(AggregateRoot[dict[str, int]]):
     pass
+
+
+class Balances(Projection):
+    @handles(Deposited)
+    async def deposited(self, event: Deposited, context: ProjectionContext) -> None:
+        assert_type(event.cents, int)
+        assert_type(context.tenant_id, UUID | None)
+        assert_type(context.stored, StoredEvent)
+        await context.connection.execute(insert(balances).values(cents=event.cents))
+
+    @handles(Closed)
+    async def closed(self, event: Closed, context: ProjectionContext) -> None: ...
+
+
+async def a_projection_keeps_its_methods(
+    store: EventStore, event: Deposited, context: ProjectionContext
+) -> None:
+    await Balances().deposited(event, context)
+    assert_type(await ProjectionRunner(store, Balances()).health(), Health)
 
 
 def registering_keeps_the_class(i: UUID) -> None:

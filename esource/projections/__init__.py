@@ -1,0 +1,20 @@
+"""Projections: read models kept up to date with the log, each event's effect exactly once if they are in
+the same database."""
+
+from esource.handlers import ProjectionContext, handles
+from esource.projections.letters import Retried
+from esource.projections.projection import Every, Projection, Retry
+from esource.projections.runner import ProjectionRunner, RunProgress
+from esource.projections.versions import active_version
+
+__all__ = [
+    "Every",
+    "Projection",
+    "ProjectionContext",
+    "ProjectionRunner",
+    "Retried",
+    "Retry",
+    "RunProgress",
+    "active_version",
+    "handles",
+]

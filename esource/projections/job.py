@@ -1,0 +1,194 @@
+"""What the parts of a runner share: the projection at work on a store, and what it may call an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from esource.codec import EventRow
+from esource.errors import (
+    DatabaseBusyError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseUnavailableError,
+)
+from esource.handlers import ProjectionContext
+from esource.health import Pulse
+from esource.leases import Leases
+from esource.projections.progress import Fence, State
+from esource.projections.projection import Every, Handle, Projection
+from esource.reading import Selection
+from esource.streams import ReadOptions, StoredEvent
+from esource.subscriptions import partition_of
+
+if TYPE_CHECKING:
+    from esource.database import Unit
+    from esource.store import EventStore
+
+T = TypeVar("T")
+
+_OUTAGES = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError, DatabaseUnavailableError)
+
+
+class Displaced(Exception):  # noqa: N818 - a turn of events, not an error
+    """The checkpoint is not ours from where we began: somebody else holds it, or it was set back."""
+
+
+class Stopping(Exception):  # noqa: N818
+    """The runner was told to stop."""
+
+
+class Job:
+    """A projection at work on a store, by one worker. No I/O to make it."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        projection: Projection,
+        *,
+        owner: str,
+        partitions: int,
+        lease_seconds: float,
+        poll_seconds: float,
+    ) -> None:
+        self.store = store
+        self.database = store.__esource_database__
+        self.projection = projection
+        self.partitions = partitions
+        self.poll_seconds = poll_seconds
+        self.leases = Leases(self.database, owner, lease_seconds)
+        self.pulse = Pulse("projection", projection.checkpoint_name)
+        self.stopping = asyncio.Event()
+        self.is_building = False
+        """Whether an older version is the active one."""
+        self._positions: dict[int, int] = {}
+        self._decode = store.codec.decode
+        self._handlers: dict[type, Handle | None] = {}
+        progress = projection.progress
+        self.in_transaction = progress == "in_transaction"
+        self.every = progress if isinstance(progress, Every) else Every(events=1, seconds=1.0)
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def checkpoint(self, number: int) -> str:
+        """The name of a partition's checkpoint."""
+        name = self.projection.checkpoint_name
+        return name if self.partitions == 1 else f"{name}[{number}/{self.partitions}]"
+
+    def checkpoint_of(self, row: EventRow) -> str:
+        """The name of the checkpoint that an event belongs to."""
+        return self.checkpoint(partition_of(row[2], self.partitions))
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return [self.checkpoint(number) for number in range(self.partitions)]
+
+    def own(self, states: dict[str, State]) -> dict[str, State]:
+        """Of all checkpoints, those of this version in its partitions."""
+        return {name: states[name] for name in self.checkpoints if name in states}
+
+    def otherwise_divided(self, states: dict[str, State]) -> list[str]:
+        """Checkpoints of this version that another number of partitions has left behind."""
+        pattern = re.compile(re.escape(self.projection.checkpoint_name) + r"(\[\d+/\d+\])?")
+        own = set(self.checkpoints)
+        return [
+            name
+            for name, state in states.items()
+            if pattern.fullmatch(name) and name not in own and state.has_started
+        ]
+
+    def fence(self, number: int) -> Fence:
+        projection = self.projection
+        return Fence(
+            self.checkpoint(number),
+            self.leases.owner,
+            self.leases.seconds,
+            projection.name,
+            projection.version,
+        )
+
+    def selection(self) -> Selection:
+        """The events that the projection handles, as the pages are to be read."""
+        types = self.projection.event_types(self.store.event_registry)
+        return Selection(self.database, ReadOptions(event_types=types))
+
+    # -- handling ----------------------------------------------------------------------------------
+
+    async def handle(self, row: EventRow, unit: Unit | None) -> None:
+        """Decode an event and give it to its handler, if it has one."""
+        stored = StoredEvent(row, self._decode)
+        event = stored.event
+        kind = type(event)
+        try:
+            handler = self._handlers[kind]
+        except KeyError:
+            handler = self._handlers[kind] = self.projection.handler(kind)
+        if handler is not None:
+            await handler(event, ProjectionContext(stored, unit))
+
+    def known(self, rows: list[EventRow], number: int) -> list[EventRow]:
+        """Of a page, the rows of a partition, without those that the policy for unknown types skips."""
+        if self.partitions > 1:
+            rows = [row for row in rows if partition_of(row[2], self.partitions) == number]
+        codec = self.store.codec
+        if codec.unknown_events == "skip":
+            rows = [row for row in rows if codec.event_class(row[4]) is not None]
+        return rows
+
+    def advance(self, number: int, position: int, events: int) -> None:
+        """Note that so many events more are dealt with, in a partition that is now at a position."""
+        self._positions[number] = position
+        self.pulse.advance(min(self._positions.values()), events)
+
+    def leave(self, number: int) -> None:
+        """Note that a partition is somebody else's."""
+        self._positions.pop(number, None)
+
+    # -- outages -----------------------------------------------------------------------------------
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Whether the database is the cause, not the event: it is away, locked, full or read-only, or
+        asks to try again. Errors of other kinds are the handler's, an `OSError` of its own included."""
+        if isinstance(error, SQLAlchemyError):
+            error = self.database.backend.explain(error, self.database.name) or error
+        return isinstance(error, _OUTAGES)
+
+    async def patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run what can be repeated; again, with growing pauses, during an outage.
+
+        Raises the last error when the database's `retry_seconds` are over.
+        """
+        try:
+            return await operation()
+        except Exception as error:
+            if not self.is_outage(error):
+                raise
+            self.pulse.failed(error)
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+        async def attempt() -> T:
+            return await operation()
+
+        return await AsyncRetrying(
+            stop=stop_after_delay(self.database.retry_seconds),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            retry=retry_if_exception(self.is_outage),
+            sleep=self.pause,
+            reraise=True,
+        )(attempt)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless told to stop.
+
+        Raises:
+            Stopping: the runner was told to stop.
+        """
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except (TimeoutError, asyncio.TimeoutError):
+            return
+        raise Stopping

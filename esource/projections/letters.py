@@ -1,0 +1,176 @@
+"""Events that a projection gave up on: recording them, holding their streams back, trying them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, func, literal_column, select, update
+
+from esource.codec import EventRow
+from esource.database import Database, Unit
+from esource.dead_letters import DLQRepository
+from esource.dialect import Statement
+from esource.errors import StreamHaltedError
+from esource.events import utc_now
+from esource.projections.progress import lock
+from esource.reading import EVENT_COLUMNS
+from esource.tables import dead_letter_queue, events
+from esource.types import Timestamp, as_text
+
+if TYPE_CHECKING:
+    from esource.projections.job import Job
+
+Stream = tuple[str, str]
+"""Aggregate type and id, as text."""
+
+_letter = dead_letter_queue.c
+_joined = dead_letter_queue.join(events, events.c.event_id == _letter.event_id)
+_unresolved = (
+    _letter.projection_name == bindparam("projection_name", type_=_letter.projection_name.type),
+    _letter.status != literal_column("'resolved'"),
+)
+_HALTED = Statement(
+    select(events.c.aggregate_type, as_text(events.c.aggregate_id), func.min(events.c.global_position))
+    .select_from(_joined)
+    .where(*_unresolved)
+    .group_by(events.c.aggregate_type, events.c.aggregate_id)
+)
+_PAGE = Statement(
+    select(*EVENT_COLUMNS, _letter.id, _letter.retry_count)
+    .select_from(_joined)
+    .where(*_unresolved, events.c.global_position > bindparam("after", type_=events.c.global_position.type))
+    .order_by(events.c.global_position)
+    .limit(bindparam("page"))
+)
+_FORGET = Statement(
+    update(dead_letter_queue)
+    .where(
+        *_unresolved,
+        _letter.event_id.in_(
+            select(events.c.event_id).where(
+                events.c.global_position > bindparam("after", type_=events.c.global_position.type)
+            )
+        ),
+    )
+    .values(
+        status=literal_column("'resolved'"),
+        resolved_at=bindparam("now", type_=Timestamp()),
+        resolved_by=literal_column("'rebuild'"),
+    )
+    .returning(_letter.id)
+)
+
+PAGE_LETTERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of dead letters that were tried again."""
+
+    resolved: int = 0
+    failed: int = 0
+    waiting: int = 0
+    """Not tried, because an earlier event of the stream is still unresolved."""
+
+
+def stream_of(row: EventRow) -> Stream:
+    return row[3], row[2]
+
+
+async def halted_streams(database: Database, unit: Unit | None, name: str) -> dict[Stream, int]:
+    """Streams with unresolved dead letters, and the position of the first of each. One query."""
+    rows = await database.read(_HALTED, {"projection_name": name}, unit)
+    return {(aggregate_type, aggregate_id): position for aggregate_type, aggregate_id, position in rows}
+
+
+async def record(unit: Unit, name: str, row: EventRow, error: BaseException, retry_count: int) -> None:
+    """Write an event's dead letter, as part of a transaction."""
+    try:
+        data = json.loads(row[9])
+    except ValueError:
+        data = row[9]
+    await DLQRepository(unit).add_failed_event(
+        UUID(row[1]), name, row[4], data if isinstance(data, dict) else {"payload": data}, error, retry_count
+    )
+
+
+async def park(unit: Unit, name: str, row: EventRow, behind: int) -> None:
+    """Write the dead letter of an event that was not tried."""
+    await record(unit, name, row, StreamHaltedError(behind), 0)
+
+
+async def forget(database: Database, unit: Unit, name: str, position: int) -> None:
+    """Resolve the dead letters past a position: a rebuild will meet those events again."""
+    values = {"projection_name": name, "after": position, "now": utc_now()}
+    await database.write(_FORGET, values, unit)
+
+
+async def retry(job: Job, ids: Collection[int] | None) -> Retried:
+    """Try dead letters again, in the order of the log; a stream's later ones only after its earlier."""
+    name, position = job.projection.checkpoint_name, 0
+    blocked: set[Stream] = set()
+    resolved = failed = waiting = 0
+    while True:
+        values = {"projection_name": name, "after": position, "page": PAGE_LETTERS}
+        rows: list[Any] = await job.database.rows(_PAGE, values)
+        if not rows:
+            return Retried(resolved, failed, waiting)
+        for row in rows:
+            position = row[0]
+            stream = stream_of(row)
+            if ids is not None and row[-2] not in ids:
+                if job.projection.on_failure == "halt_stream":
+                    blocked.add(stream)
+            elif stream in blocked:
+                waiting += 1
+            else:
+                error = await _retry_one(job, row)
+                resolved += error is None
+                if error is not None:
+                    failed += 1
+                    blocked.add(stream)
+                    job.pulse.failed(error)
+
+
+async def _retry_one(job: Job, row: Any) -> Exception | None:
+    letter_id = row[-2]
+    database = job.database
+
+    async def claim(unit: Unit) -> bool:
+        # First of all the checkpoint: its worker decides under the same lock which streams are halted.
+        await lock(database, unit, [job.checkpoint_of(row)])
+        return await DLQRepository(unit).mark_retrying(letter_id)
+
+    async def in_transaction() -> None:
+        async with database.transaction() as unit:
+            if await claim(unit):
+                await job.handle(row, unit)
+                await DLQRepository(unit).mark_resolved(letter_id, "retry")
+
+    async def by_itself() -> None:
+        async with database.transaction() as unit:
+            if not await claim(unit):
+                return
+        await job.handle(row, None)
+        async with database.transaction() as unit:
+            await lock(database, unit, [job.checkpoint_of(row)])
+            await DLQRepository(unit).mark_resolved(letter_id, "retry")
+
+    try:
+        await job.patiently(in_transaction if job.in_transaction else by_itself)
+    except Exception as error:
+        if job.is_outage(error):
+            raise
+        failure = error  # the name of an except clause ends with it
+
+        async def note() -> None:
+            async with database.transaction() as unit:
+                await record(unit, job.projection.checkpoint_name, row, failure, row[-1] + 1)
+
+        await job.patiently(note)
+        return failure
+    return None

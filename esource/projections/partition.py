@@ -1,0 +1,324 @@
+"""One checkpoint of a projection at work: pages past it, handled in batches, saved under the fence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+from esource.codec import EventRow
+from esource.errors import ProjectionFailedError
+from esource.projections.job import Displaced, Job, Stopping
+from esource.projections.letters import Stream, halted_streams, park, record, stream_of
+from esource.reading import LAST_POSITION, PAGE_BYTES, page_after
+from esource.types import from_iso
+
+if TYPE_CHECKING:
+    from esource.database import Unit
+
+IDLE_SAVE_SECONDS = 1.0
+"""A checkpoint that only moves past events of other types is saved so often at most, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An error in a batch: at which event, if that is known, and how many before it are done."""
+
+    error: Exception
+    index: int | None
+    done: int
+
+
+class Partition:
+    """The events of one checkpoint, for as long as its lease is held."""
+
+    def __init__(self, job: Job, number: int, position: int, notice: Callable[[], None]) -> None:
+        self.job = job
+        self.number = number
+        self.position = position
+        """Everything up to here is dealt with."""
+        self._notice = notice
+        self._fence = job.fence(number)
+        self._wanted = job.selection()
+        self._saved = position
+        self._saved_at = time.monotonic()
+        self._last: EventRow | None = None
+        self._unsaved = 0
+        self._halted: dict[Stream, int] = {}
+        self._size = job.projection.batch_size
+        job.advance(number, position, 0)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def run(self, goal: int | None, on_caught_up: Callable[[Partition], Awaitable[None]]) -> None:
+        """Handle what is past the checkpoint, then what is appended; up to a position if one is given.
+
+        Raises:
+            Displaced: the checkpoint is not ours any more.
+            ProjectionFailedError: an event could not be handled, and the policy is to stop.
+        """
+        job = self.job
+        with job.database.wake_up.listening() as heard:
+            try:
+                if job.projection.on_failure == "halt_stream":
+                    name = job.projection.checkpoint_name
+                    self._halted = await halted_streams(job.database, None, name)
+                while not job.stopping.is_set():
+                    heard.clear()
+                    await self._catch_up()
+                    if job.is_building:
+                        await self.flush()
+                        await on_caught_up(self)
+                    if goal is not None and self.position >= goal and not job.is_building:
+                        break
+                    await self._flush_if_due()
+                    await heard.wait(self._patience())
+            except (Stopping, ProjectionFailedError) as ending:
+                await self.flush()
+                if isinstance(ending, ProjectionFailedError):
+                    raise
+            else:
+                await self.flush()
+
+    async def _catch_up(self) -> None:
+        """Handle what is past the position now."""
+        job = self.job
+        database = job.database
+        # Read before the events: whatever is at or below it is visible to the queries that follow.
+        head: int = (await database.rows(LAST_POSITION, {}))[0][0] or 0
+        job.pulse.head = max(job.pulse.head, head)
+        if head <= self.position:
+            return
+        ahead: asyncio.Task[list[EventRow]] | None = None
+        try:
+            rows = await self._page(self.position)
+            while True:
+                is_last = len(rows) < self._size
+                upto = max(head, self.position, rows[-1][0] if rows else 0) if is_last else rows[-1][0]
+                if rows:
+                    average = max(1, sum(len(row[9]) for row in rows) // len(rows))
+                    self._size = max(1, min(job.projection.batch_size, PAGE_BYTES // average))
+                    job.pulse.oldest = from_iso(rows[0][10])
+                if not is_last and database.backend.reads_ahead:
+                    ahead = asyncio.ensure_future(self._page(upto))
+                await self._work_off(job.known(rows, self.number), upto)
+                self._notice()
+                if is_last or job.stopping.is_set():
+                    return
+                rows, ahead = await (ahead or self._page(upto)), None
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _page(self, after: int) -> list[EventRow]:
+        return await page_after(self.job.database, self._wanted, after, self._size)
+
+    # -- handling ----------------------------------------------------------------------------------
+
+    async def _work_off(self, rows: list[EventRow], upto: int) -> None:
+        """Handle rows, and whatever goes wrong with them; then everything up to a position is done."""
+        while rows:
+            failed = await self._apply(rows, upto)
+            if failed is None:
+                return
+            if failed.index is None and len(rows) > 1:
+                # Refused at the end: only one by one can it be told which event is to blame.
+                for row in rows:
+                    await self._work_off([row], row[0])
+                break
+            index = failed.index or 0
+            before = rows[failed.done : index]
+            if before:
+                await self._work_off(before, before[-1][0])
+            await self._try_again(rows[index], failed.error)
+            rows = rows[index + 1 :]
+        self.position = max(self.position, upto)
+        self.job.advance(self.number, self.position, 0)
+
+    async def _apply(self, rows: list[EventRow], upto: int) -> _Failed | None:
+        if self.job.in_transaction:
+            return await self._apply_in_transaction(rows, upto)
+        return await self._apply_one_by_one(rows, upto)
+
+    async def _apply_in_transaction(self, rows: list[EventRow], upto: int) -> _Failed | None:
+        """All rows and the checkpoint in one transaction, or nothing."""
+        at: int | None = None
+
+        async def attempt() -> None:
+            nonlocal at
+            at = None
+            async with self.job.database.transaction() as unit:
+                if self._halted:
+                    await self._look_up_halted(unit)
+                for index, row in enumerate(rows):
+                    at = index
+                    await self._handle_or_park(row, unit)
+                at = None  # what fails from here on is no single event's doing
+                await self._save(unit, rows[-1], len(rows), upto)
+
+        try:
+            await self.job.patiently(attempt)
+        except (Displaced, Stopping):
+            raise
+        except Exception as error:
+            if self.job.is_outage(error):
+                raise
+            return _Failed(error, at, 0)
+        self._is_saved(len(rows), upto)
+        return None
+
+    async def _handle_or_park(self, row: EventRow, unit: Unit) -> None:
+        if self._halted:
+            behind = self._halted.get(stream_of(row))
+            if behind is not None:
+                await park(unit, self.job.projection.checkpoint_name, row, behind)
+                return
+        await self.job.handle(row, unit)
+
+    async def _apply_one_by_one(self, rows: list[EventRow], upto: int) -> _Failed | None:
+        """Each row by itself; the checkpoint follows."""
+        for index, row in enumerate(rows):
+            if self.job.stopping.is_set():
+                raise Stopping
+            try:
+                if stream_of(row) not in self._halted or not await self._park(row):
+                    await self.job.patiently(lambda row=row: self.job.handle(row, None))  # type: ignore[misc]
+            except (Displaced, Stopping):
+                raise
+            except Exception as error:
+                if self.job.is_outage(error):
+                    raise
+                return _Failed(error, index, index)
+            self.position = row[0]
+            self._last = row
+            self._unsaved += 1
+            self.job.advance(self.number, row[0], 1)
+            await self._flush_if_due()
+        self.position = max(self.position, upto)
+        self.job.advance(self.number, self.position, 0)
+        return None
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    async def _try_again(self, row: EventRow, error: Exception) -> None:
+        """Try one event with growing pauses; when it has failed for the last time, do as the policy says."""
+        retry = self.job.projection.retry
+        first: Exception | None = error
+        try:
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(retry.attempts),
+                wait=wait_exponential(multiplier=retry.first_seconds, max=retry.longest_seconds)
+                + wait_random(0, retry.first_seconds),
+                retry=retry_if_exception(self._is_handlers),
+                sleep=self.job.pause,
+                reraise=True,
+            ):
+                with attempt:
+                    if first is not None:
+                        failure, first = first, None
+                    else:
+                        failed = await self._apply([row], row[0])
+                        if failed is None:
+                            return
+                        failure = failed.error
+                    self.job.pulse.failed(failure)
+                    raise failure  # noqa: TRY301 - tenacity counts what leaves this block
+        except Exception as final:
+            if not self._is_handlers(final):
+                raise
+            await self._give_up(row, final)
+
+    def _is_handlers(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, Exception)
+            and not isinstance(error, (Displaced, Stopping))
+            and not self.job.is_outage(error)
+        )
+
+    async def _give_up(self, row: EventRow, error: Exception) -> None:
+        projection = self.job.projection
+        if projection.on_failure == "stop":
+            # A version that was superseded may have lost its tables with that; then it is not the event.
+            async with self.job.database.transaction() as unit:
+                if not await self._fence.save(
+                    self.job.database, unit, self._saved, self.position, self._last, self._unsaved
+                ):
+                    raise Displaced
+            self._is_saved(0, self.position)
+            raise ProjectionFailedError(
+                projection.checkpoint_name, row[4], row[1], row[0], f"{type(error).__name__}: {error}"
+            ) from error
+
+        async def write() -> None:
+            async with self.job.database.transaction() as unit:
+                await record(unit, projection.checkpoint_name, row, error, projection.retry.attempts - 1)
+                await self._save(unit, row, self._unsaved + 1, row[0])
+
+        await self.job.patiently(write)
+        self._is_saved(1, row[0])
+        if projection.on_failure == "halt_stream":
+            self._halted.setdefault(stream_of(row), row[0])
+
+    async def _look_up_halted(self, unit: Unit) -> None:
+        """Which streams are halted, now that nobody can retry their dead letters beside us."""
+        database, name = self.job.database, self.job.projection.checkpoint_name
+        if not await self._fence.hold(database, unit, self._saved):
+            raise Displaced
+        self._halted = await halted_streams(database, unit, name)
+
+    async def _park(self, row: EventRow) -> bool:
+        """Make an event wait behind the failed one of its stream; False if that has been mended."""
+
+        async def write() -> bool:
+            async with self.job.database.transaction() as unit:
+                await self._look_up_halted(unit)
+                behind = self._halted.get(stream_of(row))
+                if behind is None:
+                    return False
+                await park(unit, self.job.projection.checkpoint_name, row, behind)
+                return True
+
+        return await self.job.patiently(write)
+
+    # -- saving ------------------------------------------------------------------------------------
+
+    async def _save(self, unit: Unit | None, last: EventRow | None, count: int, position: int) -> None:
+        if not await self._fence.save(self.job.database, unit, self._saved, position, last, count):
+            raise Displaced
+
+    def _is_saved(self, events: int, position: int) -> None:
+        """The checkpoint is at the position, and so many events more are dealt with."""
+        self.position = self._saved = position
+        self._unsaved = 0
+        self._saved_at = time.monotonic()
+        self.job.advance(self.number, position, events)
+
+    def moved(self, position: int) -> None:
+        """The checkpoint was saved at a later position in some other way."""
+        self._is_saved(0, position)
+
+    async def flush(self) -> None:
+        """Save what is not saved yet."""
+        if self.position <= self._saved:
+            return
+        position = self.position
+        await self.job.patiently(lambda: self._save(None, self._last, self._unsaved, position))
+        self._is_saved(0, position)
+
+    async def _flush_if_due(self) -> None:
+        if self._unsaved >= self.job.every.events or self._patience(idle=False) <= 0:
+            await self.flush()
+
+    def _patience(self, *, idle: bool = True) -> float:
+        """Seconds until the checkpoint is to be saved; when idle, at most until the next poll."""
+        poll = self.job.poll_seconds if idle else float("inf")
+        if self.position <= self._saved:
+            return poll
+        limit = self.job.every.seconds if self._unsaved else IDLE_SAVE_SECONDS
+        left = self._saved_at + limit - time.monotonic()
+        return max(0.001, min(poll, left)) if idle else left

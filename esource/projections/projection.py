@@ -1,0 +1,181 @@
+"""What a projection is: its handlers, and how it wants to be run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from esource.arguments import check_seconds, check_whole
+from esource.errors import InvalidOptionError
+from esource.events import DomainEvent, EventRegistry
+from esource.handlers import ProjectionContext, marked_methods
+from esource.storable import check_name
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+Handle = Callable[[Any, ProjectionContext], Awaitable[None]]
+
+_RESERVED = re.compile(r"@\d+$|\[\d+/\d+\]$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """Save progress every so many events or seconds, whichever comes first. After a crash at most that
+    much is handled once more.
+
+    Raises:
+        InvalidOptionError: fewer than one event, or no time at all.
+    """
+
+    events: int = 100
+    seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_whole("events", self.events, least=1)
+        check_seconds("seconds", self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often a failing event is tried, with exponentially growing, jittered pauses between.
+
+    Raises:
+        InvalidOptionError: no attempt at all, or a negative pause.
+    """
+
+    attempts: int = 5
+    """Attempts in all, the first included."""
+    first_seconds: float = 0.1
+    """The first pause; each next one is about twice as long."""
+    longest_seconds: float = 30.0
+    """No pause is longer, but for the jitter: at most ``first_seconds`` more."""
+
+    def __post_init__(self) -> None:
+        check_whole("attempts", self.attempts, least=1)
+        check_seconds("first_seconds", self.first_seconds)
+        check_seconds("longest_seconds", self.longest_seconds)
+
+
+Progress = Literal["in_transaction", "after_event"] | Every
+FailurePolicy = Literal["stop", "skip", "halt_stream"]
+
+
+class Projection:
+    """A read model's update rules: one async method per event, marked with `handles`.
+
+    Its methods see each event of their types once and in the order of the log (or of each stream, when
+    partitions share the work). Whoever writes through ``context.connection`` gets every event applied
+    exactly once, whatever crashes: the read model and the checkpoint are saved in one transaction.
+    Run it with `ProjectionRunner`.
+
+    Example:
+        >>> class OrderTotals(Projection):
+        ...     @handles(OrderPlaced)
+        ...     async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+        ...         await context.connection.execute(
+        ...             totals.insert().values(id=event.aggregate_id, total=event.total)
+        ...         )
+
+    A method for a base class is for all registered events below it; one for `DomainEvent` is for every
+    event in the log, and meets those without a class as the store's ``unknown_events`` says.
+
+    Raises, when the class is made:
+        InvalidOptionError: two methods handle the same event, a method is not async, or an option makes
+            no sense.
+    """
+
+    name: ClassVar[str] = ""
+    """The name of its checkpoint; the class name unless set, here or in a base class. At most 200
+    characters."""
+    version: ClassVar[int] = 1
+    """Raise it when the read model is to be built anew: it is built beside the old one, from the start
+    of the log, and takes over when it has caught up. See `take_over`."""
+    progress: ClassVar[Progress] = "in_transaction"
+    """When the checkpoint is saved. ``in_transaction``: with the read model, in one transaction per
+    batch, for exactly-once effects in this database. ``after_event``: after each event's handler, for
+    effects elsewhere; after a crash the last event is handled again. `Every`: less often."""
+    batch_size: ClassVar[int] = 500
+    """Events in a transaction at most, and in a page."""
+    on_failure: ClassVar[FailurePolicy] = "stop"
+    """When an event has failed for the last time. ``stop``: the run ends with `ProjectionFailedError`.
+    ``skip``: the event becomes a dead letter, the others go on. ``halt_stream``: that stream's later
+    events become dead letters behind it, untried, until it has been retried with success."""
+    retry: ClassVar[Retry] = Retry()
+    """How often an event is tried before that."""
+
+    _handlers: ClassVar[dict[type[DomainEvent], str]] = {}
+    _is_named: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._is_named = cls._is_named or "name" in cls.__dict__
+        if not cls._is_named:
+            cls.name = cls.__name__
+        own = marked_methods(cls)
+        for event_class, method in own.items():
+            if not iscoroutinefunction(cls.__dict__[method]):
+                raise InvalidOptionError(
+                    f"{cls.__name__}.{method}, for {event_class.__name__}, must be `async def`"
+                )
+        cls._handlers = {**cls._handlers, **own}
+        check_name("name", cls.name)
+        if len(cls.name) > 200 or _RESERVED.search(cls.name):
+            raise InvalidOptionError(
+                f"{cls.name!r} cannot be a projection's name: it has more than 200 characters, or ends like "
+                "the checkpoints of versions (@2) and partitions ([0/8])"
+            )
+        check_whole("version", cls.version, least=1)
+        check_whole("batch_size", cls.batch_size, least=1)
+        if not isinstance(cls.progress, Every) and cls.progress not in ("in_transaction", "after_event"):
+            raise InvalidOptionError(f"progress cannot be {cls.progress!r}")
+        if cls.on_failure not in ("stop", "skip", "halt_stream"):
+            raise InvalidOptionError(f"on_failure cannot be {cls.on_failure!r}")
+
+    # -- what a subclass may provide -----------------------------------------------------------------
+
+    async def reset(self, connection: AsyncConnection) -> None:
+        """Make this version's read model empty: create its tables, or clear them.
+
+        Called before the first event, and again by a rebuild, in the transaction that sets the
+        checkpoint. Must leave the tables of other versions alone.
+        """
+
+    async def take_over(self, connection: AsyncConnection) -> None:
+        """Make this version the one that readers see, by renaming tables for instance.
+
+        Called once, when a version after the first has caught up with the log, in the transaction that
+        makes it the active one; until that commits nothing can be appended. The old version's runners
+        end by themselves afterwards.
+        """
+
+    # -- what a runner asks ----------------------------------------------------------------------------
+
+    @property
+    def checkpoint_name(self) -> str:
+        """The name of this version's checkpoint and dead letters: ``orders``, later ``orders@2``."""
+        return self.name if self.version == 1 else f"{self.name}@{self.version}"
+
+    @property
+    def has_handlers(self) -> bool:
+        return bool(self._handlers)
+
+    def event_types(self, registry: EventRegistry) -> frozenset[str] | None:
+        """The stored types that it handles; None if that is all of them."""
+        classes = tuple(self._handlers)
+        if DomainEvent in classes:
+            return None
+        own = {handled.model_fields["event_type"].default for handled in classes}
+        return frozenset(own) | {name for name in registry if issubclass(registry.get(name), classes)}
+
+    def handler(self, event_class: type[DomainEvent]) -> Handle | None:
+        """The method for events of a class: its own, or that of the nearest base class."""
+        for base in event_class.__mro__:
+            method = self._handlers.get(base)
+            if method is not None:
+                bound: Handle = getattr(self, method)
+                return bound
+        return None

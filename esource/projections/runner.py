@@ -1,0 +1,320 @@
+"""Running a projection: leases, partitions, the live tail, rebuilding, dead letters, health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esource.arguments import check_seconds, check_whole
+from esource.checkpoints import CheckpointRepository
+from esource.connections import uninterrupted
+from esource.errors import DatabaseError, InvalidOptionError
+from esource.health import Health
+from esource.leases import LEASE_SECONDS, RENEWALS, STANDBY_SECONDS, new_owner
+from esource.projections.job import Displaced, Job, Stopping
+from esource.projections.letters import Retried, retry
+from esource.projections.partition import Partition
+from esource.projections.progress import State, states
+from esource.projections.projection import Projection
+from esource.projections.versions import active_in, prepare, rewind, take_over
+from esource.reading import LAST_POSITION
+from esource.subscriptions import POLL_SECONDS
+
+if TYPE_CHECKING:
+    from esource.store import EventStore
+
+logger = logging.getLogger("esource")
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a run has come."""
+
+    position: int
+    """The global position up to which everything is dealt with."""
+    head: int
+    """The end of the log, when last seen."""
+    events: int
+    """Events dealt with by this runner."""
+    events_per_second: float
+    """Over the last ten seconds."""
+
+
+class ProjectionRunner:
+    """Keeps a projection's read model up to date with a store.
+
+    Any number of runners of one projection may work at once, in this process or in others: each
+    partition is held by one of them under a lease, the others stand by and take over from one that
+    ended or died. Making one does no I/O.
+
+    Example:
+        >>> runner = ProjectionRunner(store, OrderTotals())
+        >>> await runner.run(live=False)  # up to the end of the log
+        >>> await runner.run()  # and on, until stop()
+
+    Args:
+        store: Whose log is read, and whose database holds the checkpoint and, for ``in_transaction``,
+            the read model.
+        projection: What is to be kept up to date.
+        partitions: Into how many parts the streams are divided, to be shared by that many workers at
+            most. Each part keeps the order of its streams and reads the whole log for itself. The number
+            stays the same until a rebuild.
+        lease_seconds: How long the others wait for a worker that died.
+        poll_seconds: How long to wait for a wake-up before looking again.
+        owner: This worker's name, unlike any other's; made up if left out.
+
+    Raises:
+        InvalidOptionError: an option that makes no sense, or a projection without handlers.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        projection: Projection,
+        *,
+        partitions: int = 1,
+        lease_seconds: float = LEASE_SECONDS,
+        poll_seconds: float = POLL_SECONDS,
+        owner: str | None = None,
+    ) -> None:
+        if not isinstance(projection, Projection) or not projection.has_handlers:
+            raise InvalidOptionError(f"{projection!r} is no projection with a method under @handles(...)")
+        self._job = Job(
+            store,
+            projection,
+            owner=owner or new_owner(),
+            partitions=check_whole("partitions", partitions, least=1),
+            lease_seconds=lease_seconds,
+            poll_seconds=check_seconds("poll_seconds", poll_seconds),
+        )
+        self._beat = self._job.leases.seconds / RENEWALS
+        self._parts: dict[int, Partition] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._on_progress: Callable[[RunProgress], None] | None = None
+        self._is_hungry = False
+
+    @property
+    def owner(self) -> str:
+        """This worker's name, as its leases show it."""
+        return self._job.leases.owner
+
+    # -- running -----------------------------------------------------------------------------------
+
+    async def run(
+        self, *, live: bool = True, on_progress: Callable[[RunProgress], None] | None = None
+    ) -> None:
+        """Handle what is past the checkpoint; then what is appended, until `stop`.
+
+        Returns as well when a newer version of the projection has taken over.
+
+        Args:
+            live: Whether to go on at the end of the log. Otherwise it returns when the projection, by
+                whichever worker, has reached the position that the log has now.
+            on_progress: Called after each batch.
+
+        Raises:
+            ProjectionFailedError: an event could not be handled, and the policy is to stop.
+            InvalidOptionError: it runs already, or inside a transaction, or it has run with another
+                number of partitions.
+            DatabaseError: the database was away for longer than the store waits for it.
+        """
+        job = self._job
+        if job.pulse.is_running:
+            raise InvalidOptionError("the runner is at work already: make another one")
+        if job.database.current_unit() is not None:
+            raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
+        job.stopping.clear()
+        self._on_progress = on_progress
+        with job.pulse.beating(metrics=job.store.observes):
+            try:
+                if not await job.patiently(lambda: prepare(job)):
+                    logger.info("%s: a newer version is active", job.pulse.name)
+                    return
+                goal = None if live else await self._head()
+                await self._share(goal)
+            finally:
+                await uninterrupted(self._let_go())
+
+    async def rebuild(
+        self, *, from_position: int = 0, on_progress: Callable[[RunProgress], None] | None = None
+    ) -> None:
+        """Empty the read model (`Projection.reset`) and handle everything past a position again, up to
+        what is the end of the log now. Other workers of the projection go on from there, too.
+
+        Dead letters of the events past that position are closed: they are tried again with the rest.
+        The errors are those of `run`.
+        """
+        if self._job.pulse.is_running:
+            raise InvalidOptionError("the runner is at work already: make another one")
+        await self._job.patiently(lambda: rewind(self._job, from_position))
+        await self.run(live=False, on_progress=on_progress)
+
+    def stop(self) -> None:
+        """End `run` after the batch at hand, from any task of the loop; progress is saved, leases are let
+        go."""
+        self._job.stopping.set()
+        self._job.database.wake_up.set()
+
+    async def retry_dead_letters(self, ids: Collection[int] | None = None) -> Retried:
+        """Try dead letters again, all of this projection or those with these ids, in the order of the
+        log. What succeeds is resolved, with ``in_transaction`` together with the read model; an event
+        that fails again holds back the later ones of its stream. May be called while workers run.
+
+        Raises:
+            DatabaseError: the database was away for longer than the store waits for it.
+        """
+        return await retry(self._job, ids)
+
+    async def health(self) -> Health:
+        """How the projection is doing, by whichever worker, and this one in particular. Three queries."""
+        job = self._job
+        own = job.own(await states(job.database)).values()
+        position = min((state.position for state in own), default=0)
+        types = job.projection.event_types(job.store.event_registry)
+        events, seconds = await CheckpointRepository(job.database).get_lag(position, types)
+        return job.pulse.health(position=position, lag_events=events, lag_seconds=seconds)
+
+    # -- sharing the work ----------------------------------------------------------------------------
+
+    async def _share(self, goal: int | None) -> None:
+        """Hold leases and keep a task at work for each, until stopped, done, or superseded."""
+        job = self._job
+        stopped = asyncio.ensure_future(job.stopping.wait())
+        try:
+            while not job.stopping.is_set():
+                try:
+                    if await self._balance(goal):
+                        return
+                except DatabaseError as error:
+                    job.pulse.failed(error)
+                    # The leases run out if this lasts; whoever takes them over is behind the fence.
+                    logger.warning("%s: cannot renew leases: %s", job.pulse.name, error)
+                standing_by = len(self._tasks) < job.partitions or goal is not None
+                await asyncio.wait(
+                    {stopped, *self._tasks.values()},
+                    timeout=min(self._beat, STANDBY_SECONDS) if standing_by else self._beat,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                self._collect()
+            if self._tasks:  # they end by themselves, after the batch at hand
+                await asyncio.wait(self._tasks.values())
+                self._collect()
+        finally:
+            stopped.cancel()
+
+    async def _balance(self, goal: int | None) -> bool:
+        """Renew, give up and take up leases; whether there is nothing more to do."""
+        job = self._job
+        found = await states(job.database)
+        if (active_in(found, job.projection.name) or 0) > job.projection.version:
+            logger.info("%s: a newer version has taken over", job.pulse.name)
+            return True
+        job.is_building = job.is_building and active_in(found, job.projection.name) != job.projection.version
+        own = job.own(found)
+        if goal is not None and not job.is_building and self._is_reached(own, goal):
+            return True
+        held = {job.checkpoint(number): number for number in self._tasks}
+        kept = await job.leases.renew(held)
+        for name in held.keys() - kept:
+            await self._drop(held[name])
+        quota = self._quota(found)
+        for number in sorted(self._tasks)[quota:]:
+            await self._drop(number)
+            await job.leases.release([job.checkpoint(number)])
+        for number, name in enumerate(job.checkpoints):
+            state = own.get(name)
+            if len(self._tasks) >= quota:
+                break
+            if number in self._tasks or (state and state.owner not in (None, self.owner)):
+                continue
+            if goal is not None and not job.is_building and state and state.position >= goal:
+                continue
+            position = await job.leases.acquire(name)
+            if position is not None:
+                self._start(number, position, goal)
+        await self._ask_for_a_share()
+        return False
+
+    @staticmethod
+    def _is_reached(own: dict[str, State], goal: int) -> bool:
+        return all(state.position >= goal for state in own.values())
+
+    def _quota(self, found: dict[str, State]) -> int:
+        """How many partitions are this worker's share: no more than the others of those at work."""
+        job = self._job
+        workers = {state.owner for state in job.own(found).values()} | {self.owner}
+        if job.partitions > 1 and job.projection.checkpoint_name in found:
+            workers.add(found[job.projection.checkpoint_name].owner)
+        return -(-job.partitions // len(workers - {None}))
+
+    async def _ask_for_a_share(self) -> None:
+        """A worker without any partition holds the lease of the bare name: the others make room for it."""
+        job = self._job
+        if job.partitions == 1:
+            return
+        if not self._tasks:
+            self._is_hungry = await job.leases.acquire(job.projection.checkpoint_name) is not None
+        elif self._is_hungry:
+            self._is_hungry = False
+            await job.leases.release([job.projection.checkpoint_name])
+
+    def _start(self, number: int, position: int, goal: int | None) -> None:
+        part = Partition(self._job, number, position, self._tell)
+        self._parts[number] = part
+        self._tasks[number] = asyncio.get_running_loop().create_task(part.run(goal, self._take_over))
+
+    def _collect(self) -> None:
+        """Forget the tasks that have ended; raises what one of them raised."""
+        for number, task in list(self._tasks.items()):
+            if task.done():
+                self._forget(number)
+                error = None if task.cancelled() else task.exception()
+                if error is not None and not isinstance(error, Displaced):
+                    raise error
+
+    async def _drop(self, number: int) -> None:
+        """End a partition's task, at once: its transaction is rolled back."""
+        task = self._tasks[number]
+        self._forget(number)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen; whoever has the partition now meets it, too
+
+    def _forget(self, number: int) -> None:
+        del self._tasks[number], self._parts[number]
+        self._job.leave(number)
+
+    async def _let_go(self) -> None:
+        """End what runs, and let others have the leases at once."""
+        job = self._job
+        for number, part in list(self._parts.items()):
+            await self._drop(number)
+            with suppress(Displaced, Stopping, DatabaseError):
+                await part.flush()
+        self._is_hungry = False
+        try:
+            await job.leases.release({*job.checkpoints, job.projection.checkpoint_name})
+        except DatabaseError as error:
+            logger.warning("%s: leases are left to run out: %s", job.pulse.name, error)
+        await job.database.wake_up.settle()
+
+    async def _take_over(self, part: Partition) -> None:
+        if await self._job.patiently(lambda: take_over(self._job)):
+            self._job.is_building = False
+            raise Displaced  # the switch has moved the checkpoints
+
+    # -- telling -------------------------------------------------------------------------------------
+
+    async def _head(self) -> int:
+        head: int = (await self._job.database.rows(LAST_POSITION, {}))[0][0] or 0
+        return head
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            pulse = self._job.pulse
+            self._on_progress(RunProgress(pulse.position, pulse.head, pulse.events, pulse.events_per_second))

@@ -1,0 +1,296 @@
+"""Running a projection: to the end of the log, live, in each way of saving progress."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from orders import OrderPlaced, placed
+from projections.models import Journal, Letters, append, catch_up, rows, running, ship, until
+
+from esource import (
+    CheckpointRepository,
+    DomainEvent,
+    EventRegistry,
+    EventStore,
+    Every,
+    InvalidOptionError,
+    Projection,
+    ProjectionContext,
+    ProjectionRunner,
+    UntypedEvent,
+    handles,
+)
+
+
+async def test_a_projection_handles_the_log_in_order_and_only_once(store: EventStore):
+    positions = await append(store, *"abc")
+    journal = Journal()
+    runner = await catch_up(store, journal)
+    assert await rows(store, journal.table, "position") == positions
+    await runner.run(live=False)
+    positions += await append(store, "d")
+    await runner.run(live=False)
+    assert await rows(store, journal.table, "position") == positions
+
+
+async def test_a_live_projection_handles_what_is_appended(store: EventStore):
+    journal = Journal()
+    before = await append(store, "a")
+    async with running(ProjectionRunner(store, journal, poll_seconds=600)):
+        await until(lambda: len(journal.calls) == 1)
+        after = await append(store, "b", "c")
+        await until(lambda: len(journal.calls) == 3)
+    assert await rows(store, journal.table, "position") == before + after
+
+
+async def test_a_live_projection_goes_on_without_any_notification(store: EventStore):
+    journal = Journal()
+    async with running(ProjectionRunner(store, journal, poll_seconds=0.05)):
+        store.__esource_database__.wake_up.set = lambda: None
+        await append(store, "a", "b")
+        await until(lambda: len(journal.calls) == 2)
+        del store.__esource_database__.wake_up.set
+
+
+async def test_a_batch_is_one_transaction_with_one_checkpoint(store: EventStore):
+    class Batched(Journal):
+        name = "batched"
+        batch_size = 4
+
+    await append(store, *"abcdefghij")
+    batched, reports = Batched(), []
+    await ProjectionRunner(store, batched).run(live=False, on_progress=reports.append)
+    assert [report.events for report in reports] == [4, 8, 10]
+    assert [report.head for report in reports] == [10, 10, 10]
+    assert [report.position for report in reports] == [4, 8, 10]
+    assert await rows(store, batched.table, "customer") == list("abcdefghij")
+
+
+async def test_the_checkpoint_moves_past_what_is_not_handled(store: EventStore):
+    stream = uuid4()
+    await append(store, "a", stream=stream)
+    for _ in range(5):
+        last = await ship(store, stream)
+    journal = Journal()
+    await catch_up(store, journal)
+    saved = await CheckpointRepository(store).get_checkpoint_data("journal")
+    assert (saved.global_position, saved.last_event_type, saved.events_processed) == (last, "OrderPlaced", 1)
+    assert journal.calls == ["a"]
+
+
+async def test_only_handled_types_are_fetched(store: EventStore, monkeypatch):
+    stream = uuid4()
+    await append(store, "a", stream=stream)
+    await ship(store, stream)
+    fetched = []
+    database = store.__esource_database__
+    read = database.rows
+
+    async def spy(statement, values, unit=None):
+        found = await read(statement, values, unit)
+        fetched.extend(row[4] for row in found if len(row) == 11)
+        return found
+
+    monkeypatch.setattr(database, "rows", spy)
+    await catch_up(store, Journal())
+    assert fetched == ["OrderPlaced"]
+
+
+async def test_progress_after_each_event_is_saved_each_time(store: EventStore):
+    positions = await append(store, *"abc")
+    letters, saved = Letters(), []
+    checkpoints = CheckpointRepository(store)
+
+    class Watching(Letters):
+        @handles(OrderPlaced)
+        async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+            saved.append(await checkpoints.get_position("watching"))
+
+        name = "watching"
+
+    await catch_up(store, letters)
+    await catch_up(store, Watching())
+    assert letters.sent == positions
+    assert saved == [0, *positions[:2]]
+    assert await checkpoints.get_position("letters") == positions[-1]
+
+
+async def test_progress_is_saved_every_so_many_events(store: EventStore):
+    positions = await append(store, *"abcdefg")
+    checkpoints, saved = CheckpointRepository(store), []
+
+    class Seldom(Letters):
+        name = "seldom"
+        progress = Every(events=3, seconds=600)
+
+        @handles(OrderPlaced)
+        async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+            saved.append(await checkpoints.get_position("seldom"))
+
+    await catch_up(store, Seldom())
+    assert saved == [0, 0, 0, positions[2], positions[2], positions[2], positions[5]]
+    assert await checkpoints.get_position("seldom") == positions[-1]
+
+
+async def test_progress_is_saved_after_so_many_seconds(store: EventStore):
+    class Sometimes(Letters):
+        name = "sometimes"
+        progress = Every(events=1000, seconds=0.05)
+
+    letters, checkpoints = Sometimes(), CheckpointRepository(store)
+    async with running(ProjectionRunner(store, letters, poll_seconds=600)):
+        [position] = await append(store, "a")
+
+        async def is_saved():
+            return await checkpoints.get_position("sometimes") == position
+
+        await until(is_saved)
+
+
+async def test_a_stopped_runner_saves_what_it_has_done_and_lets_go(store: EventStore):
+    class Seldom(Letters):
+        name = "seldom"
+        progress = Every(events=1000, seconds=600)
+
+    letters = Seldom()
+    async with running(ProjectionRunner(store, letters)):
+        positions = await append(store, *"abc")
+        await until(lambda: letters.sent == positions)
+    assert await CheckpointRepository(store).get_position("seldom") == positions[-1]
+    await asyncio.wait_for(catch_up(store, Seldom()), 30)  # its lease is free
+
+
+async def test_a_cancelled_runner_saves_what_it_has_done_and_lets_go(store: EventStore):
+    class Seldom(Letters):
+        name = "seldom"
+        progress = Every(events=1000, seconds=600)
+
+    letters = Seldom()
+    task = asyncio.create_task(ProjectionRunner(store, letters).run())
+    positions = await append(store, *"abc")
+    await until(lambda: letters.sent == positions)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert await CheckpointRepository(store).get_position("seldom") == positions[-1]
+
+
+async def test_a_handler_may_append(store: EventStore):
+    """A process manager: the event that it appends commits with its checkpoint."""
+
+    class Follows(Journal):
+        name = "follows"
+
+        @handles(OrderPlaced)
+        async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+            if event.customer_id != "answer":
+                answer = placed(customer_id="answer")
+                await store.append_events(answer.aggregate_id, "Order", [answer])
+
+    await append(store, *"abc")
+    await catch_up(store, Follows())
+    found = [stored.event.customer_id async for stored in store.read_all()]
+    assert found == [*"abc", *["answer"] * 3]
+
+
+async def test_a_method_for_a_base_class_is_for_all_below_it(store: EventStore):
+    seen = []
+
+    class All(Projection):
+        @handles(DomainEvent)
+        async def any_event(self, event: DomainEvent, context: ProjectionContext) -> None:
+            seen.append((event.event_type, context.stored.stream_position, context.tenant_id))
+
+    stream = uuid4()
+    await append(store, "a", stream=stream)
+    await ship(store, stream)
+    await catch_up(store, All())
+    assert seen == [("OrderPlaced", 1, None), ("OrderShipped", 2, None)]
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("skip", []), ("untyped", [UntypedEvent] * 2)])
+async def test_events_without_a_class_follow_the_stores_policy(
+    database_url, open_stores, policy: str, expected: list
+):
+    store = await open_stores(database_url, event_registry=EventRegistry(), unknown_events=policy)
+    seen = []
+
+    class All(Projection):
+        @handles(DomainEvent)
+        async def any_event(self, event: DomainEvent, context: ProjectionContext) -> None:
+            seen.append(type(event))
+
+    await append(store, "a", "b")
+    await catch_up(store, All())
+    assert seen == expected
+    assert await CheckpointRepository(store).get_position("All") == 2
+
+
+async def test_a_handler_without_a_transaction_has_no_connection(store: EventStore):
+    class Wrong(Letters):
+        name = "wrong"
+
+        @handles(OrderPlaced)
+        async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+            with pytest.raises(InvalidOptionError, match="in_transaction"):
+                context.connection  # noqa: B018
+            self.sent.append(0)
+
+    await append(store, "a")
+    wrong = Wrong()
+    await catch_up(store, wrong)
+    assert wrong.sent == [0]
+
+
+async def test_a_runner_refuses_what_makes_no_sense(store: EventStore):
+    class Empty(Projection):
+        pass
+
+    with pytest.raises(InvalidOptionError, match="handles"):
+        ProjectionRunner(store, Empty())
+    with pytest.raises(InvalidOptionError, match="partitions"):
+        ProjectionRunner(store, Journal(), partitions=0)
+    with pytest.raises(InvalidOptionError, match="lease_seconds"):
+        ProjectionRunner(store, Journal(), lease_seconds=0)
+    with pytest.raises(InvalidOptionError, match="poll_seconds"):
+        ProjectionRunner(store, Journal(), poll_seconds=-1)
+    async with store.transaction():
+        with pytest.raises(InvalidOptionError, match="transaction"):
+            await ProjectionRunner(store, Journal()).run(live=False)
+    runner = ProjectionRunner(store, Journal())
+    async with running(runner):
+        await until(lambda: runner._job.pulse.is_running)
+        with pytest.raises(InvalidOptionError, match="already"):
+            await runner.run()
+
+
+def test_a_projection_refuses_what_makes_no_sense():
+    with pytest.raises(InvalidOptionError, match="async def"):
+
+        class Sync(Projection):
+            @handles(OrderPlaced)
+            def placed(self, event: OrderPlaced) -> None: ...
+
+    with pytest.raises(InvalidOptionError, match="both handle"):
+
+        class Twice(Projection):
+            @handles(OrderPlaced)
+            async def one(self, event: OrderPlaced, context: ProjectionContext) -> None: ...
+
+            @handles(OrderPlaced)
+            async def two(self, event: OrderPlaced, context: ProjectionContext) -> None: ...
+
+    for options in (
+        {"name": "orders@2"},
+        {"name": "orders[1/2]"},
+        {"version": 0},
+        {"batch_size": 0},
+        {"progress": "never"},
+        {"on_failure": "ignore"},
+    ):
+        with pytest.raises(InvalidOptionError):
+            type("Wrong", (Projection,), options)
+    with pytest.raises(InvalidOptionError):
+        Every(events=0)

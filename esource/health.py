@@ -25,8 +25,13 @@ from functools import cache
 from typing import Any
 from weakref import WeakSet
 
+from esource.types import from_iso
+
 RATE_SECONDS = 10.0
 """Throughput is measured over so many seconds."""
+
+RATE_STEP_SECONDS = 0.25
+"""And in steps of so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,13 @@ class Pulse:
         self.position = 0
         self.head = 0
         """The end of the log, when last seen."""
-        self.oldest: datetime | None = None
-        """When the first event not yet dealt with was stored, if one is known."""
+        self.oldest: str | None = None
+        """When the first event not yet dealt with was stored, if one is known, as the log has it."""
         self.events = 0
         self.failures = 0
         self.last_error: str | None = None
         self.last_error_at: datetime | None = None
-        self._recent: deque[tuple[float, int]] = deque()
+        self._recent: deque[list[Any]] = deque()
 
     def advance(self, position: int, events: int) -> None:
         """So many events more are dealt with, up to this position."""
@@ -81,8 +86,11 @@ class Pulse:
         if events:
             self.events += events
             now = time.monotonic()
-            self._recent.append((now, events))
-            self._forget(now)
+            if self._recent and now - self._recent[-1][0] < RATE_STEP_SECONDS:
+                self._recent[-1][1] += events
+            else:
+                self._recent.append([now, events])
+                self._forget(now)
 
     def failed(self, error: BaseException) -> None:
         """An attempt failed."""
@@ -98,12 +106,12 @@ class Pulse:
     def lag_seconds(self) -> float:
         if self.oldest is None or self.position >= self.head:
             return 0.0
-        return max(0.0, (datetime.now(timezone.utc) - self.oldest).total_seconds())
+        return max(0.0, (datetime.now(timezone.utc) - from_iso(self.oldest)).total_seconds())
 
     @property
     def events_per_second(self) -> float:
         self._forget(time.monotonic())
-        return sum(events for _, events in self._recent) / RATE_SECONDS
+        return float(sum(events for _, events in self._recent)) / RATE_SECONDS
 
     def _forget(self, now: float) -> None:
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from esource.checkpoints import CheckpointRepository
 from esource.errors import InvalidOptionError
+from esource.health import Health, Pulse
 from esource.reading import LAST_POSITION
 from esource.streams import ReadOptions, StoredEvent
 
@@ -72,6 +73,7 @@ class Subscription:
         self._events: AsyncIterator[StoredEvent] | None = None
         self._last: StoredEvent | None = None
         self._stopping = False
+        self._pulse = Pulse("subscription", checkpoint or "")
 
     @property
     def position(self) -> int:
@@ -92,33 +94,39 @@ class Subscription:
     async def _follow(self) -> AsyncIterator[StoredEvent]:
         if self._position is None:
             self._position = await self._saved_position()
-        if not self._live:
-            async for event in self._catch_up():
-                yield event
-            return
-        with self._database.wake_up.listening() as heard:
-            while not self._stopping:
-                heard.clear()
-                before = self._position
+        with self._pulse.beating(metrics=self._store.observes):
+            if not self._live:
                 async for event in self._catch_up():
                     yield event
-                if self._position == before and not self._stopping:
-                    await heard.wait(self._poll_seconds)
+                return
+            with self._database.wake_up.listening() as heard:
+                while not self._stopping:
+                    heard.clear()
+                    before = self._position
+                    async for event in self._catch_up():
+                        yield event
+                    if self._position == before and not self._stopping:
+                        await heard.wait(self._poll_seconds)
 
     async def _catch_up(self) -> AsyncIterator[StoredEvent]:
         """What is past the position now."""
         # Read before the events: whatever is at or below it is visible to the query that follows.
         head = (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
+        self._pulse.head = head
         if head <= self.position:
+            self._pulse.advance(self.position, 0)
             return
         async for event in self._store.read_all(self._options()):
             if self._belongs(event):
                 self._position = event.global_position
+                self._pulse.advance(event.global_position, 1)
+                self._pulse.oldest = event.row[10]
                 yield event
                 if self._stopping:
                     return
         # Past events that the filter left out, so that they are not read again.
         self._position = max(self.position, head)
+        self._pulse.advance(self._position, 0)
 
     def _options(self) -> ReadOptions:
         return ReadOptions(
@@ -153,6 +161,13 @@ class Subscription:
             await CheckpointRepository(self._database).save_position(
                 self._checkpoint, self._last.global_position, self._last.event_id, self._last.event_type
             )
+
+    async def health(self) -> Health:
+        """How far behind the log it is. One query, which knows of the subscription's filters only the
+        event types: with others it is behind by so many events at most."""
+        types = self._event_types
+        events, seconds = await CheckpointRepository(self._database).get_lag(self.position, types)
+        return self._pulse.health(position=self.position, lag_events=events, lag_seconds=seconds)
 
     # -- ending ------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from esource.errors import ProjectionFailedError
 from esource.projections.job import Displaced, Job, Stopping
 from esource.projections.letters import Stream, halted_streams, park, record, stream_of
 from esource.reading import LAST_POSITION, PAGE_BYTES, page_after
-from esource.types import from_iso
 
 if TYPE_CHECKING:
     from esource.database import Unit
@@ -102,7 +101,7 @@ class Partition:
                 if rows:
                     average = max(1, sum(len(row[9]) for row in rows) // len(rows))
                     self._size = max(1, min(job.projection.batch_size, PAGE_BYTES // average))
-                    job.pulse.oldest = from_iso(rows[0][10])
+                    job.pulse.oldest = rows[0][10]
                 if not is_last and database.backend.reads_ahead:
                     ahead = asyncio.ensure_future(self._page(upto))
                 await self._work_off(job.known(rows, self.number), upto)

@@ -75,6 +75,9 @@ _SET = Statement(
         global_position=_position,
         events_processed=literal_column("0"),
         updated_at=_now,
+        # Whoever holds it may lie idle at the end of the log; he notices that it is not his any more.
+        lease_owner=literal_column("NULL"),
+        lease_until=literal_column("NULL"),
     )
     .returning(_table.projection_name)
 )
@@ -192,6 +195,7 @@ async def lock(database: Database, unit: Unit, names: list[str]) -> dict[str, tu
 
 
 async def rewind(database: Database, unit: Unit, names: list[str], position: int) -> None:
+    """Set checkpoints to a position, and take them from whoever holds them."""
     values = {"names": database.backend.names(names), "position": position, "now": utc_now()}
     await database.write(_SET, values, unit)
 

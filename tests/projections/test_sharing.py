@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -248,16 +249,28 @@ async def test_the_number_of_partitions_changes_only_by_a_rebuild(store: EventSt
 # -- workers that are killed ------------------------------------------------------------------------
 
 
-def start_worker(url: str, partitions: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WORKER), url, str(partitions), "0.4"]
-    tests = str(Path(__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": tests}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+Start = Callable[[str, int], subprocess.Popen[str]]
 
 
-async def end(worker: subprocess.Popen[str]) -> None:
+@pytest.fixture
+def start_worker() -> Iterator[Start]:
+    """Starts worker processes: on a URL, with so many partitions. None outlives the test."""
+    workers = []
+
+    def start(url: str, partitions: int) -> subprocess.Popen[str]:
+        command = [sys.executable, str(WORKER), url, str(partitions), "0.4"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        end(worker)
+
+
+def end(worker: subprocess.Popen[str]) -> None:
     worker.kill()
-    await asyncio.to_thread(worker.wait)
+    worker.wait()
     worker.stdout.close()
 
 
@@ -287,7 +300,7 @@ async def write_until(store: EventStore, done: asyncio.Event) -> int:
 
 
 async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
-    shared_store: EventStore, shared_database_url: str
+    shared_store: EventStore, shared_database_url: str, start_worker: Start
 ):
     done = asyncio.Event()
     writing = asyncio.create_task(write_until(shared_store, done))
@@ -301,7 +314,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
         worker = start_worker(shared_database_url, 1)
         await until(has_moved)
         await asyncio.sleep(random.random() * 0.3)  # any moment
-        await end(worker)
+        end(worker)
         position = await checkpoints.get_position("totals") or 0
     done.set()
     assert await writing > KILLS
@@ -310,7 +323,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
 
 
 async def test_partitions_of_a_killed_worker_are_taken_over(
-    shared_store: EventStore, shared_database_url: str
+    shared_store: EventStore, shared_database_url: str, start_worker: Start
 ):
     workers = [start_worker(shared_database_url, 4) for _ in range(2)]
     names = [(await asyncio.to_thread(worker.stdout.readline)).strip() for worker in workers]
@@ -328,10 +341,10 @@ async def test_partitions_of_a_killed_worker_are_taken_over(
     done = asyncio.Event()
     writing = asyncio.create_task(write_until(shared_store, done))
     await until(both_work)
-    await end(workers[0])
+    end(workers[0])
     await until(second_has_all)
     done.set()
     await writing
-    await end(workers[1])
+    end(workers[1])
     await catch_up(shared_store, Totals(), partitions=4, lease_seconds=0.4)
     await check_against_a_rebuild(shared_store)

@@ -102,6 +102,16 @@ async def test_a_rebuild_under_a_live_worker_loses_and_repeats_nothing(shared_da
     assert await rows(stores[0], journal.table, "position") == written
 
 
+async def test_a_rebuild_does_not_wait_for_an_idle_worker(shared_database_url, open_stores):
+    stores = [await open_stores(shared_database_url) for _ in range(2)]
+    positions = await append(stores[0], *"abc")
+    journal = Journal()
+    async with running(ProjectionRunner(stores[0], journal, poll_seconds=600, lease_seconds=600)):
+        await until(lambda: len(journal.calls) == 3)
+        await asyncio.wait_for(ProjectionRunner(stores[1], Journal()).rebuild(), 30)
+    assert await rows(stores[0], journal.table, "position") == positions
+
+
 async def test_a_rebuild_closes_the_dead_letters_that_it_meets_again(store: EventStore):
     class Halting(Journal):
         name = "halting"

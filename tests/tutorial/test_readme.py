@@ -57,7 +57,7 @@ def test_every_python_block_runs(readme, tmp_path, empty_postgres_url):
         f"-- {n}" for n in range(1, len(code) + 1)
     ]
     # What the comments beside print() promise.
-    for promised in ("balance=120 2", "1 2"):
+    for promised in ("balance=120 2", "1 2", "0 events behind"):
         assert promised in printed
     assert "Deposited 5" in printed
 

@@ -39,6 +39,8 @@ from esource.memory import (
 )
 from esource.outbox import OutboxRepository, PostgreSQLOutboxRepository, SQLiteOutboxRepository
 from esource.projections import Every, Projection, ProjectionRunner, Retry, active_version
+from esource.publishers import BatchPublisher, FastStreamPublisher, Publisher, to_cloud_event
+from esource.relay import OutboxRelay
 from esource.repository import AggregateRepository, EventPublisher
 from esource.snapshots import PostgreSQLSnapshotStore, Snapshot, SnapshotStore, SQLiteSnapshotStore
 from esource.store import EventStore
@@ -68,6 +70,7 @@ __all__ = [
     "AggregateRepository",
     "AggregateRoot",
     "AppendResult",
+    "BatchPublisher",
     "CheckpointRepository",
     "DLQRepository",
     "DeclarativeAggregate",
@@ -80,6 +83,7 @@ __all__ = [
     "EventStream",
     "Every",
     "ExpectedVersion",
+    "FastStreamPublisher",
     "Health",
     "InMemoryCheckpointRepository",
     "InMemoryDLQRepository",
@@ -90,6 +94,7 @@ __all__ = [
     "InvalidOptionError",
     "Lease",
     "OptimisticLockError",
+    "OutboxRelay",
     "OutboxRepository",
     "PostgreSQLCheckpointRepository",
     "PostgreSQLDLQRepository",
@@ -100,6 +105,7 @@ __all__ = [
     "ProjectionContext",
     "ProjectionFailedError",
     "ProjectionRunner",
+    "Publisher",
     "ReadDirection",
     "ReadOptions",
     "Retry",
@@ -120,5 +126,6 @@ __all__ = [
     "open_store",
     "partition_of",
     "register_event",
+    "to_cloud_event",
     "upcaster",
 ]

@@ -58,28 +58,29 @@ _ADD = Statement(
     )
     .returning(_table.id)
 )
+ENTRIES = select(
+    _table.id,
+    _table.event_id,
+    _table.event_type,
+    _table.aggregate_id,
+    _table.aggregate_type,
+    _table.tenant_id,
+    _table.event_data,
+    _table.created_at,
+    _table.status,
+    _table.published_at,
+    _table.retry_count,
+    _table.last_error,
+    _table.global_position,
+    events.c.payload,
+    events.c.version,
+    events.c.actor_id,
+    iso_text(events.c.timestamp),
+).select_from(event_outbox.outerjoin(events, events.c.event_id == _table.event_id))
+"""Rows of the outbox with the event they refer to, in the order of `entry_of`."""
+
 _LIST = Statement(
-    select(
-        _table.id,
-        _table.event_id,
-        _table.event_type,
-        _table.aggregate_id,
-        _table.aggregate_type,
-        _table.tenant_id,
-        _table.event_data,
-        _table.created_at,
-        _table.status,
-        _table.published_at,
-        _table.retry_count,
-        _table.last_error,
-        _table.global_position,
-        events.c.payload,
-        events.c.version,
-        events.c.actor_id,
-        iso_text(events.c.timestamp),
-    )
-    .select_from(event_outbox.outerjoin(events, events.c.event_id == _table.event_id))
-    .where(_table.status == _PENDING)
+    ENTRIES.where(_table.status == _PENDING)
     .order_by(
         func.coalesce(_table.global_position, events.c.global_position).asc().nulls_last(),
         _table.created_at,
@@ -107,6 +108,18 @@ _RETRY = Statement(
         last_error=func.coalesce(_error, _table.last_error),
     )
     .returning(_table.retry_count)
+)
+_REQUEUE = Statement(
+    update(event_outbox)
+    .where(_table.status == literal_column("'failed'"))
+    .values(
+        status=_PENDING,
+        retry_count=literal_column("0"),
+        available_at=literal_column("NULL"),
+        claimed_by=literal_column("NULL"),
+        claimed_until=literal_column("NULL"),
+    )
+    .returning(_table.id)
 )
 _CLEAN = Statement(
     delete(event_outbox)
@@ -215,7 +228,7 @@ class OutboxRepository:
             InvalidOptionError: a limit below 1.
         """
         page = check_whole("limit", limit, least=1)
-        return [_entry(row) for row in await self._access.read(_LIST, page=page)]
+        return [entry_of(row) for row in await self._access.read(_LIST, page=page)]
 
     async def mark_published(self, outbox_id: OutboxId) -> bool:
         """Record a publication; whether the row exists.
@@ -234,6 +247,10 @@ class OutboxRepository:
         text = None if error is None else storable_text(error)
         rows = await self._access.write(_RETRY, id=self._row_id(outbox_id), error=text)
         return rows[0][0] if rows else 0
+
+    async def retry_failed(self) -> int:
+        """Let the rows that were given up be tried again, as if for the first time; how many there were."""
+        return len(await self._access.write(_REQUEUE))
 
     async def cleanup_published(self, days: int = 7) -> int:
         """Delete rows published more than this many days ago; how many there were."""
@@ -270,7 +287,8 @@ class PostgreSQLOutboxRepository(OutboxRepository):
     """The outbox in a PostgreSQL database."""
 
 
-def _entry(row: tuple[Any, ...]) -> OutboxEntry:
+def entry_of(row: tuple[Any, ...]) -> OutboxEntry:
+    """An entry from a row of `ENTRIES`."""
     payload, version, actor_id, occurred_at = row[13:]
     if row[6] is not None:
         data = json.loads(row[6])

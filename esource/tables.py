@@ -140,6 +140,14 @@ Index("idx_outbox_pending", event_outbox.c.created_at, **_where("status = 'pendi
 Index("idx_outbox_event_id", event_outbox.c.event_id)
 Index("idx_outbox_tenant_id", event_outbox.c.tenant_id, **_where("tenant_id IS NOT NULL"))
 Index("idx_outbox_failed", event_outbox.c.created_at, **_where("status = 'failed'"))
+Index("idx_outbox_position", event_outbox.c.global_position, **_where("status = 'pending'"))
+Index(
+    "idx_outbox_stream",
+    event_outbox.c.aggregate_id,
+    event_outbox.c.aggregate_type,
+    event_outbox.c.global_position,
+    **_where("status = 'pending'"),
+)
 Index("idx_outbox_published_at", event_outbox.c.published_at, **_where("status = 'published'"))
 
 

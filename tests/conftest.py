@@ -30,6 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"the tests are to run on the installed esource, not on {esource.__file__}")
 
 
+def pytest_report_header() -> list[str]:
+    """What the machine lacks, and which tests are left out for it."""
+    return [] if shutil.which("nats-server") else ["no nats-server: the relay is not tested against a real one"]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of one database where that database is not in the matrix."""
     if "postgresql" in databases():

@@ -52,6 +52,7 @@ def test_a_wrong_argument_is_also_a_value_error():
 def test_the_public_names_are_these():
     assert sorted(esource.__all__) == sorted(
         """
+        BatchPublisher FastStreamPublisher OutboxRelay Publisher to_cloud_event
         POSTGRESQL_AVAILABLE SQLITE_AVAILABLE AggregateNotFoundError AggregateRepository AggregateRoot
         AppendResult CheckpointRepository DLQRepository DeclarativeAggregate DomainEvent DuplicateEventError
         EventPublisher EventRegistry EventSourceError EventStore EventStream Every ExpectedVersion Health

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Float, Text, bindparam
+from sqlalchemy import Boolean, Float, Text, Uuid, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
@@ -17,6 +18,8 @@ from esource.types import Identifier, Timestamp
 # ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
 # construct in the dialect packages, and one of the two serves (pinned by a test).
 __all__ = ["iso_text", "member_of", "moment_after", "upsert"]
+
+_postgresql = postgresql()  # type: ignore[no-untyped-call]
 
 
 class iso_text(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
@@ -50,7 +53,10 @@ class member_of(FunctionElement[bool]):  # noqa: N801
     inherit_cache = True
 
     def __init__(self, column: ColumnElement[Any], parameter: str) -> None:
-        item = UUID() if isinstance(column.type, Identifier) else Text()
+        is_uuid = isinstance(column.type, Identifier) or isinstance(
+            column.type.dialect_impl(_postgresql), Uuid
+        )
+        item = UUID() if is_uuid else Text()
         super().__init__(column, bindparam(parameter, type_=Text().with_variant(ARRAY(item), "postgresql")))
 
 

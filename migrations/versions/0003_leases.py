@@ -3,7 +3,7 @@
 A checkpoint names the worker that holds it and until when; another may take it over after that moment.
 It also says which version of a projection's read model is the one to read.
 An outbox row names the relay that has claimed it and until when, and the moment before which it is not
-to be tried again. All columns may be NULL, so that the release before this one goes on writing.
+to be tried again; two indexes serve the search for the next rows of the log and of a stream. All columns may be NULL, so that the release before this one goes on writing.
 """
 
 import sqlalchemy as sa
@@ -25,15 +25,25 @@ COLUMNS = {
     "event_outbox": {"available_at": MOMENT, "claimed_by": NAME, "claimed_until": MOMENT},
 }
 
+INDEXES = {
+    "idx_outbox_position": ["global_position"],
+    "idx_outbox_stream": ["aggregate_id", "aggregate_type", "global_position"],
+}
+PENDING = {"sqlite_where": sa.text("status = 'pending'"), "postgresql_where": sa.text("status = 'pending'")}
+
 
 def upgrade() -> None:
     for table, columns in COLUMNS.items():
         for name, kind in columns.items():
             op.add_column(table, sa.Column(name, kind))
+    for index, columns in INDEXES.items():
+        op.create_index(index, "event_outbox", columns, **PENDING)
     record_revision(op, revision)
 
 
 def downgrade() -> None:
+    for index in INDEXES:
+        op.drop_index(index, "event_outbox")
     for table, columns in COLUMNS.items():
         for name in reversed(columns):
             op.drop_column(table, name)

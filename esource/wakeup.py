@@ -24,10 +24,12 @@ class Ear:
 
     async def wait(self, seconds: float) -> None:
         """Wait until called, or until the time is over."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the call.
+        alarm = asyncio.get_running_loop().call_later(seconds, self._called.set)
         try:
-            await asyncio.wait_for(self._called.wait(), seconds)
-        except (TimeoutError, asyncio.TimeoutError):
-            return
+            await self._called.wait()
+        finally:
+            alarm.cancel()
 
 
 class WakeUp:

@@ -157,7 +157,11 @@ class Job:
             error = self.database.backend.explain(error, self.database.name) or error
         return isinstance(error, _OUTAGES)
 
-    async def patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(
+        self,
+        operation: Callable[[], Awaitable[T]],
+        pause: Callable[[float], Awaitable[None]] | None = None,
+    ) -> T:
         """Run what can be repeated; again, with growing pauses, during an outage.
 
         Raises the last error when the database's `retry_seconds` are over.
@@ -177,7 +181,7 @@ class Job:
             stop=stop_after_delay(self.database.retry_seconds),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
             retry=retry_if_exception(self.is_outage),
-            sleep=self.pause,
+            sleep=pause or self.pause,
             reraise=True,
         )(attempt)
 
@@ -187,8 +191,10 @@ class Job:
         Raises:
             Stopping: the runner was told to stop.
         """
+        stopped = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except (TimeoutError, asyncio.TimeoutError):
-            return
-        raise Stopping
+            await asyncio.wait({stopped}, timeout=seconds)
+        finally:
+            stopped.cancel()
+        if self.stopping.is_set():
+            raise Stopping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
             await DLQRepository(unit).mark_resolved(letter_id, "retry")
 
     try:
-        await job.patiently(in_transaction if job.in_transaction else by_itself)
+        await job.patiently(in_transaction if job.in_transaction else by_itself, asyncio.sleep)
     except Exception as error:
         if job.is_outage(error):
             raise
@@ -171,6 +172,6 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
             async with database.transaction() as unit:
                 await record(unit, job.projection.checkpoint_name, row, failure, row[-1] + 1)
 
-        await job.patiently(note)
+        await job.patiently(note, asyncio.sleep)
         return failure
     return None

@@ -297,10 +297,6 @@ class Partition:
         self._saved_at = time.monotonic()
         self.job.advance(self.number, position, events)
 
-    def moved(self, position: int) -> None:
-        """The checkpoint was saved at a later position in some other way."""
-        self._is_saved(0, position)
-
     async def flush(self) -> None:
         """Save what is not saved yet."""
         if self.position <= self._saved:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("esource")
 
+DROP_SECONDS = 1.0
+"""How long a task that was cancelled may take to end before it is cancelled again, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
@@ -127,15 +130,15 @@ class ProjectionRunner:
             raise InvalidOptionError("the runner is at work already: make another one")
         if job.database.current_unit() is not None:
             raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
-        job.stopping.clear()
         self._on_progress = on_progress
         with job.pulse.beating(metrics=job.store.observes):
             try:
                 if not await job.patiently(lambda: prepare(job)):
                     logger.info("%s: a newer version is active", job.pulse.name)
                     return
-                goal = None if live else await self._head()
-                await self._share(goal)
+                await self._share(None if live else await self._head())
+            except Stopping:
+                return
             finally:
                 await uninterrupted(self._let_go())
 
@@ -150,12 +153,14 @@ class ProjectionRunner:
         """
         if self._job.pulse.is_running:
             raise InvalidOptionError("the runner is at work already: make another one")
+        if self._job.stopping.is_set():
+            raise InvalidOptionError("the runner was stopped: make another one")
         await self._job.patiently(lambda: rewind(self._job, from_position))
         await self.run(live=False, on_progress=on_progress)
 
     def stop(self) -> None:
         """End `run` after the batch at hand, from any task of the loop; progress is saved, leases are let
-        go."""
+        go. A stopped runner stays stopped: a `run` that begins later returns at once."""
         self._job.stopping.set()
         self._job.database.wake_up.set()
 
@@ -239,9 +244,8 @@ class ProjectionRunner:
         await self._ask_for_a_share()
         return False
 
-    @staticmethod
-    def _is_reached(own: dict[str, State], goal: int) -> bool:
-        return all(state.position >= goal for state in own.values())
+    def _is_reached(self, own: dict[str, State], goal: int) -> bool:
+        return len(own) == self._job.partitions and all(state.position >= goal for state in own.values())
 
     def _quota(self, found: dict[str, State]) -> int:
         """How many partitions are this worker's share: no more than the others of those at work."""
@@ -273,15 +277,18 @@ class ProjectionRunner:
             if task.done():
                 self._forget(number)
                 error = None if task.cancelled() else task.exception()
-                if error is not None and not isinstance(error, Displaced):
+                if error is not None and not isinstance(error, (Displaced, Stopping)):
                     raise error
 
     async def _drop(self, number: int) -> None:
         """End a partition's task, at once: its transaction is rolled back."""
         task = self._tasks[number]
         self._forget(number)
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():
+            task.cancel()
+            # Again, if that got lost: a handler may call what swallows a cancellation (wait_for did, before
+            # Python 3.12), and the lease must not wait for it.
+            await asyncio.wait([task], timeout=DROP_SECONDS)
         if not task.cancelled():
             task.exception()  # seen; whoever has the partition now meets it, too
 

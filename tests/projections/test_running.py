@@ -162,6 +162,18 @@ async def test_a_stopped_runner_saves_what_it_has_done_and_lets_go(store: EventS
     await asyncio.wait_for(catch_up(store, Seldom()), 30)  # its lease is free
 
 
+async def test_a_runner_that_is_stopped_before_it_begins_does_not_run(store: EventStore):
+    await append(store, "a")
+    journal = Journal()
+    runner = ProjectionRunner(store, journal)
+    task = asyncio.create_task(runner.run())
+    runner.stop()
+    await asyncio.wait_for(task, 30)
+    assert journal.calls == []
+    with pytest.raises(InvalidOptionError, match="stopped"):
+        await runner.rebuild()
+
+
 async def test_a_cancelled_runner_saves_what_it_has_done_and_lets_go(store: EventStore):
     class Seldom(Letters):
         name = "seldom"

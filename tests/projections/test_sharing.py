@@ -189,7 +189,7 @@ async def test_one_worker_holds_all_partitions(store: EventStore):
 async def test_workers_share_the_partitions_evenly_and_exclusively(shared_database_url, open_stores):
     store = await open_stores(shared_database_url)
     stores = [store, *[await open_stores(shared_database_url) for _ in range(2)]]
-    workers = [ProjectionRunner(each, Journal(), partitions=8, lease_seconds=0.5) for each in stores]
+    workers = [ProjectionRunner(each, Journal(), partitions=8, lease_seconds=1.5) for each in stores]
 
     async def shares() -> list[int]:
         held = [owner for name, owner in (await owners(store)).items() if "[" in name]
@@ -249,16 +249,17 @@ async def test_the_number_of_partitions_changes_only_by_a_rebuild(store: EventSt
 # -- workers that are killed ------------------------------------------------------------------------
 
 
-Start = Callable[[str, int], subprocess.Popen[str]]
+Start = Callable[[str, int, float], subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start_worker() -> Iterator[Start]:
-    """Starts worker processes: on a URL, with so many partitions. None outlives the test."""
+    """Starts worker processes: on a URL, with so many partitions, and leases so long. None outlives the
+    test."""
     workers = []
 
-    def start(url: str, partitions: int) -> subprocess.Popen[str]:
-        command = [sys.executable, str(WORKER), url, str(partitions), "0.4"]
+    def start(url: str, partitions: int, lease_seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, str(WORKER), url, str(partitions), str(lease_seconds)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         return workers[-1]
@@ -295,7 +296,7 @@ async def write_until(store: EventStore, done: asyncio.Event) -> int:
         for event in events:
             await store.append_events(event.aggregate_id, "Order", [event])
         count += len(events)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.01)
     return count
 
 
@@ -311,7 +312,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
         return (await checkpoints.get_position("totals") or 0) > position
 
     for _ in range(KILLS):
-        worker = start_worker(shared_database_url, 1)
+        worker = start_worker(shared_database_url, 1, 0.4)
         await until(has_moved)
         await asyncio.sleep(random.random() * 0.3)  # any moment
         end(worker)
@@ -325,7 +326,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
 async def test_partitions_of_a_killed_worker_are_taken_over(
     shared_store: EventStore, shared_database_url: str, start_worker: Start
 ):
-    workers = [start_worker(shared_database_url, 4) for _ in range(2)]
+    workers = [start_worker(shared_database_url, 4, 2.0) for _ in range(2)]
     names = [(await asyncio.to_thread(worker.stdout.readline)).strip() for worker in workers]
 
     async def holders():
@@ -346,5 +347,5 @@ async def test_partitions_of_a_killed_worker_are_taken_over(
     done.set()
     await writing
     end(workers[1])
-    await catch_up(shared_store, Totals(), partitions=4, lease_seconds=0.4)
+    await catch_up(shared_store, Totals(), partitions=4)
     await check_against_a_rebuild(shared_store)

@@ -16,6 +16,7 @@ from esource.errors import (
     InvalidEventError,
     InvalidOptionError,
     OptimisticLockError,
+    TenantMismatchError,
 )
 from esource.events import (
     DomainEvent,
@@ -98,6 +99,7 @@ __all__ = [
     "SnapshotStore",
     "StoredEvent",
     "Subscription",
+    "TenantMismatchError",
     "Transaction",
     "UntypedEvent",
     "default_registry",

@@ -137,7 +137,7 @@ class Subscription:
     async def _saved_position(self) -> int:
         if self._checkpoint is None:
             return 0
-        return await CheckpointRepository(self._database).get_position(self._checkpoint) or 0
+        return await CheckpointRepository(self._store).get_position(self._checkpoint) or 0
 
     # -- progress ----------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Subscription:
         if self._checkpoint is None:
             raise InvalidOptionError("save() needs a subscription with checkpoint=")
         if self._last is not None:
-            await CheckpointRepository(self._database).save_position(
+            await CheckpointRepository(self._store).save_position(
                 self._checkpoint, self._last.global_position, self._last.event_id, self._last.event_type
             )
 

@@ -60,7 +60,7 @@ def test_the_public_names_are_these():
         PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
         PostgreSQLOutboxRepository PostgreSQLSnapshotStore ReadDirection ReadOptions
         SQLiteCheckpointRepository SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository
-        SQLiteSnapshotStore Snapshot SnapshotStore StoredEvent Subscription Transaction UntypedEvent default_registry
+        SQLiteSnapshotStore Snapshot SnapshotStore StoredEvent Subscription TenantMismatchError Transaction UntypedEvent default_registry
         handles open_store partition_of register_event upcaster
     """.split()
     )

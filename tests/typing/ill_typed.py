@@ -43,3 +43,4 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     await store.append_events(i, "A", [account])  # REFUSED: list-item
     handles(int)  # REFUSED: type-var
     register_event(int)  # REFUSED: type-var
+    store.for_tenant("red")  # REFUSED: arg-type

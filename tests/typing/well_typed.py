@@ -14,6 +14,7 @@ from esource import (
     EventStore,
     InMemoryEventStore,
     SQLiteEventStore,
+    Transaction,
     handles,
     open_store,
     register_event,
@@ -82,6 +83,10 @@ async def stores_stay_what_they_are(i: UUID) -> None:
     assert_type(open_store("sqlite://"), EventStore)
     async with SQLiteEventStore("events.db") as store:
         assert_type(store, SQLiteEventStore)
+        assert_type(store.for_tenant(i), SQLiteEventStore)
+        assert_type(store.for_tenant(i).tenant_id, UUID | None)
+        async with store.for_tenant(i).transaction() as transaction:
+            assert_type(transaction, Transaction)
     async with open_store("sqlite://") as opened:
         assert_type(opened, EventStore)
         async for stored in opened.read_all():

@@ -11,7 +11,7 @@ What a bound store guarantees, whatever else is stored in the same database:
   and the ids of streams, are unique in the whole database.
 
 A store that is not bound sees and writes everything, and is trusted to put each event where it belongs. So
-is SQL by hand: on PostgreSQL, `esource.schema.enable_row_level_security` lets the database refuse it.
+is SQL by hand: on PostgreSQL, `esource.row_level_security` lets the database refuse it.
 """
 
 from __future__ import annotations

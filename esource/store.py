@@ -405,9 +405,13 @@ class EventStore:
         self, options: ReadOptions, *, first_page: int = FIRST_PAGE_EVENTS, **stream: Any
     ) -> AbstractAsyncContextManager[AsyncGenerator[list[EventRow], None]]:
         """Pages that give their connection back as soon as the reader leaves, not when collected."""
+        return aclosing(read_pages(self._database, self._selection(options, **stream), first_page))
+
+    def _selection(self, options: ReadOptions, **stream: Any) -> Selection:
+        """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
         if self._tenant_id is not None:
             options = restricted(options, self._tenant_id)
-        return aclosing(read_pages(self._database, Selection(self._database, options, **stream), first_page))
+        return Selection(self._database, options, **stream)
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""

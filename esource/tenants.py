@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_column, select, tuple_
 
 from esource.appender import Append, StreamKey
 from esource.codec import EncodedEvent
@@ -41,10 +41,6 @@ from esource.tables import dead_letter_queue, event_outbox, events, projection_c
 from esource.types import Identifier
 
 _tenant = bindparam("of_tenant", type_=Identifier())
-_stream = (
-    events.c.aggregate_id == bindparam("aggregate_id", type_=Identifier()),
-    events.c.aggregate_type == bindparam("aggregate_type", type_=events.c.aggregate_type.type),
-)
 OWN_EVENTS: ColumnElement[bool] = events.c.tenant_id == _tenant
 
 CHECKPOINT_PREFIX_LENGTH = 37
@@ -74,8 +70,18 @@ _OWN: dict[str, ColumnElement[bool]] = {
     ),
 }
 
+_stream = tuple_(events.c.aggregate_id, events.c.aggregate_type)
+_place = tuple_(
+    bindparam("aggregate_id", type_=Identifier()),
+    bindparam("aggregate_type", type_=events.c.aggregate_type.type),
+)
 _LAST_OF_STREAM = Statement(
-    select(events.c.tenant_id).where(*_stream).order_by(events.c.version.desc()).limit(literal_column("1"))
+    select(events.c.tenant_id)
+    # A range that only the unique index can serve: with equalities, PostgreSQL may keep another plan that
+    # it made while the table was small.
+    .where(_stream >= _place, _stream <= _place)
+    .order_by(events.c.aggregate_id.desc(), events.c.aggregate_type.desc(), events.c.version.desc())
+    .limit(literal_column("1"))
 )
 _OWN_EVENT = Statement(
     select(events.c.global_position).where(

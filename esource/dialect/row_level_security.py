@@ -72,7 +72,9 @@ ENABLE = [
         "esource_own_stream(stream_id uuid, stream_type text)",
         "boolean",
         "SELECT coalesce((SELECT tenant_id IS NOT DISTINCT FROM <schema>.esource_tenant() FROM <schema>.events "
-        "WHERE aggregate_id = stream_id AND aggregate_type = stream_type ORDER BY version DESC LIMIT 1), true)",
+        "WHERE (aggregate_id, aggregate_type) >= (stream_id, stream_type) "
+        "AND (aggregate_id, aggregate_type) <= (stream_id, stream_type) "
+        "ORDER BY aggregate_id DESC, aggregate_type DESC, version DESC LIMIT 1), true)",
     ),
     *(
         f"CREATE POLICY esource_tenants ON {table} USING ({_VISIBLE[table]} OR {_SEES_ALL}) "

@@ -19,6 +19,8 @@ from esource import (
     open_store,
     register_event,
 )
+from esource.testing import an_event, given
+from esource.testing.scenarios import Given
 
 
 class Balance(BaseModel):
@@ -96,3 +98,10 @@ async def stores_stay_what_they_are(i: UUID) -> None:
         assert_type(await memory.get_stream_version(i, "Account"), int)
     options: dict[str, Any] = {}
     assert_type(open_store("sqlite://", **options), EventStore)
+
+
+def scenarios_know_their_aggregate() -> None:
+    event = an_event(Deposited, cents=1)
+    assert_type(event, Deposited)
+    assert_type(given(Account, event), Given[Account])
+    assert_type(given(Account, event).when(Account.deposit, 5).then(event, Deposited).aggregate, Account)

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from conftest import dsn
 from orders import Order, placed, several
 from schemas import CHECKOUT, alembic, described, execute, rows
 from sqlalchemy.engine import make_url
@@ -29,6 +28,7 @@ from esource import (
     schema,
 )
 from esource.errors import ConstraintError, DatabaseReadOnlyError, InvalidOptionError, SchemaMissingError
+from esource.testing.server import dsn
 
 RED = UUID("00000000-0000-7000-8000-00000000000a")
 BLUE = UUID("00000000-0000-7000-8000-00000000000b")

@@ -18,6 +18,7 @@ from esource.errors import (
     InvalidOptionError,
     OptimisticLockError,
     ProjectionFailedError,
+    TenantMismatchError,
 )
 from esource.events import (
     DomainEvent,
@@ -118,6 +119,7 @@ __all__ = [
     "SnapshotStore",
     "StoredEvent",
     "Subscription",
+    "TenantMismatchError",
     "Transaction",
     "UntypedEvent",
     "active_version",

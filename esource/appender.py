@@ -380,21 +380,21 @@ class Appender:
         while waiting:
             stored = await self._stored(unit, waiting)
             batch = _Batch(self._outbox)
-            later = []
+            decided = set()
             for append in waiting:
                 earlier = _earlier_outcome(append, stored)
                 if earlier is not None:
                     settled.append((append, earlier))
-                elif not batch.take(append):
-                    later.append(append)
+                    decided.add(append)
+                else:
+                    batch.take(append)
             if batch.plan.streams:
                 written = await backend.append(unit.driver, batch.plan, commit=False)
                 for append, outcome in batch.outcomes(written):
-                    if outcome is None:
-                        later.append(append)
-                    else:
+                    if outcome is not None:
                         settled.append((append, outcome))
-            waiting = later
+                        decided.add(append)
+            waiting = [append for append in waiting if append not in decided]  # still in their order
         return settled
 
     async def _stored(self, unit: Unit, appends: list[Append]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select
 
 from esource.arguments import check_id, check_whole
-from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
 from esource.events import utc_now
 from esource.storable import check_name
 from esource.tables import events, projection_checkpoints
+from esource.tenants import OWN_EVENTS, TenantAccess
 from esource.types import Identifier, Timestamp
 
 _table = projection_checkpoints.c
@@ -73,11 +73,11 @@ def _save(position: Any) -> Statement:
 
 
 _SAVE_POSITION = _save(bindparam("position", type_=_table.global_position.type))
-_SAVE_EVENT = _save(
-    select(events.c.global_position)
-    .where(events.c.event_id == bindparam("event_id", type_=Identifier()))
-    .scalar_subquery()
+_position_of_event = select(events.c.global_position).where(
+    events.c.event_id == bindparam("event_id", type_=Identifier())
 )
+_SAVE_EVENT = _save(_position_of_event.scalar_subquery())
+_SAVE_OWN_EVENT = _save(_position_of_event.where(OWN_EVENTS).scalar_subquery())
 _ONE = Statement(select(*_COLUMNS).where(_table.projection_name == _name))
 _ALL = Statement(select(*_COLUMNS).order_by(_table.projection_name))
 _RESET = Statement(delete(projection_checkpoints).where(_table.projection_name == _name))
@@ -133,10 +133,13 @@ class CheckpointRepository:
 
     A checkpoint moves only forward: saving the same position again, or an older one, changes nothing
     and counts nothing; `reset_checkpoint` is the one way back.
+
+    A store bound to a tenant has checkpoints of its own: the same name is another checkpoint for each
+    tenant (stored as ``<tenant id>:<name>``), and counts only that tenant's events.
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = Access(database)
+        self._access = TenantAccess(database, "projection_checkpoints")
 
     async def get_checkpoint(self, projection_name: str) -> UUID | None:
         """The id of the last event that was processed; None if there is no checkpoint."""
@@ -145,8 +148,8 @@ class CheckpointRepository:
 
     async def get_checkpoint_data(self, projection_name: str) -> CheckpointData | None:
         """The whole checkpoint; None if there is none."""
-        rows = await self._access.read(_ONE, projection_name=projection_name)
-        return CheckpointData(*rows[0]) if rows else None
+        rows = await self._access.read(_ONE, projection_name=self._stored_name(projection_name))
+        return self._checkpoint(rows[0]) if rows else None
 
     async def get_position(self, subscription_id: str) -> int | None:
         """The global position reached; None if there is no checkpoint."""
@@ -163,9 +166,9 @@ class CheckpointRepository:
             InvalidEventError: a name that cannot be stored.
         """
         return bool(
-            await self._access.write(
+            await self._access.insert(
                 _SAVE_POSITION,
-                projection_name=check_name("subscription_id", subscription_id),
+                projection_name=check_name("subscription_id", self._stored_name(subscription_id)),
                 position=check_whole("position", position),
                 event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
@@ -177,9 +180,9 @@ class CheckpointRepository:
         """Record that this event has been processed, at its own position in the log; whether that was
         news."""
         return bool(
-            await self._access.write(
-                _SAVE_EVENT,
-                projection_name=check_name("projection_name", projection_name),
+            await self._access.insert(
+                _SAVE_EVENT if self._access.tenant_id is None else _SAVE_OWN_EVENT,
+                projection_name=check_name("projection_name", self._stored_name(projection_name)),
                 event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
                 now=utc_now(),
@@ -194,7 +197,7 @@ class CheckpointRepository:
         checkpoint = await self.get_checkpoint_data(projection_name)
         if checkpoint is None:
             return None
-        latest = await self._access.read(_LATEST, one=1, **self._types(event_types))
+        latest = await self._access.read(_LATEST, table="events", one=1, **self._types(event_types))
         pending, seconds = await self.get_lag(checkpoint.global_position or 0, event_types)
         at = checkpoint.last_processed_at
         return LagMetrics(
@@ -211,7 +214,9 @@ class CheckpointRepository:
     async def get_lag(self, position: int, event_types: Iterable[str] | None = None) -> tuple[int, float]:
         """How many events are past a position, and the age of the first of them in seconds; only of
         these event types if given. One query."""
-        [(pending, oldest)] = await self._access.read(_PENDING, position=position, **self._types(event_types))
+        [(pending, oldest)] = await self._access.read(
+            _PENDING, table="events", position=position, **self._types(event_types)
+        )
         return pending, max(0.0, (utc_now() - oldest).total_seconds()) if oldest else 0.0
 
     def _types(self, event_types: Iterable[str] | None) -> dict[str, Any]:
@@ -222,11 +227,18 @@ class CheckpointRepository:
 
     async def reset_checkpoint(self, projection_name: str) -> None:
         """Forget the checkpoint: the projection starts from the beginning."""
-        await self._access.write(_RESET, projection_name=projection_name)
+        await self._access.write(_RESET, projection_name=self._stored_name(projection_name))
 
     async def get_all_checkpoints(self) -> list[CheckpointData]:
         """Every checkpoint, by name."""
-        return [CheckpointData(*row) for row in await self._access.read(_ALL)]
+        return [self._checkpoint(row) for row in await self._access.read(_ALL)]
+
+    def _stored_name(self, name: str) -> str:
+        # What is no name at all, or an empty one, is left for `check_name` to refuse.
+        return f"{self._access.checkpoint_prefix}{name}" if isinstance(name, str) and name else name
+
+    def _checkpoint(self, row: tuple[Any, ...]) -> CheckpointData:
+        return CheckpointData(row[0].removeprefix(self._access.checkpoint_prefix), *row[1:])
 
     async def close(self) -> None:
         """Close the connection that a URL was opened with; anything borrowed stays open."""

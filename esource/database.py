@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import (
@@ -380,9 +381,20 @@ class Database:
 
 class Access:
     """What a repository reads and writes through: a database, or one open transaction of it (a store's
-    `Transaction`, or the application's own `AsyncConnection`)."""
+    `Transaction`, or the application's own `AsyncConnection`).
+
+    Raises:
+        InvalidOptionError: the source is bound to a tenant, and this repository knows of none.
+    """
+
+    knows_tenants = False
 
     def __init__(self, source: Any) -> None:
+        self.tenant_id: UUID | None = getattr(source, "__esource_tenant__", None)
+        if self.tenant_id is not None and not self.knows_tenants:
+            raise InvalidOptionError(
+                "this works on all tenants' rows: give it the store that is not bound to one"
+            )
         unit = getattr(source, "__esource_unit__", source)
         self._unit = unit if isinstance(unit, Unit) else None
         self._connection = source if isinstance(source, AsyncConnection) else None

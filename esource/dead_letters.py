@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import Text, and_, bindparam, case, delete, func, literal_column, or_, select, update
 
 from esource.arguments import LARGEST_AGE_DAYS, LARGEST_INTEGER, check_id, check_whole
-from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
 from esource.errors import InvalidOptionError
 from esource.events import utc_now
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import dead_letter_queue
+from esource.tenants import TenantAccess
 from esource.types import Timestamp
 
 STATUSES = ("failed", "retrying", "resolved")
@@ -182,10 +182,12 @@ class ProjectionFailureCount:
 
 class DLQRepository:
     """The dead-letter queue in the database of a store, an engine, a session factory, a URL, or an open
-    transaction. An event is in it once per projection; failing again updates its entry."""
+    transaction. An event is in it once per projection; failing again updates its entry.
+
+    Of a store bound to a tenant, it holds the entries of that tenant's stored events only."""
 
     def __init__(self, database: Any) -> None:
-        self._access = Access(database)
+        self._access = TenantAccess(database, "dead_letter_queue")
 
     async def add_failed_event(
         self,
@@ -201,10 +203,12 @@ class DLQRepository:
         Raises:
             InvalidEventError: the data cannot be stored as JSON.
             InvalidOptionError: a negative retry_count, or an event id that is no UUID.
+            TenantMismatchError: the event is not stored as one of the tenant bound to.
         """
-        rows = await self._access.write(
+        await self._access.require_own_event(check_id("event_id", event_id))
+        rows = await self._access.insert(
             _ADD,
-            event_id=check_id("event_id", event_id),
+            event_id=event_id,
             projection_name=check_name("projection_name", projection_name),
             event_type=check_name("event_type", event_type),
             event_data=json_text("event_data", event_data),

@@ -7,6 +7,7 @@
     ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
     ├── OptimisticLockError           the stream is not at the expected version
     ├── DuplicateEventError           the event id is already stored somewhere else
+    ├── TenantMismatchError           a store bound to one tenant met another's; nothing was written
     ├── AggregateNotFoundError        the stream to load has no events
     ├── UnknownEventTypeError         no class is registered for a stored event type
     ├── DuplicateEventTypeError       another class is registered under this name
@@ -96,6 +97,20 @@ class DuplicateEventError(EventSourceError):
         self.event_id = event_id
         self.found = found
         super().__init__(f"event {event_id} is stored already: {found}. Give the new event an id of its own.")
+
+
+class TenantMismatchError(EventSourceError):
+    """A store bound to one tenant was asked for what is not that tenant's; nothing was written.
+
+    Says nothing of what the other tenant has stored.
+    """
+
+    def __init__(self, tenant_id: UUID | None, problem: str) -> None:
+        self.tenant_id = tenant_id
+        """The tenant that the store is bound to; None where only the database knows it."""
+        self.problem = problem
+        bound = "the connected role" if tenant_id is None else f"the store bound to tenant {tenant_id}"
+        super().__init__(f"{bound} may not do this: {problem}. Use a store for the tenant whose it is.")
 
 
 class AggregateNotFoundError(EventSourceError):

@@ -27,6 +27,7 @@ from esource.errors import DatabaseError
 from esource.events import utc_now
 from esource.storable import check_name, storable_text
 from esource.tables import projection_checkpoints
+from esource.tenants import require_whole
 from esource.types import Timestamp
 
 LEASE_SECONDS = 15.0
@@ -139,6 +140,7 @@ class Lease:
     def __init__(
         self, database: Any, name: str, *, seconds: float = LEASE_SECONDS, owner: str | None = None
     ) -> None:
+        require_whole(database, "a lease")
         self._leases = Leases(Database.of(database), owner or new_owner(), seconds)
         self.name = check_name("name", name)
         self.is_held = False

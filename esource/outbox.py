@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Text,
+    and_,
     bindparam,
     case,
     delete,
@@ -23,13 +24,13 @@ from sqlalchemy import (
 
 from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole
 from esource.codec import encode
-from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent, utc_now
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import event_outbox, events
+from esource.tenants import TenantAccess, owned
 from esource.types import Timestamp, to_iso
 
 OutboxId = int | UUID
@@ -76,7 +77,16 @@ ENTRIES = select(
     events.c.version,
     events.c.actor_id,
     iso_text(events.c.timestamp),
-).select_from(event_outbox.outerjoin(events, events.c.event_id == _table.event_id))
+).select_from(
+    event_outbox.outerjoin(
+        events,
+        # A row that names an event of another tenant must not make anybody publish it.
+        and_(
+            events.c.event_id == _table.event_id,
+            events.c.tenant_id.is_not_distinct_from(_table.tenant_id),
+        ),
+    )
+)
 """Rows of the outbox with the event they refer to, in the order of `entry_of`."""
 
 _LIST = Statement(
@@ -183,26 +193,30 @@ class OutboxStats:
 class OutboxRepository:
     """The outbox in the database of a store, an engine, a session factory, a URL, or an open transaction.
 
-    A store with ``outbox_enabled=True`` writes a row with every event; `add_event` adds one by hand.
+    A store with ``outbox_enabled=True`` writes a row with every event; `add_event` adds one by hand. Of a
+    store bound to a tenant, it holds that tenant's rows only.
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = Access(database)
+        self._access = TenantAccess(database, "event_outbox")
 
     async def add_event(self, event: DomainEvent) -> OutboxId:
         """Add an event with its whole content; the row's id.
 
         Raises:
             InvalidEventError: the event may not be stored.
+            TenantMismatchError: it is another tenant's than the one bound to.
         """
         encoded = encode(event)
-        rows = await self._access.write(
+        if self._access.tenant_id is not None:
+            encoded = owned(encoded, self._access.tenant_id)
+        rows = await self._access.insert(
             _ADD,
             event_id=check_id("event_id", event.event_id),
             event_type=event.event_type,
             aggregate_id=check_id("aggregate_id", event.aggregate_id),
             aggregate_type=check_name("aggregate_type", event.aggregate_type),
-            tenant_id=event.tenant_id,
+            tenant_id=encoded.tenant_id,
             event_data=json_text(
                 "event_data",
                 _whole_event(
@@ -211,7 +225,7 @@ class OutboxRepository:
                     event.event_type,
                     event.aggregate_id,
                     event.aggregate_type,
-                    event.tenant_id,
+                    encoded.tenant_id,
                     event.aggregate_version,
                     event.actor_id,
                     to_iso(encoded.timestamp),

@@ -27,6 +27,7 @@ from esource.leases import LEASE_SECONDS, RENEWALS, new_owner
 from esource.outbox import OutboxEntry, OutboxRepository
 from esource.publishers import BatchPublisher, Publisher
 from esource.subscriptions import POLL_SECONDS
+from esource.tenants import require_whole
 
 logger = logging.getLogger("esource")
 
@@ -88,6 +89,7 @@ class OutboxRelay:
         owner: str | None = None,
         enable_metrics: bool = True,
     ) -> None:
+        require_whole(database, "a relay")
         self._database = Database.of(database)
         self._owns_database = isinstance(database, (str, URL))
         self._outbox = OutboxRepository(self._database)

@@ -13,6 +13,7 @@ from esource.errors import AggregateNotFoundError, InvalidOptionError
 from esource.events import DomainEvent
 from esource.snapshots import Snapshot, SnapshotStore
 from esource.store import EventStore
+from esource.tenants import of_its_tenant
 from esource.tracing import Tracer, get_tracer, span
 
 TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
@@ -178,7 +179,10 @@ class AggregateRepository(Generic[TAggregate]):
             )
             aggregate.mark_events_as_committed()
             if self._publisher is not None:
-                await self._publisher.publish(events)
+                tenant_id = self._event_store.tenant_id
+                await self._publisher.publish(
+                    events if tenant_id is None else [of_its_tenant(event, tenant_id) for event in events]
+                )
             if (
                 self._threshold is not None
                 and aggregate.version // self._threshold > before // self._threshold

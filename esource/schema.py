@@ -11,7 +11,8 @@ The ways in:
   ``context.configure``, so that autogenerate leaves our tables alone.
 
 Every way runs the whole upgrade in one transaction under a lock: any number of processes may do it at
-once, and a migration that dies leaves nothing behind.
+once, and a migration that dies leaves nothing behind. On PostgreSQL, ``alembic -x row_level_security=on
+upgrade head`` also switches row-level security on; see `esource.row_level_security`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.database import Database
 from esource.dialect import Statement, backend_for_url
+from esource.dialect.row_level_security import DISABLE, ENABLE, ROLES_TABLE
 from esource.errors import (
     DatabaseError,
     DatabaseUnavailableError,
@@ -56,6 +58,8 @@ REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 
 TABLES = frozenset(metadata.tables)
+
+ROW_LEVEL_SECURITY = {"on": ENABLE, "off": DISABLE}
 
 _version_table = Table(
     VERSION_TABLE,
@@ -88,7 +92,7 @@ def alembic_config(url: str | None = None) -> Config:
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """For the ``include_name`` of an application's Alembic: everything except our tables."""
-    return not (type_ == "table" and (name in TABLES or name == VERSION_TABLE))
+    return not (type_ == "table" and (name in TABLES or name in (VERSION_TABLE, ROLES_TABLE)))
 
 
 # -- from a program ------------------------------------------------------------------------------
@@ -100,7 +104,7 @@ async def current(database: Any) -> str | None:
     Raises:
         SchemaUnmanagedError: our tables are there without a version.
     """
-    async with _opened(database) as opened:
+    async with opened_database(database) as opened:
         return await _current(opened)
 
 
@@ -146,7 +150,7 @@ async def initialize(database: Database, *, upgrade: bool | None = None) -> None
     elif database.connections.is_private:
         await database.run_script(create_script(database))
         return
-    await _migrate(database, "upgrade", "head")
+    await migrate(database, "upgrade", "head")
 
 
 async def upgrade(database: Any, revision: str = "head") -> None:
@@ -174,20 +178,20 @@ async def adopt(database: Any) -> None:
             a table or a column is missing.
         SchemaMissingError: it is empty.
     """
-    async with _opened(database) as opened:
-        await _migrate(opened, "adopt", "head")
+    async with opened_database(database) as opened:
+        await migrate(opened, "adopt", "head")
 
 
 async def _command(database: Any, command: str, revision: str) -> None:
-    async with _opened(database) as opened:
+    async with opened_database(database) as opened:
         found = await _current(opened)
         if found is not None and found not in REVISIONS:
             raise SchemaTooNewError(opened.name, found, HEAD)
-        await _migrate(opened, command, revision)
+        await migrate(opened, command, revision)
 
 
 @asynccontextmanager
-async def _opened(source: Any) -> AsyncIterator[Database]:
+async def opened_database(source: Any) -> AsyncIterator[Database]:
     """The database behind a source. What was opened for this is closed: an engine gets its connections
     back; a store stays as it was."""
     database = Database.of(source)
@@ -198,18 +202,24 @@ async def _opened(source: Any) -> AsyncIterator[Database]:
             await database.close()
 
 
-async def _migrate(database: Database, command: str, revision: str) -> None:
+async def migrate(
+    database: Database, command: str, revision: str, row_level_security: str | None = None
+) -> None:
+    """Run an Alembic command, and nothing beside it, in one transaction."""
     async with database.transaction() as unit:
         await database.backend.lock_schema(unit.connection)
         with database.backend.errors(database.name):
-            await unit.connection.run_sync(_run_command, command, revision, database.name)
+            await unit.connection.run_sync(_run_command, command, revision, database.name, row_level_security)
 
 
-def _run_command(connection: Connection, command: str, revision: str, database: str) -> None:
+def _run_command(
+    connection: Connection, command: str, revision: str, database: str, row_level_security: str | None
+) -> None:
     from alembic import command as alembic
 
     config = alembic_config()
     config.attributes["connection"] = connection
+    config.attributes["row_level_security"] = row_level_security
     if command == "adopt":
         _refuse_to_adopt(connection, database)
         alembic.stamp(config, "0001")
@@ -287,9 +297,9 @@ def _run_on_chosen_database(context: Any) -> None:
             "sqlalchemy.url in alembic.ini"
         )
     if context.is_offline_mode():
-        context.configure(dialect_name=backend_for_url(make_url(url)).name, literal_binds=True, **_options())
-        with context.begin_transaction():
-            context.run_migrations()
+        backend = backend_for_url(make_url(url))
+        context.configure(dialect_name=backend.name, literal_binds=True, **_options())
+        _run_in(context)
         return
     asyncio.run(_run_on_url(url, context))
 
@@ -312,8 +322,32 @@ async def _run_on_url(url: str, context: Any) -> None:
 
 def _run_on(connection: Connection, context: Any) -> None:
     context.configure(connection=connection, **_options())
+    _run_in(context)
+
+
+def _run_in(context: Any) -> None:
     with context.begin_transaction():
         context.run_migrations()
+        _switch_row_level_security(context)
+
+
+def _switch_row_level_security(context: Any) -> None:
+    """The step that ``-x row_level_security=on`` (or ``off``) adds to an upgrade. Not a revision: a database
+    has it or not, at any revision."""
+    setting = context.config.attributes.get("row_level_security")
+    setting = setting or context.get_x_argument(as_dictionary=True).get("row_level_security")
+    if setting is None:
+        return
+    if setting not in ROW_LEVEL_SECURITY:
+        raise InvalidOptionError(f"row_level_security must be 'on' or 'off', not {setting!r}")
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return  # a command that only looks: current, history, check
+    if context.get_context().dialect.name != "postgresql":
+        raise InvalidOptionError("row-level security is PostgreSQL's: SQLite has no roles")
+    for statement in ROW_LEVEL_SECURITY[setting]:
+        context.execute(statement)
 
 
 def _options() -> dict[str, Any]:
@@ -321,9 +355,7 @@ def _options() -> dict[str, Any]:
         "target_metadata": metadata,
         "version_table": VERSION_TABLE,
         "render_as_batch": True,
-        "include_name": lambda name, type_, parent_names: (
-            not include_name(name, type_, parent_names) or type_ != "table"
-        ),
+        "include_name": lambda name, type_, parent_names: type_ != "table" or name in TABLES,
     }
 
 

@@ -11,12 +11,12 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, or_, select
 
 from esource.arguments import LARGEST_INTEGER, check_id, check_moment, check_whole
-from esource.database import Access
 from esource.dialect import Statement
 from esource.dialect.constructs import upsert
 from esource.events import utc_now
 from esource.storable import check_name, json_text
 from esource.tables import snapshots
+from esource.tenants import TenantAccess
 
 _table = snapshots.c
 _of_aggregate = (
@@ -77,11 +77,12 @@ class Snapshot:
 class SnapshotStore:
     """Snapshots in the database of a store, an engine, a session factory, a URL, or an open transaction.
 
-    One snapshot per aggregate. An older one never overwrites a newer one.
+    One snapshot per aggregate. An older one never overwrites a newer one. Of a store bound to a tenant, it
+    holds the snapshots of that tenant's streams only.
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = Access(database)
+        self._access = TenantAccess(database, "snapshots")
 
     async def save_snapshot(self, snapshot: Snapshot) -> bool:
         """Save a snapshot; False if a newer one is there, which then stays.
@@ -89,12 +90,16 @@ class SnapshotStore:
         Raises:
             InvalidEventError: the state cannot be stored as JSON.
             InvalidOptionError: a version below 1, an id that is no UUID, a moment without a time zone.
+            TenantMismatchError: the stream is not one of the tenant bound to.
         """
+        aggregate_id = check_id("aggregate_id", snapshot.aggregate_id)
+        aggregate_type = check_name("aggregate_type", snapshot.aggregate_type)
+        await self._access.require_own_stream(aggregate_id, aggregate_type)
         return bool(
-            await self._access.write(
+            await self._access.insert(
                 _SAVE,
-                aggregate_id=check_id("aggregate_id", snapshot.aggregate_id),
-                aggregate_type=check_name("aggregate_type", snapshot.aggregate_type),
+                aggregate_id=aggregate_id,
+                aggregate_type=aggregate_type,
                 version=check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER),
                 schema_version=check_whole("schema_version", snapshot.schema_version, most=LARGEST_INTEGER),
                 state=json_text("state", snapshot.state),

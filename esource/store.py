@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -13,8 +15,10 @@ from typing_extensions import Self
 
 from esource import schema
 from esource.appender import Append, Appender
+from esource.arguments import check_id
 from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents
 from esource.database import Database, Unit
+from esource.dialect import Statement
 from esource.errors import DuplicateEventError, InvalidOptionError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
@@ -37,6 +41,7 @@ from esource.streams import (
     parse_stream_name,
 )
 from esource.subscriptions import POLL_SECONDS, Subscription
+from esource.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
 from esource.tracing import get_tracer, reading_span, span
 from esource.transaction import Transaction
 
@@ -78,12 +83,17 @@ class EventStore:
         self.outbox_enabled = outbox_enabled
         self._appender = Appender(database, outbox=outbox_enabled)
         self._tracer: Tracer | None = get_tracer(enabled=enable_tracing)
+        self._tenant_id: UUID | None = None
 
     # -- life cycle --------------------------------------------------------------------------------
 
     @property
     def __esource_database__(self) -> Database:
         return self._database
+
+    @property
+    def __esource_tenant__(self) -> UUID | None:
+        return self._tenant_id
 
     @property
     def event_registry(self) -> EventRegistry:
@@ -109,7 +119,9 @@ class EventStore:
 
     async def close(self) -> None:
         """Write what is queued, then give every connection back. Afterwards the store refuses work
-        until it is opened again."""
+        until it is opened again. A store bound to a tenant does nothing here: the one it came from closes."""
+        if self._tenant_id is not None:
+            return
         await self._appender.drain()
         await self._database.close()
 
@@ -134,6 +146,30 @@ class EventStore:
         """
         await self.open()
         await schema.initialize(self._database, upgrade=upgrade)
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        """The tenant that the store is bound to; None for the whole store."""
+        return self._tenant_id
+
+    def for_tenant(self, tenant_id: UUID) -> Self:
+        """This store, bound to one tenant: a light view on the same connections, good wherever a store is.
+
+        It reads only the tenant's events; it gives the tenant's id to events written without one, and
+        refuses those of another before anything is written. So do the repositories and transactions made
+        from it. A stream belongs to the tenant of its first event: to any other it is empty, and refuses
+        to be appended to. `esource.tenants` says what is guaranteed. No I/O.
+
+        Raises:
+            TenantMismatchError: the store is bound to another tenant already.
+        """
+        check_id("tenant_id", tenant_id)
+        require_own("the store's tenant", self._tenant_id, tenant_id)
+        bound = copy(self)
+        bound._tenant_id = tenant_id  # noqa: SLF001 - it is one of us
+        return bound
 
     # -- append ------------------------------------------------------------------------------------
 
@@ -162,6 +198,7 @@ class EventStore:
             OptimisticLockError: the stream is at another version.
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
             InvalidEventError: an event belongs to another stream or may not be stored.
+            TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
         if type(expected_version) is not int or expected_version < -2:
@@ -171,6 +208,8 @@ class EventStore:
         check_name("aggregate_type", aggregate_type)
         encode = self.codec.encode
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        if self._tenant_id is not None:
+            encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
             unit = None if connection is None else await self._database.join(connection)
             return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
@@ -178,7 +217,7 @@ class EventStore:
             _refuse_repeated_ids(encoded)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
         if self._tracer is None:
-            if connection is None and self._database.current_unit() is None:
+            if connection is None and self._tenant_id is None and self._database.current_unit() is None:
                 return await self._appender.append(append)
             return await self._append(append, connection)
         with span(
@@ -194,11 +233,13 @@ class EventStore:
 
     async def _append(self, append: Append, connection: Connection | None) -> AppendResult:
         if connection is not None:
-            return await self._appender.append_in(await self._database.join(connection), append)
-        unit = self._database.current_unit()
-        if unit is not None:
-            return await self._appender.append_in(unit, append)
-        return await self._appender.append(append)
+            unit: Unit | None = await self._database.join(connection)
+        else:
+            unit = self._database.current_unit()
+        write = self._appender.append if unit is None else partial(self._appender.append_in, unit)
+        if self._tenant_id is None:
+            return await write(append)
+        return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -253,9 +294,7 @@ class EventStore:
             aggregate_type=aggregate_type,
             aggregate_id=aggregate_id,
         ):
-            wanted = Selection(
-                self._database, options, aggregate_id=aggregate_id, aggregate_type=aggregate_type
-            )
+            wanted = self._selection(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
             decode = self.codec.decode
             # Most streams are one page. The others come in pages, too, although all of it will be in memory
             # anyway, to let other tasks run in between.
@@ -301,7 +340,7 @@ class EventStore:
         self, name: str, options: ReadOptions | None, **stream: Any
     ) -> AsyncGenerator[StoredEvent, None]:
         decode = self.codec.decode
-        wanted = Selection(self._database, options or ReadOptions(), **stream)
+        wanted = self._selection(options or ReadOptions(), **stream)
         with reading_span(self._tracer, name, system=self._database.backend.name, **stream):
             # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
             async with aclosing(pages(self._database, wanted)) as found:
@@ -335,7 +374,10 @@ class EventStore:
 
         Raises:
             InvalidOptionError: options that contradict each other.
+            TenantMismatchError: the store is bound to another tenant.
         """
+        if self._tenant_id is not None:
+            require_own("tenant_id", tenant_id, self._tenant_id)
         return Subscription(
             self,
             from_position=from_position,
@@ -350,7 +392,7 @@ class EventStore:
 
     async def event_exists(self, event_id: UUID) -> bool:
         """Whether an event with this id is stored. One query."""
-        return bool(await self._database.rows(EVENT_EXISTS, {"event_id": event_id}))
+        return bool(await self._rows(EVENT_EXISTS, {"event_id": event_id}))
 
     async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
         """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
@@ -358,7 +400,21 @@ class EventStore:
 
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
-        return (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
+        return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+
+    async def _rows(
+        self, statement: Statement, values: dict[str, Any], unit: Unit | None = None
+    ) -> list[Any]:
+        """Rows about the whole log, or about the tenant's share of it."""
+        if self._tenant_id is not None:
+            statement, values = of_tenant(statement, "events"), {**values, "of_tenant": self._tenant_id}
+        return await self._database.rows(statement, values, unit)
+
+    def _selection(self, options: ReadOptions, **stream: Any) -> Selection:
+        """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
+        if self._tenant_id is not None:
+            options = restricted(options, self._tenant_id)
+        return Selection(self._database, options, **stream)
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""
@@ -367,13 +423,13 @@ class EventStore:
         return [row for row in rows if self.codec.event_class(row[4]) is not None]
 
     async def _version_of(self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None) -> int:
-        rows = await self._database.rows(
+        rows = await self._rows(
             STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
         )
         return rows[0][0] or 0
 
     async def _only_type_of(self, aggregate_id: UUID) -> str:
-        types = [row[0] for row in await self._database.rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
+        types = [row[0] for row in await self._rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
         if len(types) > 1:
             raise InvalidOptionError(
                 f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"

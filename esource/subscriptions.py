@@ -145,7 +145,7 @@ class Subscription:
     async def _saved_position(self) -> int:
         if self._checkpoint is None:
             return 0
-        return await CheckpointRepository(self._database).get_position(self._checkpoint) or 0
+        return await CheckpointRepository(self._store).get_position(self._checkpoint) or 0
 
     # -- progress ----------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Subscription:
         if self._checkpoint is None:
             raise InvalidOptionError("save() needs a subscription with checkpoint=")
         if self._last is not None:
-            await CheckpointRepository(self._database).save_position(
+            await CheckpointRepository(self._store).save_position(
                 self._checkpoint, self._last.global_position, self._last.event_id, self._last.event_type
             )
 
@@ -166,7 +166,7 @@ class Subscription:
         """How far behind the log it is. One query, which knows of the subscription's filters only the
         event types: with others it is behind by so many events at most."""
         types = self._event_types
-        events, seconds = await CheckpointRepository(self._database).get_lag(self.position, types)
+        events, seconds = await CheckpointRepository(self._store).get_lag(self.position, types)
         return self._pulse.health(position=self.position, lag_events=events, lag_seconds=seconds)
 
     # -- ending ------------------------------------------------------------------------------------

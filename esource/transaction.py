@@ -33,8 +33,13 @@ class Transaction:
         return self._unit
 
     @property
+    def __esource_tenant__(self) -> UUID | None:
+        return self._store.__esource_tenant__
+
+    @property
     def connection(self) -> AsyncConnection:
-        """SQLAlchemy's connection inside the transaction: for a read model in the same database.
+        """SQLAlchemy's connection inside the transaction: for a read model in the same database. What
+        runs on it is your own SQL: no tenant restricts it.
 
         Raises:
             StoreClosedError: the transaction has ended.
@@ -57,19 +62,19 @@ class Transaction:
     @cached_property
     def checkpoints(self) -> CheckpointRepository:
         """Checkpoints, saved as part of this transaction."""
-        return CheckpointRepository(self._unit)
+        return CheckpointRepository(self)
 
     @cached_property
     def snapshots(self) -> SnapshotStore:
         """Snapshots, saved as part of this transaction."""
-        return SnapshotStore(self._unit)
+        return SnapshotStore(self)
 
     @cached_property
     def dead_letters(self) -> DLQRepository:
         """Dead letters, written as part of this transaction."""
-        return DLQRepository(self._unit)
+        return DLQRepository(self)
 
     @cached_property
     def outbox(self) -> OutboxRepository:
         """The outbox, written as part of this transaction."""
-        return OutboxRepository(self._unit)
+        return OutboxRepository(self)

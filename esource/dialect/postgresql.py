@@ -31,6 +31,7 @@ from esource.errors import (
     DatabaseReadOnlyError,
     EventSourceError,
     SchemaMissingError,
+    TenantMismatchError,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class PostgreSQLBackend(Backend):
     held_connections: ClassVar[int] = 8
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
+    supports_row_level_security: ClassVar[bool] = True
     default_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self) -> None:
@@ -145,9 +147,7 @@ class PostgreSQLBackend(Backend):
         if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
             return SchemaMissingError(database, str(cause))
         if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
-            return DatabaseReadOnlyError(
-                f"{database}: {cause}. Connect to the primary, as a role that may write."
-            )
+            return _unwritable(cause, database)
         if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
             return DatabaseFullError(f"{database}: {cause}. Free some space; nothing was written.")
         if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
@@ -167,6 +167,14 @@ class PostgreSQLBackend(Backend):
         if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
             return DatabaseError(f"{database}: {cause}")
         return None
+
+
+def _unwritable(error: Any, database: str) -> EventSourceError:
+    # The text may be in any language and the code is that of every missing privilege; the server's own
+    # function that checks rows against policies has one name in every version.
+    if error.server_source_function == "ExecWithCheckOptions":
+        return TenantMismatchError(None, f"{database}: {error}")
+    return DatabaseReadOnlyError(f"{database}: {error}. Connect to the primary, as a role that may write.")
 
 
 _LOST = (

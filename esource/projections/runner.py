@@ -23,6 +23,7 @@ from esource.projections.projection import Projection
 from esource.projections.versions import active_in, prepare, rewind, take_over
 from esource.reading import LAST_POSITION
 from esource.subscriptions import POLL_SECONDS
+from esource.tenants import require_whole
 
 if TYPE_CHECKING:
     from esource.store import EventStore
@@ -84,6 +85,7 @@ class ProjectionRunner:
         poll_seconds: float = POLL_SECONDS,
         owner: str | None = None,
     ) -> None:
+        require_whole(store, "a projection")
         if not isinstance(projection, Projection) or not projection.has_handlers:
             raise InvalidOptionError(f"{projection!r} is no projection with a method under @handles(...)")
         self._job = Job(

@@ -168,4 +168,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("snapshots", "dead_letter_queue", "projection_checkpoints", "event_outbox", "events"):
         op.drop_table(table)
+    if op.get_context().dialect.name == "postgresql":
+        # What row-level security leaves when its tables go.
+        for function in ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()"):
+            op.execute(f"DROP FUNCTION IF EXISTS {function}")
+        op.execute("DROP TABLE IF EXISTS esource_tenant_roles")
     record_revision(op, None)

@@ -10,7 +10,6 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from orders import placed, several
-from servers import dsn
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -18,6 +17,7 @@ from esource import AppendResult, OptimisticLockError, PostgreSQLEventStore
 from esource.dialect.postgresql import PostgreSQLBackend
 from esource.dialect.postgresql_append import STATEMENTS
 from esource.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseUnavailableError
+from esource.testing.server import dsn
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from orders import placed, several
-from servers import dsn
 from sqlalchemy.engine import make_url
 
 from esource import InvalidOptionError, OutboxRelay, OutboxRepository
+from esource.testing.server import dsn
 
 WORKER = Path(__file__).with_name("worker.py")
 

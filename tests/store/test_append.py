@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from orders import OrderShipped, placed, several
+from orders import placed, several
 
 from esource import AppendResult, ExpectedVersion, InvalidEventError
 
@@ -20,22 +20,6 @@ async def test_a_result_names_the_version_and_position_of_the_last_event(store):
     second = await store.append_events(order, "Order", several(3, order), 2)
     assert first == AppendResult(success=True, new_version=2, global_position=2)
     assert second == AppendResult(success=True, new_version=5, global_position=5)
-
-
-async def test_events_come_back_as_they_went_in(store):
-    order = uuid4()
-    events = [
-        placed(order, total=12.5, actor_id="Zoë", tenant_id=uuid4(), metadata={"a": [1, None, {"b": 1.0}]}),
-        OrderShipped(aggregate_id=order, tracking_number="T-1", aggregate_version=2),
-    ]
-    await store.append_events(order, "Order", events, 0)
-    assert (await store.get_events(order, "Order")).events == events
-
-
-async def test_the_stored_version_wins_over_the_one_in_the_event(store):
-    order = uuid4()
-    await store.append_events(order, "Order", [placed(order, aggregate_version=9), placed(order)])
-    assert [e.aggregate_version for e in (await store.get_events(order, "Order")).events] == [1, 2]
 
 
 async def test_a_batch_keeps_its_order(store):
@@ -85,15 +69,6 @@ async def test_an_event_of_another_stream_is_refused(store):
         await store.append_events(order, "Invoice", [placed(order)], 0)
     assert caught.value.field == "aggregate_type"
     assert await store.get_global_position() == 0
-
-
-async def test_two_types_under_one_id_are_two_streams(store):
-    shared = uuid4()
-    await store.append_events(shared, "Order", several(2, shared), 0)
-    result = await store.append_events(shared, "Invoice", [placed(shared, aggregate_type="Invoice")], 0)
-    assert result.new_version == 1
-    assert await store.get_stream_version(shared, "Order") == 2
-    assert await store.get_stream_version(shared, "Invoice") == 1
 
 
 async def test_positions_may_have_holes_and_reading_goes_on_behind_them(store):

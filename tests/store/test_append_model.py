@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from effort import examples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from orders import placed
 
@@ -135,6 +135,19 @@ def test_any_appends_in_one_batch_do_what_one_after_the_other_would(given_rounds
     asyncio.run(run())
 
 
+INVOICE = STREAMS[1]
+REPEATED_BEFORE_A_CONFLICT = [
+    [
+        Attempt(INVOICE, (EVENT_IDS[0],), 1.0, ExpectedVersion.ANY),
+        Attempt(INVOICE, (EVENT_IDS[0],), 1.0, ExpectedVersion.ANY),
+        Attempt(INVOICE, (EVENT_IDS[1],), 1.0, ExpectedVersion.NO_STREAM),
+        Attempt(INVOICE, (EVENT_IDS[2],), 1.0, ExpectedVersion.STREAM_EXISTS),
+        Attempt(INVOICE, (EVENT_IDS[1],), 1.0, ExpectedVersion.NO_STREAM),
+    ]
+]
+
+
+@example(REPEATED_BEFORE_A_CONFLICT)
 @settings(
     max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

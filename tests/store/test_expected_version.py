@@ -14,18 +14,6 @@ ANY, NO_STREAM, STREAM_EXISTS = ExpectedVersion.ANY, ExpectedVersion.NO_STREAM, 
 
 
 @pytest.mark.parametrize(
-    ("stored", "expected"),
-    [(0, ANY), (2, ANY), (0, NO_STREAM), (1, STREAM_EXISTS), (2, STREAM_EXISTS), (1, 1), (3, 3)],
-)
-async def test_an_append_that_expects_what_is_there_succeeds(store, stored, expected):
-    order = uuid4()
-    if stored:
-        await store.append_events(order, "Order", several(stored, order), 0)
-    result = await store.append_events(order, "Order", [placed(order)], expected)
-    assert (result.success, result.new_version, result.conflict) == (True, stored + 1, False)
-
-
-@pytest.mark.parametrize(
     ("stored", "expected", "text"),
     [
         (1, NO_STREAM, "expected no stream, found version 1"),

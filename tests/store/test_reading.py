@@ -36,37 +36,6 @@ async def fill(store, count, **fields):
 # -- all, in order ---------------------------------------------------------------------------------
 
 
-async def test_an_empty_store_yields_nothing(store):
-    assert await positions(store) == []
-    assert await positions(store, direction=BACKWARD) == []
-    assert await store.get_global_position() == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [1, 2, 3, 4, 5]),
-        ({"from_position": 2}, [3, 4, 5]),
-        ({"from_position": 5}, []),
-        ({"from_position": 2**70}, []),
-        ({"limit": 2}, [1, 2]),
-        ({"limit": 0}, []),
-        ({"limit": 99}, [1, 2, 3, 4, 5]),
-        ({"from_position": 1, "limit": 2}, [2, 3]),
-        ({"direction": BACKWARD}, [5, 4, 3, 2, 1]),
-        ({"direction": BACKWARD, "from_position": 4}, [3, 2, 1]),
-        ({"direction": BACKWARD, "from_position": 1}, []),
-        ({"direction": BACKWARD, "from_position": 2**70, "limit": 1}, [5]),
-        ({"direction": BACKWARD, "limit": 2}, [5, 4]),
-    ],
-    ids=str,
-)
-async def test_a_read_starts_past_its_position_and_ends_at_its_limit(store, options, expected):
-    order = await fill(store, 5)
-    assert await positions(store, **options) == expected
-    assert await versions(store, stream_name("Order", order), **options) == expected
-
-
 @pytest.mark.parametrize("direction", list(ReadDirection))
 @pytest.mark.parametrize("limit", [None, 250, 251, 1250, 1251, 2600])
 async def test_a_read_over_several_pages_is_whole(store, direction, limit):

@@ -14,6 +14,7 @@ from esource import (
     handles,
     register_event,
 )
+from esource.testing import an_event, given
 
 
 @register_event
@@ -55,3 +56,8 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     ProjectionRunner(store, Account)  # REFUSED: arg-type
     handles(int)  # REFUSED: type-var
     register_event(int)  # REFUSED: type-var
+    store.for_tenant("red")  # REFUSED: arg-type
+    given(Account).when(Account.deposit, "much")  # REFUSED: call-arg
+    given(Closed)  # REFUSED: type-var
+    given(Account).when(Account.deposit).then(Account)  # REFUSED: arg-type
+    an_event(Account)  # REFUSED: type-var

@@ -20,10 +20,13 @@ from esource import (
     ProjectionRunner,
     SQLiteEventStore,
     StoredEvent,
+    Transaction,
     handles,
     open_store,
     register_event,
 )
+from esource.testing import an_event, given
+from esource.testing.scenarios import Given
 
 balances = Table("balances", MetaData(), Column("cents", Integer))
 
@@ -109,6 +112,10 @@ async def stores_stay_what_they_are(i: UUID) -> None:
     assert_type(open_store("sqlite://"), EventStore)
     async with SQLiteEventStore("events.db") as store:
         assert_type(store, SQLiteEventStore)
+        assert_type(store.for_tenant(i), SQLiteEventStore)
+        assert_type(store.for_tenant(i).tenant_id, UUID | None)
+        async with store.for_tenant(i).transaction() as transaction:
+            assert_type(transaction, Transaction)
     async with open_store("sqlite://") as opened:
         assert_type(opened, EventStore)
         async for stored in opened.read_all():
@@ -118,3 +125,10 @@ async def stores_stay_what_they_are(i: UUID) -> None:
         assert_type(await memory.get_stream_version(i, "Account"), int)
     options: dict[str, Any] = {}
     assert_type(open_store("sqlite://", **options), EventStore)
+
+
+def scenarios_know_their_aggregate() -> None:
+    event = an_event(Deposited, cents=1)
+    assert_type(event, Deposited)
+    assert_type(given(Account, event), Given[Account])
+    assert_type(given(Account, event).when(Account.deposit, 5).then(event, Deposited).aggregate, Account)

@@ -1,0 +1,46 @@
+"""For the tests of applications, and of stores: a pytest plugin, scenarios, and a conformance suite.
+
+``pytest_plugins = ["esource.testing"]`` in the topmost ``conftest.py`` (or ``-p esource.testing``) brings the
+fixtures:
+
+- `event_store`: an open store on a fresh SQLite file;
+- `postgres_event_store`: one on a fresh PostgreSQL database (``esource_postgres_url`` is its URL), on the server
+  that ``ESOURCE_TEST_POSTGRES_URL`` names, or in a container, or on an embedded server.
+
+Beside them, `given` and `given_events` for tests of aggregates and projections, and `EventStoreConformance` for
+stores of your own. Needs ``pip install 'esource[testing]'``.
+
+The plugin has to be asked for: to be found by itself, it would be imported into every run of pytest there is.
+Importing names from here in a ``conftest.py`` does no harm: PYTEST_DONT_REWRITE keeps pytest from warning that
+it came too late to rewrite this module, which has no assertions.
+"""
+
+import pytest
+
+# Before the import: their assertions are to show what they compared.
+pytest.register_assert_rewrite("esource.testing.conformance", "esource.testing.conformance_beside")
+
+from esource.testing.conformance import EventStoreConformance  # noqa: E402
+from esource.testing.plugin import (  # noqa: E402
+    esource_postgres_server,
+    esource_postgres_template,
+    esource_postgres_url,
+    esource_sqlite_template,
+    event_store,
+    postgres_event_store,
+)
+from esource.testing.scenarios import an_event, given, given_events, same_event  # noqa: E402
+
+__all__ = [
+    "EventStoreConformance",
+    "an_event",
+    "esource_postgres_server",
+    "esource_postgres_template",
+    "esource_postgres_url",
+    "esource_sqlite_template",
+    "event_store",
+    "given",
+    "given_events",
+    "postgres_event_store",
+    "same_event",
+]

@@ -1,0 +1,282 @@
+"""Given these events, when this is done, then that follows: tests of aggregates and projections that say no more.
+
+Events are compared by their class and by what they say: ids, times and places (the aggregate, its version,
+correlation and causation) are left out, since nobody chose them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from uuid import UUID
+
+from esource.aggregates import AggregateRoot
+from esource.errors import InvalidOptionError
+from esource.events import DomainEvent
+
+TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
+TEvent = TypeVar("TEvent", bound=DomainEvent)
+P = ParamSpec("P")
+
+Expected = DomainEvent | type[DomainEvent]
+"""An event to be equal to, or a class whose instances will all do."""
+
+AN_AGGREGATE = UUID("00000000-0000-7000-8000-000000000001")
+"""The aggregate that a scenario is about, unless told otherwise."""
+
+_NOT_CHOSEN = {
+    "event_id",
+    "occurred_at",
+    "aggregate_id",
+    "aggregate_type",
+    "aggregate_version",
+    "correlation_id",
+    "causation_id",
+}
+
+
+def an_event(event_class: type[TEvent], **fields: Any) -> TEvent:
+    """An event with whatever a scenario does not care about filled in: only its own fields are needed."""
+    filled: dict[str, Any] = {"aggregate_id": AN_AGGREGATE}
+    if event_class.model_fields["aggregate_type"].is_required():
+        filled["aggregate_type"] = "Aggregate"
+    return event_class(**{**filled, **fields})
+
+
+def same_event(one: DomainEvent, other: DomainEvent) -> bool:
+    """Whether two events say the same."""
+    return type(one) is type(other) and _content(one) == _content(other)
+
+
+def given(
+    aggregate: type[TAggregate] | Callable[[UUID], TAggregate],
+    *events: DomainEvent,
+    aggregate_id: UUID = AN_AGGREGATE,
+) -> Given[TAggregate]:
+    """An aggregate to which these events have happened.
+
+    The events become this aggregate's own, with versions from 1: build them with `an_event`.
+
+    Example:
+        >>> given(Account, an_event(Deposited, amount=100)).when(Account.withdraw, 30).then(
+        ...     an_event(Withdrawn, amount=30)
+        ... )
+        >>> given(Account).when(Account.withdraw, 30).then_raises(ValueError, match="not enough")
+    """
+    return Given(aggregate(aggregate_id), events)
+
+
+class Given(Generic[TAggregate]):
+    """An aggregate before the command; made by `given`."""
+
+    def __init__(self, aggregate: TAggregate, events: tuple[DomainEvent, ...]) -> None:
+        self.aggregate = aggregate
+        self.aggregate.load_from_history(
+            event.model_copy(
+                update={
+                    "aggregate_id": aggregate.aggregate_id,
+                    "aggregate_type": aggregate.aggregate_type,
+                    "aggregate_version": version,
+                }
+            )
+            for version, event in enumerate(events, start=1)
+        )
+
+    def when(
+        self,
+        command: Callable[Concatenate[TAggregate, P], object],
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> Then[TAggregate]:
+        """Do this to it: a method of its class with arguments, or any function of the aggregate.
+
+        What the command raises is for `Then.then_raises`; `Then.then` raises it again.
+        """
+        error: Exception | None = None
+        try:
+            outcome = command(self.aggregate, *arguments, **keywords)
+        except Exception as raised:
+            error = raised
+        else:
+            if isawaitable(outcome):
+                getattr(outcome, "close", lambda: None)()  # else it would be reported as never awaited
+                raise InvalidOptionError("a command is a plain function, and this one is to be awaited")
+        return Then(self.aggregate, error)
+
+
+class Then(Generic[TAggregate]):
+    """An aggregate after the command; made by `Given.when`."""
+
+    def __init__(self, aggregate: TAggregate, error: Exception | None) -> None:
+        self.aggregate = aggregate
+        """The aggregate, for what else is to be looked at."""
+        self._error = error
+
+    def then(self, *expected: Expected) -> Then[TAggregate]:
+        """Exactly these events were recorded, in this order; none, if none are named.
+
+        Raises:
+            AssertionError: others were, listed beside what was expected.
+        """
+        __tracebackhide__ = True
+        if self._error is not None:
+            raise self._error
+        _compare(expected, self.aggregate.uncommitted_events)
+        return self
+
+    def then_state(self, expected: object) -> Then[TAggregate]:
+        """The state is equal to this.
+
+        Raises:
+            AssertionError: it is not.
+        """
+        __tracebackhide__ = True
+        if self._error is not None:
+            raise self._error
+        if self.aggregate.state != expected:
+            raise AssertionError(f"expected state: {expected!r}\n   found state: {self.aggregate.state!r}")
+        return self
+
+    def then_raises(self, error: type[Exception] | tuple[type[Exception], ...], match: str = "") -> None:
+        """The command refused with this error, its text matching the regular expression, and recorded nothing.
+
+        Raises:
+            AssertionError: it did not refuse, or its text is another, or it has recorded events all the same.
+        """
+        __tracebackhide__ = True
+        _raised(self._error, error, match)
+        if self.aggregate.has_uncommitted_events:
+            raise AssertionError(
+                f"it raised {self._error!r} after recording:\n{_listed(self.aggregate.uncommitted_events)}"
+            )
+
+
+# -- projections -------------------------------------------------------------------------------------------
+
+Handler = Callable[[DomainEvent], Awaitable[object] | object]
+"""What a projection does with an event: a function, or a coroutine function, of the event."""
+
+
+def given_events(*events: DomainEvent) -> GivenEvents:
+    """These events, to be handed to a projection in order, each aggregate's with versions from 1.
+
+    Example:
+        >>> await (
+        ...     given_events(an_event(Deposited, amount=5), an_event(Deposited, amount=7))
+        ...     .when_handled_by(balances.handle)
+        ...     .then(lambda: balances.total, 12)
+        ... )
+    """
+    seen: Counter[tuple[UUID, str]] = Counter()
+    numbered = []
+    for event in events:
+        stream = (event.aggregate_id, event.aggregate_type)
+        seen[stream] += 1
+        numbered.append(event.with_aggregate_version(seen[stream]))
+    return GivenEvents(numbered)
+
+
+class GivenEvents:
+    """Events before they are projected; made by `given_events`."""
+
+    def __init__(self, events: list[DomainEvent]) -> None:
+        self._events = events
+
+    def when_handled_by(self, handler: Handler) -> Projected:
+        """Hand them to this, one after the other."""
+        return Projected(self._events, handler)
+
+
+class Projected:
+    """A projection at work; made by `GivenEvents.when_handled_by`."""
+
+    def __init__(self, events: list[DomainEvent], handler: Handler) -> None:
+        self._events = events
+        self._handler = handler
+
+    async def _run(self) -> None:
+        for event in self._events:
+            outcome = self._handler(event)
+            if isawaitable(outcome):
+                await outcome
+
+    async def then(self, read: Callable[[], object], expected: object) -> None:
+        """What ``read`` finds afterwards (a function, or a coroutine function) is equal to this.
+
+        Raises:
+            AssertionError: it is not.
+        """
+        __tracebackhide__ = True
+        await self._run()
+        found = read()
+        if isawaitable(found):
+            found = await found
+        if found != expected:
+            raise AssertionError(f"expected: {expected!r}\n   found: {found!r}")
+
+    async def then_raises(
+        self, error: type[Exception] | tuple[type[Exception], ...], match: str = ""
+    ) -> None:
+        """The projection failed with this error, its text matching the regular expression.
+
+        Raises:
+            AssertionError: it did not.
+        """
+        __tracebackhide__ = True
+        caught: Exception | None = None
+        try:
+            await self._run()
+        except Exception as raised:
+            caught = raised
+        _raised(caught, error, match)
+
+
+# -- comparing ---------------------------------------------------------------------------------------------
+
+
+def _content(event: DomainEvent) -> dict[str, Any]:
+    return {name: value for name, value in event if name not in _NOT_CHOSEN}
+
+
+def _fits(expected: Expected, found: DomainEvent) -> bool:
+    return isinstance(found, expected) if isinstance(expected, type) else same_event(expected, found)
+
+
+def _compare(expected: tuple[Expected, ...], found: list[DomainEvent]) -> None:
+    __tracebackhide__ = True
+    fits = len(expected) == len(found) and all(map(_fits, expected, found))
+    if not fits:
+        raise AssertionError(f"expected events:\n{_listed(expected)}\nfound events:\n{_listed(found)}")
+
+
+def _listed(events: tuple[Expected, ...] | list[DomainEvent]) -> str:
+    return "\n".join(f"  {_told(event)}" for event in events) or "  none"
+
+
+def _told(event: Expected) -> str:
+    """The event with what it says, without what was not chosen and what is as it always is."""
+    if isinstance(event, type):
+        return f"any {event.__name__}"
+    fields = type(event).model_fields
+    own = {
+        name: value
+        for name, value in _content(event).items()
+        if name not in DomainEvent.model_fields
+        or value != fields[name].get_default(call_default_factory=True)
+    }
+    return f"{type(event).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
+
+
+def _raised(
+    found: Exception | None, wanted: type[Exception] | tuple[type[Exception], ...], match: str
+) -> None:
+    __tracebackhide__ = True
+    if found is None:
+        raise AssertionError(f"expected {wanted}, and nothing was raised")
+    if not isinstance(found, wanted):
+        raise found
+    if not re.search(match, str(found)):
+        raise AssertionError(f"expected a text matching {match!r}, found {str(found)!r}")

@@ -1,0 +1,133 @@
+"""Given, when, then: what passes, what does not, and what is said about it."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from orders import Order, OrderPlaced, OrderShipped
+
+from esource import DomainEvent, InvalidOptionError
+from esource.testing import an_event, given, given_events, same_event
+
+PLACED = an_event(OrderPlaced, customer_id="c-1", total=5.0)
+SHIPPED = an_event(OrderShipped, tracking_number="T-1")
+
+
+def test_a_command_records_what_was_expected():
+    given(Order).when(Order.place, "c-1", 5.0).then(PLACED)
+    given(Order, PLACED).when(Order.ship, "T-1").then(SHIPPED)
+    given(Order, PLACED).when(Order.ship, tracking_number="T-1").then(OrderShipped)
+    given(Order, PLACED).when(lambda order: order.ship("T-1")).then(SHIPPED)
+    given(Order, PLACED).when(lambda order: None).then()
+
+
+def test_ids_times_and_places_are_left_out():
+    elsewhere = an_event(OrderPlaced, customer_id="c-1", total=5.0, aggregate_id=uuid4(), aggregate_version=7)
+    assert elsewhere.event_id != PLACED.event_id
+    assert same_event(elsewhere, PLACED)
+    given(Order, aggregate_id=uuid4()).when(Order.place, "c-1", 5.0).then(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"total": 6.0}, {"tenant_id": uuid4()}, {"actor_id": "me"}, {"metadata": {"a": 1}}],
+    ids=lambda field: next(iter(field)),
+)
+def test_whatever_an_event_says_counts(field):
+    assert not same_event(PLACED, PLACED.model_copy(update=field))
+    with pytest.raises(AssertionError, match=next(iter(field))):
+        given(Order).when(Order.place, "c-1", 5.0).then(PLACED.model_copy(update=field))
+
+
+@pytest.mark.parametrize("expected", [(), (SHIPPED,), (PLACED, PLACED), (OrderShipped,)], ids=len)
+def test_other_events_than_expected_are_a_failure_that_lists_both(expected):
+    with pytest.raises(AssertionError, match=r"found events:\n  OrderPlaced\(customer_id='c-1', total=5.0\)"):
+        given(Order).when(Order.place, "c-1", 5.0).then(*expected)
+
+
+def test_what_happened_before_is_no_new_event_and_has_the_aggregates_versions():
+    order = given(Order, PLACED, SHIPPED).when(lambda order: None).then().aggregate
+    assert (order.version, order.state.status) == (2, "shipped")
+
+
+def test_a_refusal_is_expected_by_its_kind_and_text():
+    refused = given(Order, PLACED).when(Order.place, "c-1", 5.0)
+    refused.then_raises(ValueError, match="already placed")
+    refused.then_raises((KeyError, ValueError))
+    with pytest.raises(AssertionError, match="found 'Order already placed'"):
+        refused.then_raises(ValueError, match="something else")
+    for otherwise in (lambda: refused.then_raises(KeyError), refused.then, lambda: refused.then_state(None)):
+        with pytest.raises(ValueError, match="already placed"):
+            otherwise()
+
+
+def test_a_refusal_that_does_not_come_or_comes_too_late_is_a_failure():
+    with pytest.raises(AssertionError, match="nothing was raised"):
+        given(Order).when(Order.place, "c-1", 5.0).then_raises(ValueError)
+
+    def place_and_refuse(order):
+        order.place("c-1", 5.0)
+        raise ValueError("too late")
+
+    with pytest.raises(AssertionError, match="after recording:\n  OrderPlaced"):
+        given(Order).when(place_and_refuse).then_raises(ValueError)
+
+
+def test_the_state_may_be_looked_at():
+    then = given(Order).when(Order.place, "c-1", 5.0)
+    then.then_state(then.aggregate.state)
+    with pytest.raises(AssertionError, match="found state"):
+        then.then_state(None)
+
+
+def test_a_command_that_is_to_be_awaited_is_refused():
+    async def command(order):
+        pass
+
+    with pytest.raises(InvalidOptionError, match="plain function"):
+        given(Order).when(command)
+
+
+def test_an_event_needs_its_own_fields_only():
+    class Bare(DomainEvent):
+        pass
+
+    assert an_event(Bare).aggregate_type == "Aggregate"
+    assert PLACED.aggregate_type == "Order"
+    assert an_event(Bare, actor_id="me", aggregate_type="Other").aggregate_type == "Other"
+
+
+async def test_events_are_handed_to_a_projection_in_order_with_versions():
+    seen, other = [], an_event(OrderPlaced, customer_id="c-2", total=1.0, aggregate_id=uuid4())
+
+    async def handle(event):
+        seen.append((event.aggregate_id, event.aggregate_version))
+
+    scenario = given_events(PLACED, other, SHIPPED).when_handled_by(handle)
+    i, j = PLACED.aggregate_id, other.aggregate_id
+    await scenario.then(lambda: seen, [(i, 1), (j, 1), (i, 2)])
+
+
+async def test_a_projection_and_what_reads_it_may_be_plain_functions_or_coroutines():
+    totals = []
+
+    async def read():
+        return sum(totals)
+
+    scenario = given_events(PLACED, PLACED).when_handled_by(lambda event: totals.append(event.total))
+    await scenario.then(read, 10.0)
+    with pytest.raises(AssertionError, match="found: 20.0"):
+        await scenario.then(read, 10.0)
+
+
+async def test_a_projection_that_fails_is_expected_by_kind_and_text():
+    async def handle(event):
+        raise KeyError(event.event_type)
+
+    scenario = given_events(PLACED).when_handled_by(handle)
+    await scenario.then_raises(KeyError, match="OrderPlaced")
+    with pytest.raises(KeyError):
+        await scenario.then(list, [])
+    with pytest.raises(AssertionError, match="nothing was raised"):
+        await given_events().when_handled_by(handle).then_raises(KeyError)

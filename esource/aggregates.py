@@ -104,7 +104,10 @@ class AggregateRoot(Generic[TState]):
     # -- what happens to it ----------------------------------------------------------------------------
 
     def create_event(self, event_class: type[TEvent], **fields: Any) -> TEvent:
-        """A new event of this aggregate: id, type and version are filled in."""
+        """A new event of this aggregate: id, type and version are filled in.
+
+        It is made, not applied: hand it to `apply_event`. (In eventsource-py this method applies it, too.)
+        """
         filled: dict[str, Any] = {
             "aggregate_id": self._aggregate_id,
             "aggregate_type": self.aggregate_type,

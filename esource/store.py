@@ -248,7 +248,11 @@ class EventStore:
         Appends, and the checkpoint, outbox, dead-letter and snapshot repositories of the yielded
         `Transaction`, commit together or not at all, with whatever the application writes through its
         ``connection``. Reads inside see what was written inside. An exception rolls everything back.
-        A transaction inside another is a savepoint.
+
+        A transaction inside another is a savepoint, and a savepoint has no owner: while one is open,
+        whatever another task of the same transaction writes belongs to it, too, and vanishes if it is
+        rolled back, even where its result was returned. Such tasks cannot be made to wait, because the
+        savepoint's own task may be waiting for them. Open savepoints where no other task writes.
 
         The log stays locked from the first append to the end: keep it short.
 

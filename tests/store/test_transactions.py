@@ -224,6 +224,29 @@ async def test_a_savepoint_beside_other_tasks_is_kept_apart_from_their_statement
     assert len([e async for e in store.read_all()]) == 11
 
 
+async def test_what_another_task_writes_while_a_savepoint_is_open_is_rolled_back_with_it(store):
+    """As `EventStore.transaction` says. If it waited instead, a savepoint that waits for it never ended."""
+    inside, written = asyncio.Event(), asyncio.Event()
+    kept, beside = placed(), placed()
+
+    async def write_beside():
+        await inside.wait()
+        result = await store.append_events(beside.aggregate_id, "Order", [beside], 0)
+        written.set()
+        return result
+
+    async with store.transaction() as tx:
+        writing = asyncio.create_task(write_beside())
+        await tx.append_events(kept.aggregate_id, "Order", [kept], 0)
+        with pytest.raises(Undo):
+            async with store.transaction():
+                inside.set()
+                await written.wait()
+                raise Undo
+        assert (await writing).new_version == 1
+    assert [e.aggregate_id async for e in store.read_all()] == [kept.aggregate_id]
+
+
 async def test_a_task_that_outlives_the_block_writes_nothing_after_its_rollback(store):
     """`gather` raises at the first failure and leaves the others running."""
     orders = [placed() for _ in range(20)]

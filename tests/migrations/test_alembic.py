@@ -1,5 +1,6 @@
 """Every way to run the scripts, each with the real command in a process of its own."""
 
+import re
 import sys
 import venv
 import zipfile
@@ -217,14 +218,10 @@ async def test_the_installed_wheel_initializes_without_any_ini_file(installed, e
 
 # -- inside an application's own Alembic ------------------------------------------------------------------------
 
-HOST_INI = """
-[alembic]
-script_location = {folder}/host
-version_locations =
-    {folder}/host/versions
-    esource:migrations/versions
-path_separator = newline
-"""
+HOST_INI = re.findall(r"^```ini\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[
+    1
+]
+"""As the README shows it."""
 HOST_ENV = """
 import asyncio, os
 from alembic import context
@@ -266,13 +263,13 @@ def downgrade():
 @pytest.fixture
 def host(installed, tmp_path, empty_database_url):
     """An application's Alembic that takes in the installed scripts as a branch; runs its commands."""
-    (tmp_path / "host" / "versions").mkdir(parents=True)
-    (tmp_path / "alembic.ini").write_text(HOST_INI.format(folder=tmp_path))
-    (tmp_path / "host" / "env.py").write_text(HOST_ENV)
-    (tmp_path / "host" / "script.py.mako").write_text(
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    (tmp_path / "alembic.ini").write_text(HOST_INI)
+    (tmp_path / "migrations" / "env.py").write_text(HOST_ENV)
+    (tmp_path / "migrations" / "script.py.mako").write_text(
         (CHECKOUT / "migrations" / "script.py.mako").read_text()
     )
-    (tmp_path / "host" / "versions" / "host1_customers.py").write_text(HOST_REVISION)
+    (tmp_path / "migrations" / "versions" / "host1_customers.py").write_text(HOST_REVISION)
     driver = "sqlite+aiosqlite" if empty_database_url.startswith("sqlite") else "postgresql+asyncpg"
     url = empty_database_url.replace(empty_database_url.split(":")[0], driver, 1)
 
@@ -319,7 +316,7 @@ async def test_an_applications_autogenerate_leaves_our_tables_alone(host):
 
 async def test_without_include_name_an_applications_autogenerate_would_drop_our_tables(host, tmp_path):
     host("upgrade", "heads")
-    environment = tmp_path / "host" / "env.py"
+    environment = tmp_path / "migrations" / "env.py"
     environment.write_text(environment.read_text().replace(", include_name=include_name", ""))
 
     with pytest.raises(AssertionError, match="remove_table.*event_outbox"):

@@ -60,6 +60,9 @@ def test_every_python_block_runs(readme, tmp_path, empty_postgres_url):
     for promised in ("balance=120 2", "1 2", "0 events behind"):
         assert promised in printed
     assert "Deposited 5" in printed
+    assert [line for line in printed if line.startswith("following")] == [
+        f"following {position} {amount}" for position, amount in enumerate((100, 20, 5, 7), 1)
+    ]
 
 
 def test_the_first_screen_has_exactly_two_commands(readme):
@@ -87,7 +90,7 @@ def test_the_readmes_example_command_names_what_is_there(readme, root):
 @pytest.mark.parametrize("from_a_checkout", [True, False])
 def test_the_deployment_commands_migrate(readme, root, tmp_path, empty_database_url, from_a_checkout):
     (command,) = blocks(readme.split("## Migrations")[1], "sh")
-    (ini,) = blocks(readme, "ini")
+    ini, _ = blocks(readme, "ini")
     setting, *arguments = shlex.split(command)
     assert setting.startswith("ESOURCE_URL=postgresql://")
     assert arguments == ["alembic", "upgrade", "head"]

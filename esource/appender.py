@@ -25,6 +25,7 @@ from esource.database import Database, Unit
 from esource.dialect import Plan, Statement, StreamWrite
 from esource.dialect.constructs import iso_text, member_of
 from esource.errors import (
+    ConstraintError,
     DatabaseBusyError,
     DatabaseFullError,
     DatabaseReadOnlyError,
@@ -237,9 +238,12 @@ class Appender:
 
     async def append_in(self, unit: Unit, append: Append) -> AppendResult:
         """Write an append inside an open transaction. The log stays locked until that transaction ends."""
-        with self._database.backend.errors(self._database.name):
-            async with unit.turn():
-                outcomes = await self._settle_exactly(unit, [append])
+        try:
+            with self._database.backend.errors(self._database.name):
+                async with unit.turn():
+                    outcomes = await self._settle_exactly(unit, [append])
+        except ConstraintError as error:
+            raise _seen_too_late(append, error) from error
         return _deliver(outcomes[0][1])
 
     async def drain(self) -> None:
@@ -425,6 +429,20 @@ def _deliver(outcome: Outcome | None) -> AppendResult:
         assert outcome is not None
         raise outcome
     return outcome
+
+
+def _seen_too_late(append: Append, error: ConstraintError) -> EventSourceError:
+    """What a constraint means that refuses an event although the log is locked: the caller's transaction
+    (REPEATABLE READ, SERIALIZABLE) looks at the log as it was before the lock."""
+    if error.constraint == "uq_events_aggregate_version" and append.expected_version >= 0:
+        # At least: that transaction cannot see how far the stream has got.
+        return append.conflict(append.expected_version + 1)
+    if error.constraint in ("uq_events_aggregate_version", "events_event_id_key"):
+        return DatabaseBusyError(
+            f"{error}. Another append came after this transaction took its snapshot: roll back and repeat "
+            "it, or open it as READ COMMITTED, where an append sees what came before."
+        )
+    return error
 
 
 def _earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:

@@ -192,7 +192,9 @@ class EventStore:
             aggregate_type: Its type, at most 255 characters.
             events: In order. An empty sequence writes nothing.
             expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
-            connection: A transaction of the application's own on the same database.
+            connection: A transaction of the application's own on the same database. READ COMMITTED is
+                the isolation level to have on PostgreSQL: a stricter one cannot see what was appended
+                since its first statement, so that it only finds out by failing.
 
         Raises:
             OptimisticLockError: the stream is at another version.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import asyncpg
@@ -309,3 +310,63 @@ async def test_cancelling_appends_at_random_leaves_connections_clean(store, admi
         "AND state LIKE 'idle in transaction%'"
     )
     assert idle_inside == 0
+
+
+# -- transactions of the application that keep an old snapshot ---------------------------------------
+
+
+@pytest.fixture
+async def snapshot(store, postgres_url):
+    """Begins transactions whose snapshot is taken at once; closes them afterwards."""
+    engine = create_async_engine(make_url(postgres_url).set(drivername="postgresql+asyncpg"))
+    async with AsyncExitStack() as opened:
+
+        async def begin(level):
+            connection = await opened.enter_async_context(engine.connect())
+            await connection.execution_options(isolation_level=level)
+            await connection.exec_driver_sql("SELECT count(*) FROM events")
+            return connection
+
+        yield begin
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("expected", [0, 1])
+async def test_a_conflict_that_a_repeatable_read_transaction_cannot_see_is_still_a_conflict(
+    store, snapshot, expected
+):
+    order = uuid4()
+    if expected:
+        await store.append_events(order, "Order", [placed(order)], 0)
+    connection = await snapshot("REPEATABLE READ")
+    await store.append_events(order, "Order", [placed(order)], expected)
+    with pytest.raises(OptimisticLockError) as conflict:
+        await store.append_events(order, "Order", [placed(order)], expected, connection=connection)
+    assert (conflict.value.expected_version, conflict.value.actual_version) == (expected, expected + 1)
+    await connection.rollback()
+    assert await store.get_stream_version(order, "Order") == expected + 1
+
+
+async def test_a_conflict_that_a_serializable_transaction_cannot_see_is_an_error_of_ours(store, snapshot):
+    """The server may name the constraint or report a serialization failure, as it finds out first."""
+    order = uuid4()
+    connection = await snapshot("SERIALIZABLE")
+    await store.append_events(order, "Order", [placed(order)], 0)
+    with pytest.raises((OptimisticLockError, DatabaseBusyError)):
+        await store.append_events(order, "Order", [placed(order)], 0, connection=connection)
+
+
+@pytest.mark.parametrize("same", ["stream", "event"])
+async def test_what_an_old_snapshot_cannot_judge_says_read_committed(store, snapshot, same):
+    event = placed()
+    connection = await snapshot("REPEATABLE READ")
+    await store.append_events(event.aggregate_id, "Order", [event])
+    late = (
+        placed(event.aggregate_id)
+        if same == "stream"
+        else placed().model_copy(update={"event_id": event.event_id})
+    )
+    with pytest.raises(DatabaseBusyError, match="READ COMMITTED"):
+        await store.append_events(late.aggregate_id, "Order", [late], connection=connection)
+    await connection.rollback()
+    assert await store.get_global_position() == 1

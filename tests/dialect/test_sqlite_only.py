@@ -16,6 +16,7 @@ from orders import placed, several
 
 from esource import CheckpointRepository, SQLiteEventStore, open_store
 from esource.errors import (
+    ConstraintError,
     DatabaseBusyError,
     DatabaseFullError,
     DatabaseReadOnlyError,
@@ -316,3 +317,18 @@ async def test_a_store_in_memory_survives_the_cancellation_of_whatever_runs_on_i
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await store.get_global_position() == 1
+
+
+async def test_an_append_that_fails_half_way_leaves_nothing_in_a_transaction_that_goes_on(path, open_stores):
+    """PostgreSQL would refuse to go on; SQLite undoes only the statement that failed, not those before."""
+    store = await open_stores(f"sqlite:///{path}", outbox_enabled=True)
+    order = uuid4()
+    async with store.transaction() as tx:
+        await tx.connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON event_outbox BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+        with pytest.raises(ConstraintError, match="refused"):
+            await tx.append_events(order, "Order", [placed(order)], 0)
+        await tx.connection.exec_driver_sql("DROP TRIGGER refuse")
+        assert (await tx.append_events(order, "Order", [placed(order)], 0)).new_version == 1
+    assert [e.aggregate_id async for e in store.read_all()] == [order]

@@ -367,7 +367,7 @@ class Appender:
         return [(append, self._explain(error)) for append in appends]
 
     def _explain(self, error: Exception) -> Exception:
-        explained = self._database.backend.explain(error, self._database.name)
+        explained = self._database.backend.translate(error, self._database.name)
         if explained is None or isinstance(error, EventSourceError):
             return error
         explained.__cause__ = error

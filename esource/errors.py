@@ -241,13 +241,19 @@ class SchemaUnmanagedError(SchemaError):
 class SchemaOutdatedError(SchemaError):
     """The database is at an older schema than this library."""
 
-    def __init__(self, database: str, found: str, head: str) -> None:
+    def __init__(self, database: str, found: str | None, head: str | None, detail: str = "") -> None:
         self.database = database
         self.found = found
+        """The database's schema version; None if a missing column gave it away."""
         self.head = head
+        """The version that this library works with; None likewise."""
+        problem = (
+            f"is at an older schema than this esource works with ({detail})"
+            if found is None
+            else f"is at schema {found}, this esource works with {head}"
+        )
         super().__init__(
-            f"{database} is at schema {found}, this esource works with {head}. Run `alembic upgrade head`, "
-            "or `await store.initialize(upgrade=True)`."
+            f"{database} {problem}. Run `alembic upgrade head`, or `await store.initialize(upgrade=True)`."
         )
 
 

@@ -9,7 +9,12 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from esource.errors import DatabaseUnavailableError, EventSourceError
+from esource.errors import (
+    DatabaseUnavailableError,
+    EventSourceError,
+    SchemaMissingError,
+    SchemaOutdatedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -212,6 +217,14 @@ class Backend(ABC):
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
         """Our error for a driver's error; None for what is no driver's error."""
 
+    def translate(self, error: BaseException, database: str) -> EventSourceError | None:
+        """`explain`, with a column that an older schema lacks told from tables that are not there."""
+        explained = self.explain(error, database)
+        cause = driver_error(error)
+        if isinstance(explained, SchemaMissingError) and _lacks_column(cause):
+            return SchemaOutdatedError(database, None, None, str(cause))
+        return explained
+
     @contextmanager
     def errors(self, database: str) -> Iterator[None]:
         """The one door through which driver errors pass to the caller, as ours."""
@@ -220,10 +233,10 @@ class Backend(ABC):
         except EventSourceError:
             raise
         except Exception as error:
-            explained = self.explain(error, database)
-            if explained is None:
+            translated = self.translate(error, database)
+            if translated is None:
                 raise
-            raise explained from driver_error(error)
+            raise translated from driver_error(error)
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -233,6 +246,13 @@ def driver_error(error: BaseException) -> BaseException:
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error.__cause__ if type(error).__module__.startswith("sqlalchemy.") and error.__cause__ else error
+
+
+def _lacks_column(error: BaseException) -> bool:
+    """Whether a table was there, but not one of its columns: PostgreSQL has a code for it, SQLite words."""
+    if getattr(error, "sqlstate", None) == "42703":
+        return True
+    return "no such column" in str(error) or "has no column named" in str(error)
 
 
 def without_password(url: URL) -> str:

@@ -280,7 +280,7 @@ class SQLiteBackend(Backend):
         if isinstance(cause, sqlite3.IntegrityError):
             name = _constraint_name(text)
             return ConstraintError(name, f"{database}: {name} refused the row ({text})")
-        if "no such table" in text or "no such column" in text:
+        if any(hint in text for hint in ("no such table", "no such column", "has no column named")):
             return SchemaMissingError(database, text)
         if "locked" in text or "busy" in text:
             return DatabaseBusyError(

@@ -11,7 +11,7 @@ from orders import placed
 from schemas import described, execute, rows, run_at_once
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from esource import open_store, schema
+from esource import OutboxRepository, open_store, schema
 from esource.errors import (
     SchemaMissingError,
     SchemaOutdatedError,
@@ -102,6 +102,24 @@ async def test_many_stores_initialize_a_fresh_database_at_once(empty_database_ur
     finally:
         for store in stores:
             await store.close()
+
+
+async def test_an_older_schema_that_lacks_a_column_names_the_command_that_upgrades(empty_database_url):
+    await at_revision(empty_database_url, "0001")
+    outdated = pytest.raises(SchemaOutdatedError, match=r"alembic upgrade head.*initialize\(upgrade=True\)")
+    order = uuid4()
+    async with open_store(empty_database_url, outbox_enabled=True) as store:
+        with outdated:
+            await store.append_events(order, "Order", [placed(order)], 0)
+        with outdated:
+            await OutboxRepository(store).get_pending_events()
+        async with store.transaction():
+            with outdated:
+                await store.append_events(order, "Order", [placed(order)], 0)
+        assert await store.get_stream_version(order, "Order") == 0
+
+        await store.initialize(upgrade=True)
+        await store.append_events(order, "Order", [placed(order)], 0)
 
 
 async def test_tables_that_appear_between_two_looks_are_not_taken_for_foreign_ones(

@@ -286,3 +286,47 @@ def test_every_example_is_tested(examples):
     # The module that the others share.
     untested = {name for name in files - {"shop.py"} if f'"{name}"' not in source}
     assert not untested
+
+
+SHOP = """\
+1. Trading
+  eve gets nothing: only 0 of espresso machine left
+  14 events stored
+2. The read model, in SQL
+  espresso machine: 3 sold for $1947.00
+  grinder: 3 sold for $297.00
+3. Mails, one of which fails
+  sent: PX-1, PX-2, PX-4
+  dead letter: OrderShipped, ConnectionError: the mail server refuses the mail about PX-3
+  retried: 1 resolved, sent: PX-3
+4. The outbox
+"""
+
+
+def test_the_shop_does_the_same_on_either_database(examples, empty_database_url):
+    done = subprocess.run(
+        [sys.executable, str(examples / "shop" / "main.py"), "--url", empty_database_url],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told, published = done.stdout.split("4. The outbox\n")
+    assert told + "4. The outbox\n" == SHOP
+    *lines, last = published.splitlines()
+    assert last == "  14 published, 0 waiting"
+    assert len(lines) == 14
+    assert [line for line in lines if "of Order" in line] == [
+        "  published OrderPlaced of Order", "  published OrderShipped of Order",
+    ] * 4  # fmt: skip
+
+
+def test_a_shop_that_was_closed_goes_on_where_it_stopped(examples, tmp_path):
+    command = [
+        sys.executable,
+        str(examples / "shop" / "main.py"),
+        "--url",
+        f"sqlite:///{tmp_path / 'shop.db'}",
+    ]
+    for sold in (3, 6):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert f"espresso machine: {sold} sold for" in done.stdout
+        assert "14 published, 0 waiting" in done.stdout

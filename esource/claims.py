@@ -11,6 +11,7 @@ their making.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -67,7 +69,13 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
 
     candidate = event_outbox.alias("candidate")
     window = (
-        select(candidate.c.id, candidate.c.aggregate_id, candidate.c.aggregate_type)
+        select(
+            candidate.c.id,
+            candidate.c.aggregate_id,
+            candidate.c.aggregate_type,
+            candidate.c.created_at,
+            candidate.c.global_position,
+        )
         .where(_is_free(candidate.c), of_kind(candidate.c))
         .order_by(*order(candidate.c))
         .limit(bindparam("page"))
@@ -98,7 +106,20 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
         .with_for_update(skip_locked=True)
         .cte("streams")
     )
-    claimed = select(window.c.id).where(_same_stream(window.c, streams.c))
+    # A row between them that is not free (one that was given up, and requeued later) ends what may be taken.
+    between = event_outbox.alias("between")
+    gap = exists(
+        select(literal_column("1"))
+        .select_from(between)
+        .where(
+            _same_stream(between.c, window.c),
+            between.c.status == _PENDING,
+            of_kind(between.c),
+            tuple_(*order(between.c)) < tuple_(*order(window.c)),
+            ~_is_free(between.c),
+        )
+    )
+    claimed = select(window.c.id).where(_same_stream(window.c, streams.c), ~gap)
     return Statement(
         update(event_outbox)
         .where(_table.id.in_(claimed))
@@ -174,12 +195,19 @@ class Claims:
         self.owner = owner
         self.seconds = seconds
         self._blocking = blocking
+        self._until = 0.0
+
+    @property
+    def are_running_out(self) -> bool:
+        """Whether others may take these rows by now: after a pause of the whole process."""
+        return time.monotonic() >= self._until
 
     async def take(self, limit: int) -> list[OutboxEntry]:
         """The next rows to publish, at most so many, each stream's in order; ours until the claim ends.
 
         Three statements at most.
         """
+        self._until = time.monotonic() + self.seconds
         taken = 0
         for logged in (True, False):
             if taken < limit:
@@ -217,7 +245,9 @@ class Claims:
 
     async def renew(self) -> None:
         """Keep what is claimed for another term."""
+        until = time.monotonic() + self.seconds
         await self._write(_RENEW, seconds=self.seconds)
+        self._until = until
 
     async def release(self) -> None:
         """Let other relays have what is claimed and not published."""

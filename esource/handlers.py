@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from esource.events import DomainEvent
 from esource.streams import StoredEvent
 
 if TYPE_CHECKING:
+    from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from esource.database import Unit
@@ -19,15 +20,37 @@ TEvent = TypeVar("TEvent", bound=DomainEvent)
 _Event = TypeVar("_Event", bound=DomainEvent)
 
 
+class Writes:
+    """Statements that handlers want executed by the end of their transaction, gathered for `executemany`."""
+
+    __slots__ = ("_gathered",)
+
+    def __init__(self) -> None:
+        self._gathered: list[tuple[Executable, list[Mapping[str, Any]]]] = []
+
+    def add(self, statement: Executable, values: Mapping[str, Any]) -> None:
+        if self._gathered and self._gathered[-1][0] is statement:
+            self._gathered[-1][1].append(values)
+        else:
+            self._gathered.append((statement, [values]))
+
+    async def execute(self, connection: AsyncConnection) -> None:
+        """Execute what was gathered, in its order."""
+        gathered, self._gathered = self._gathered, []
+        for statement, values in gathered:
+            await connection.execute(statement, values)
+
+
 class ProjectionContext:
     """What a projection's handler is told besides the event."""
 
-    __slots__ = ("_unit", "stored")
+    __slots__ = ("_unit", "_writes", "stored")
 
-    def __init__(self, stored: StoredEvent, unit: Unit | None) -> None:
+    def __init__(self, stored: StoredEvent, unit: Unit | None, writes: Writes) -> None:
         self.stored = stored
         """The event's envelope: stream, version, position, times."""
         self._unit = unit
+        self._writes = writes
 
     @property
     def connection(self) -> AsyncConnection:
@@ -42,6 +65,24 @@ class ProjectionContext:
             )
         self._unit.require_open()
         return self._unit.connection
+
+    def write(self, statement: Executable, values: Mapping[str, Any]) -> None:
+        """Have a statement executed with these values by the end of the transaction. No I/O.
+
+        All values that one statement is given in a row are sent at once (`executemany`), so that a read
+        model is written many times faster than through `connection`. The statement is one object, made
+        once: an INSERT, UPDATE or DELETE with bound parameters, or an upsert that refers to ``excluded``.
+        What is read through `connection` does not see it before `flush`.
+
+        Raises:
+            InvalidOptionError: as `connection` does.
+        """
+        _ = self.connection
+        self._writes.add(statement, values)
+
+    async def flush(self) -> None:
+        """Execute what `write` has gathered, of earlier events, too."""
+        await self._writes.execute(self.connection)
 
     @property
     def position(self) -> int:

@@ -56,6 +56,10 @@ _ADD = Statement(
             )
         },
         created_at=_now,
+        # Its place in its stream, if the event is in the log as well.
+        global_position=select(events.c.global_position)
+        .where(events.c.event_id == bindparam("event_id", type_=_table.event_id.type))
+        .scalar_subquery(),
     )
     .returning(_table.id)
 )

@@ -84,6 +84,10 @@ class FastStreamPublisher:
     The broker is yours: started before the relay runs, and stopped after it. Messages are structured
     CloudEvents, one JSON text each, with their content type in a header.
 
+    That ``publish`` has returned means what it means to the broker. Core NATS acknowledges nothing: name a
+    JetStream stream in the options. Kafka keeps the order of one key: make it the aggregate's id. RabbitMQ
+    forgets messages in a restart unless they are told to persist.
+
     Example:
         >>> broker = NatsBroker("nats://localhost")
         >>> publisher = FastStreamPublisher(broker, "shop.{aggregate_type}.{event_type}", source="/shop")
@@ -93,7 +97,9 @@ class FastStreamPublisher:
         destination: The subject, topic, queue or channel: a text in which the names of an `OutboxEntry`'s
             fields stand in braces, or a function of the entry.
         source: The CloudEvents ``source``: a URI reference that names this application.
-        options: Further arguments of the broker's own ``publish`` for an entry, such as Kafka's ``key``.
+        options: Further arguments of the broker's own ``publish`` for an entry:
+            ``lambda entry: {"stream": "shop"}`` for NATS, ``{"key": str(entry.aggregate_id).encode()}`` for
+            Kafka, ``{"persist": True}`` for RabbitMQ.
 
     Raises:
         MissingDriverError: the extra with the CloudEvents library is not installed.

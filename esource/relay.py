@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -104,21 +105,14 @@ class OutboxRelay:
         )
         self._poll_seconds = check_seconds("poll_seconds", poll_seconds)
         self._keep_days = keep_published_days
-        self._claims = Claims(
-            self._database,
-            owner or new_owner(),
-            check_seconds("lease_seconds", lease_seconds),
-            blocking=block_failed_streams,
-        )
+        self.owner = owner or new_owner()
+        """This relay's name in the rows that it has claimed, followed by the number of the batch."""
+        self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
+        self._batches = count(1)
         self._enable_metrics = enable_metrics
         self._pulse = Pulse("relay", name)
         self._stopping = False
         self._next_cleaning = 0.0
-
-    @property
-    def owner(self) -> str:
-        """This relay's name in the rows that it has claimed."""
-        return self._claims.owner
 
     # -- publishing --------------------------------------------------------------------------------
 
@@ -128,10 +122,20 @@ class OutboxRelay:
         Raises:
             DatabaseError: the database failed; what was claimed is free again when the lease is over.
         """
-        entries = await self._claims.take(self._batch_size)
+        claims = Claims(
+            self._database,
+            f"{self.owner}#{next(self._batches)}",  # the relay may be asked for several at once
+            self._lease_seconds,
+            blocking=self._retries.blocking,
+        )
+        try:
+            entries = await claims.take(self._batch_size)
+        except asyncio.CancelledError:
+            await uninterrupted(claims.release())
+            raise
         if entries:
             await _Batch(
-                entries, self._claims, self._publisher, self._retries, self._concurrency, self._pulse
+                entries, claims, self._publisher, self._retries, self._concurrency, self._pulse
             ).publish()
         return len(entries)
 
@@ -146,11 +150,11 @@ class OutboxRelay:
         return self._pulse.events - before
 
     async def run(self) -> None:
-        """Publish what there is, then whatever comes, until `stop` or cancellation.
+        """Publish what there is, then whatever comes, until `stop` or cancellation. A relay that was stopped
+        stays stopped.
 
         While the database is away it is tried again, with every poll.
         """
-        self._stopping = False
         try:
             with self._pulse.beating(metrics=self._enable_metrics):
                 await self._keep_publishing()
@@ -246,6 +250,7 @@ class _Batch:
     pulse: Pulse
     _published: list[OutboxEntry] = field(default_factory=list)
     _confirmed: int = 0
+    _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def publish(self) -> None:
         """Send them; whatever happens, record what was sent and let go of the rest."""
@@ -289,19 +294,25 @@ class _Batch:
 
     async def _is_done(self, entry: OutboxEntry) -> bool:
         """Send one; whether what follows it in its stream may be sent."""
+        if self.claims.are_running_out:
+            return False
+        most = self.retries.max_attempts if entry.event_data else 1
         try:
-            await self.publisher.publish(entry)
+            await self._send_one(entry)
         except Exception as error:
             self.pulse.failed(error)
-            again = await self.claims.fail(
-                entry,
-                error,
-                delay=self.retries.pause_after(entry.retry_count + 1),
-                most=self.retries.max_attempts,
-            )
+            # First what went before it in its stream: nobody else is to find that free.
+            await self._confirm()
+            pause = self.retries.pause_after(entry.retry_count + 1)
+            again = await self.claims.fail(entry, error, delay=pause, most=most)
             return not (again or self.retries.blocking)
         self._published.append(entry)
         return True
+
+    async def _send_one(self, entry: OutboxEntry) -> None:
+        if not entry.event_data:
+            raise LookupError("the event was deleted from the log")
+        await self.publisher.publish(entry)
 
     async def _keep(self) -> None:
         """While publishing takes long: record what is done, and keep the rest for another term."""
@@ -319,9 +330,9 @@ class _Batch:
             await self.claims.release()
 
     async def _confirm(self) -> None:
-        done = self._published[self._confirmed :]
-        await self.claims.confirm(done)
-        self._confirmed += len(done)
-        self.pulse.advance(
-            max([self.pulse.position, *(each.global_position or 0 for each in done)]), len(done)
-        )
+        async with self._confirming:
+            done = self._published[self._confirmed :]
+            await self.claims.confirm(done)
+            self._confirmed += len(done)
+            reached = max([self.pulse.position, *(entry.global_position or 0 for entry in done)])
+            self.pulse.advance(reached, len(done))

@@ -16,7 +16,7 @@ from esource.errors import (
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
 )
-from esource.handlers import ProjectionContext
+from esource.handlers import ProjectionContext, Writes
 from esource.health import Pulse
 from esource.leases import Leases
 from esource.projections.progress import Fence, State
@@ -119,7 +119,14 @@ class Job:
     # -- handling ----------------------------------------------------------------------------------
 
     async def handle(self, row: EventRow, unit: Unit | None) -> None:
-        """Decode an event and give it to its handler, if it has one."""
+        """Decode an event, give it to its handler, if it has one, and write what that wants written."""
+        writes = Writes()
+        await self.gather(row, unit, writes)
+        if unit is not None:
+            await writes.execute(unit.connection)
+
+    async def gather(self, row: EventRow, unit: Unit | None, writes: Writes) -> None:
+        """The same, but what it wants written is only gathered."""
         stored = StoredEvent(row, self._decode)
         event = stored.event
         kind = type(event)
@@ -128,7 +135,7 @@ class Job:
         except KeyError:
             handler = self._handlers[kind] = self.projection.handler(kind)
         if handler is not None:
-            await handler(event, ProjectionContext(stored, unit))
+            await handler(event, ProjectionContext(stored, unit, writes))
 
     def known(self, rows: list[EventRow], number: int) -> list[EventRow]:
         """Of a page, the rows of a partition, without those that the policy for unknown types skips."""

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
-
 from esource.codec import EventRow
 from esource.errors import ProjectionFailedError
+from esource.handlers import Writes
 from esource.projections.job import Displaced, Job, Stopping
 from esource.projections.letters import Stream, halted_streams, park, record, stream_of
 from esource.reading import LAST_POSITION, PAGE_BYTES, page_after
@@ -154,10 +153,12 @@ class Partition:
             async with self.job.database.transaction() as unit:
                 if self._halted:
                     await self._look_up_halted(unit)
+                writes = Writes()
                 for index, row in enumerate(rows):
                     at = index
-                    await self._handle_or_park(row, unit)
-                at = None  # what fails from here on is no single event's doing
+                    await self._handle_or_park(row, unit, writes)
+                at = None  # of what fails from here on it is not known which event's doing it is
+                await writes.execute(unit.connection)
                 await self._save(unit, rows[-1], len(rows), upto)
 
         try:
@@ -171,13 +172,13 @@ class Partition:
         self._is_saved(len(rows), upto)
         return None
 
-    async def _handle_or_park(self, row: EventRow, unit: Unit) -> None:
+    async def _handle_or_park(self, row: EventRow, unit: Unit, writes: Writes) -> None:
         if self._halted:
             behind = self._halted.get(stream_of(row))
             if behind is not None:
                 await park(unit, self.job.projection.checkpoint_name, row, behind)
                 return
-        await self.job.handle(row, unit)
+        await self.job.gather(row, unit, writes)
 
     async def _apply_one_by_one(self, rows: list[EventRow], upto: int) -> _Failed | None:
         """Each row by itself; the checkpoint follows."""
@@ -206,6 +207,14 @@ class Partition:
 
     async def _try_again(self, row: EventRow, error: Exception) -> None:
         """Try one event with growing pauses; when it has failed for the last time, do as the policy says."""
+        from tenacity import (
+            AsyncRetrying,
+            retry_if_exception,
+            stop_after_attempt,
+            wait_exponential,
+            wait_random,
+        )
+
         retry = self.job.projection.retry
         first: Exception | None = error
         try:

@@ -38,6 +38,11 @@ def upgrade() -> None:
             op.add_column(table, sa.Column(name, kind))
     for index, columns in INDEXES.items():
         op.create_index(index, "event_outbox", columns, **PENDING)
+    # Rows that hold a copy of their event get its place in the log, so that they keep their stream's order.
+    op.execute(
+        "UPDATE event_outbox SET global_position = (SELECT events.global_position FROM events "
+        "WHERE events.event_id = event_outbox.event_id) WHERE global_position IS NULL"
+    )
     record_revision(op, revision)
 
 

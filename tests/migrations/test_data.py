@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -79,8 +78,11 @@ async def test_a_downgrade_and_an_upgrade_keep_every_row(empty_database_url):
 
     assert await dump(url) == before
     assert await described(url) == head
-    # The reference became a copy of the event; who reads the outbox sees the same.
-    assert await pending(url) == [replace(entry, global_position=None) for entry in waiting]
+    # The reference became a copy of the event, and found its place again, if the event is still in the log.
+    assert await pending(url) == [
+        replace(entry, global_position=entry.global_position if entry.event_data else None)
+        for entry in waiting
+    ]
 
 
 async def test_a_downgrade_writes_the_whole_event_into_outbox_rows_that_refer_to_it(empty_database_url):

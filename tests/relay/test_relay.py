@@ -6,17 +6,18 @@ import asyncio
 import random
 import sqlite3
 import sys
+import time
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
 from orders import placed, several
 from sqlalchemy.engine import make_url
 
-from esource import InvalidOptionError, OutboxRelay, OutboxRepository
+from esource import EventStore, InvalidOptionError, OutboxRelay, OutboxRepository
 from esource.testing.server import dsn
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -442,11 +443,114 @@ async def test_options_that_make_no_sense_are_refused(store, sink, options):
         relay_of(store, sink, **options)
 
 
-async def test_a_row_whose_event_was_deleted_is_still_published(shared_database_url, open_stores, sink):
+async def test_a_row_whose_event_was_deleted_is_given_up_at_once(shared_database_url, open_stores, sink):
     store = await open_stores(shared_database_url, outbox_enabled=True)
-    event = placed(event_id=uuid4())
-    await append(store, event)
+    events = several(2)
+    await append(store, *events)
     async with store.transaction() as tx:
-        await tx.connection.exec_driver_sql("DELETE FROM events")
+        await tx.connection.exec_driver_sql("DELETE FROM events WHERE version = 1")
+    relay = relay_of(store, sink)
+    await relay.drain()
+    assert sink.ids == [events[1].event_id]
+    assert await stats_of(store) == (0, 1, 1)
+    assert (await relay.health()).last_error == "LookupError: the event was deleted from the log"
+
+
+async def test_what_was_sent_before_a_failure_is_nobody_elses_to_send(shared_database_url, open_stores):
+    """The rest of the batch is still being sent when the failed row's pause is over."""
+    store, other = [await open_stores(shared_database_url, outbox_enabled=True) for _ in range(2)]
+    poison, slow = several(3), placed()
+    await append(store, *poison)
+    await append(store, slow)
+    reached, opened = asyncio.Event(), asyncio.Event()
+
+    class Half(Sink):
+        async def publish(self, entry):
+            if entry.event_id == slow.event_id:
+                reached.set()
+                await opened.wait()
+            await super().publish(entry)
+
+    half, sink = Half(), Sink()
+    half.failing[poison[1].event_id] = 1
+    at_work = asyncio.create_task(relay_of(store, half).run_once())
+    await reached.wait()
+    while (await OutboxRepository(store).get_pending_events())[0].retry_count == 0:
+        await asyncio.sleep(0.001)
+    second = relay_of(other, sink)
+    while len(sink.ids) < 2:
+        await second.run_once()
+        await asyncio.sleep(0.001)
+    opened.set()
+    await at_work
+    assert sink.ids == [event.event_id for event in poison[1:]]
+    assert set(half.ids) == {poison[0].event_id, slow.event_id}
+
+
+async def test_a_requeued_row_does_not_let_later_ones_pass_those_that_are_claimed(
+    shared_database_url, open_stores
+):
+    store, other = [await open_stores(shared_database_url, outbox_enabled=True) for _ in range(2)]
+    given_up, claimed, later = events = several(3)
+    await append(store, *events)
+    gate = Gate()
+    gate.failing[given_up.event_id] = 1
+    gate.opened.set()
+    await relay_of(store, gate, max_attempts=1, batch_size=1).run_once()
+    gate.opened.clear()
+    gate.reached.clear()
+    at_work = asyncio.create_task(relay_of(store, gate, batch_size=1).run_once())
+    await gate.reached.wait()
+    await OutboxRepository(other).retry_failed()
+
+    sink = Sink()
+    await relay_of(other, sink).drain()
+    assert sink.ids == [given_up.event_id]
+    gate.opened.set()
+    await at_work
+    await relay_of(other, sink).drain()
+    assert gate.ids == [claimed.event_id]
+    assert sink.ids == [given_up.event_id, later.event_id]
+
+
+async def test_one_relay_may_be_asked_for_several_batches_at_once(store, sink):
+    streams = [several(2) for _ in range(10)]
+    for stream in streams:
+        await append(store, *stream)
+    relay = relay_of(store, sink, batch_size=4)
+    await asyncio.gather(*(relay.run_once() for _ in range(8)))
+    await relay.drain()
+    assert len(sink.ids) == len(set(sink.ids)) == 20
+    assert sink.by_stream() == {s[0].aggregate_id: [e.event_id for e in s] for s in streams}
+
+
+async def test_a_relay_that_was_paused_beyond_its_lease_sends_no_more(shared_database_url, open_stores):
+    store, other = [await open_stores(shared_database_url, outbox_enabled=True) for _ in range(2)]
+    events = several(3)
+    await append(store, *events)
+
+    class Sleepy(Sink):
+        async def publish(self, entry):
+            time.sleep(0.4)  # the whole process stands still
+            await super().publish(entry)
+
+    sleepy, sink = Sleepy(), Sink()
+    await relay_of(store, sleepy, lease_seconds=0.2).run_once()
+    assert sleepy.ids == [events[0].event_id]
+    await relay_of(other, sink).drain()
+    assert sink.ids == [event.event_id for event in events[1:]]
+
+
+async def test_a_row_by_hand_for_an_event_in_the_log_keeps_its_place(store, sink):
+    events = several(3)
+    plain = open_store_like(store)
+    await plain.append_events(events[0].aggregate_id, "Order", events)
+    for event in reversed(events):
+        await OutboxRepository(store).add_event(event)
     await relay_of(store, sink).drain()
-    assert sink.ids == [event.event_id]
+    assert sink.ids == [event.event_id for event in events]
+
+
+def open_store_like(store):
+    """A store on the same database that writes no outbox rows."""
+    return EventStore(store.__esource_database__, enable_tracing=False)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest

@@ -8,9 +8,11 @@ from uuid import uuid4
 import pytest
 from orders import OrderPlaced, placed
 from projections.models import Journal, Letters, append, catch_up, rows, running, ship, until
+from sqlalchemy import select
 
 from esource import (
     CheckpointRepository,
+    DLQRepository,
     DomainEvent,
     EventRegistry,
     EventStore,
@@ -18,6 +20,7 @@ from esource import (
     InvalidOptionError,
     Projection,
     ProjectionContext,
+    ProjectionFailedError,
     ProjectionRunner,
     UntypedEvent,
     handles,
@@ -306,3 +309,83 @@ def test_a_projection_refuses_what_makes_no_sense():
             type("Wrong", (Projection,), options)
     with pytest.raises(InvalidOptionError):
         Every(events=0)
+
+
+# -- writing in batches ----------------------------------------------------------------------------
+
+
+class Bulk(Journal):
+    """The same read model, written through `ProjectionContext.write`."""
+
+    name = "bulk"
+    batch_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.insert = self.table.insert()
+
+    @handles(OrderPlaced)
+    async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+        context.write(
+            self.insert,
+            {"position": context.position, "customer": event.customer_id, "total": event.total},
+        )
+        if event.customer_id in self.bad:
+            raise ValueError(f"cannot stand {event.customer_id}")
+        if event.customer_id == "look":
+            self.calls += [row[0] for row in await context.connection.execute(select(self.table.c.customer))]
+            await context.flush()
+            self.calls += [row[0] for row in await context.connection.execute(select(self.table.c.customer))]
+
+
+async def test_what_handlers_write_is_there_with_the_checkpoint(store: EventStore):
+    positions = await append(store, *"abcdefghij")
+    bulk = Bulk()
+    await catch_up(store, bulk)
+    assert await rows(store, bulk.table, "position") == positions
+    assert await rows(store, bulk.table, "customer") == list("abcdefghij")
+
+
+async def test_what_was_written_is_seen_after_a_flush(store: EventStore):
+    await append(store, "a", "look", "b")
+    bulk = Bulk()
+    await catch_up(store, bulk)
+    assert bulk.calls == ["a", "look"]
+    assert await rows(store, bulk.table, "customer") == ["a", "look", "b"]
+
+
+async def test_a_failing_handlers_writes_vanish_with_it(store: EventStore):
+    await append(store, *"abxcdexf")
+    bulk = Bulk()
+    bulk.bad, bulk.on_failure = {"x"}, "skip"
+    await catch_up(store, bulk)
+    assert await rows(store, bulk.table, "customer") == list("abcdef")
+
+
+async def test_a_write_that_the_database_refuses_is_traced_to_its_event(store: EventStore):
+    class Unique(Bulk):
+        name = "unique"
+        on_failure = "skip"
+
+        async def reset(self, connection):
+            await super().reset(connection)
+            await connection.exec_driver_sql(
+                f"CREATE UNIQUE INDEX once_{self.version} ON journal_1 (customer)"
+            )
+
+    await append(store, *"abcbda")
+    unique = Unique()
+    await catch_up(store, unique)
+    assert await rows(store, unique.table, "customer") == list("abcd")
+    letters = await DLQRepository(store).get_failed_events()
+    assert [letter.event_data["customer_id"] for letter in letters] == ["b", "a"]
+
+
+async def test_writing_needs_the_transaction(store: EventStore):
+    class Elsewhere(Bulk):
+        name = "elsewhere"
+        progress = "after_event"
+
+    await append(store, "a")
+    with pytest.raises(ProjectionFailedError, match="in_transaction"):
+        await catch_up(store, Elsewhere())

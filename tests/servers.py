@@ -28,19 +28,19 @@ _FINGERPRINT = """
           FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)'
         UNION ALL SELECT nspname || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
         UNION ALL SELECT extname FROM pg_extension
-        UNION ALL SELECT polname FROM pg_policy
-        UNION ALL SELECT tgname FROM pg_trigger
+        UNION ALL SELECT format('%s %s %s', polname, polroles, pg_get_expr(polqual, polrelid)) FROM pg_policy
+        UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger
         UNION ALL SELECT setconfig::text FROM pg_db_role_setting
-        UNION ALL SELECT format('%s %s', oid::regprocedure, proacl) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT format('%s %s %s', oid::regprocedure, proacl, prosrc) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid >= 16384
-        UNION ALL SELECT format('%s %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
+        UNION ALL SELECT format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
             WHERE conrelid >= 16384
-        UNION ALL SELECT format('%s %s %s %s %s', attrelid::regclass, attname, atttypid, attnotnull,
+        UNION ALL SELECT format('%s %s %s %s %s %s', attrelid::regclass, attname, atttypid, atttypmod, attnotnull,
                 (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum))
             FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0
     ) AS all_lines (line)"""
 _OTHERS_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 

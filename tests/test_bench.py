@@ -11,11 +11,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from conftest import databases
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last: the esource that the tests run on may be an installed one
+
 from bench.contenders import ENTRIES
 from bench.report import add_ratios, problems
 from bench.workloads import PROFILES, WORKLOADS, chosen
 
-ROOT = Path(__file__).resolve().parent.parent
 # SQLite runs every workload; what differs by database is run on the others, too.
 ONLY = {
     "sqlite": [],

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,11 @@ def test_every_test_in_the_table_is_in_the_suite(rows, root):
     named = {name.strip() for _, _, proof, _ in rows if proof != "none" for name in proof.split(",")}
     assert all(re.fullmatch(r"test_\w+\.py::test_\w+", name) for name in named)
     collected = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/tutorial"],
+        # The program, not `-m`: that would put the checkout in front of an installed package.
+        [
+            str(Path(sys.executable).with_name("pytest")),
+            *("--collect-only", "-q", "-p", "no:cacheprovider", "tests/tutorial"),
+        ],
         cwd=root,
         capture_output=True,
         text=True,

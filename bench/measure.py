@@ -37,7 +37,7 @@ class Clock:
 async def warm_up(contender: Contender, kind: str, tasks: int) -> int:
     """Open every connection, import and prepare everything: none of that is to be measured. The number
     of events that it wrote."""
-    if kind in ("seed", "read_all"):
+    if kind in ("seed", "read_all", "project"):
         await contender.version(contender.new_stream())
         return 0
 
@@ -139,6 +139,17 @@ async def read_all(contender: Contender, *, events: int, envelopes: bool) -> dic
     if found != events:
         raise AssertionError(f"a log of {events} events came back with {found}")
     return _result(clock, units=found, written=0, memory_mib=memory)
+
+
+async def project(contender: Contender, *, events: int) -> dict[str, Any]:
+    """A read model in SQL, from the start of the log to its end."""
+    clock = Clock()
+    await clock.start(None)
+    counted = await contender.project(events)
+    clock.stop()
+    if counted != events:
+        raise AssertionError(f"a read model of {events} events has counted {counted}")
+    return _result(clock, units=counted, written=0)
 
 
 async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:

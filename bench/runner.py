@@ -155,11 +155,12 @@ class Run:
         entries = self._entries(kind)
         seats = [self._seat(e.name, workload, databases) for e in entries if workload.kind not in e.lacks]
         turn = {"read_all": self._read_turn, "processes": self._processes_turn}.get(workload.kind, self._turn)
-        if workload.kind == "read_all":
+        events = {"read_all": self._profile.log, "project": self._profile.projected}.get(workload.kind)
+        if events is not None:
             for seat in seats:
                 if not seat.failed:
-                    self._guarded(seat, lambda seat=seat: self._fill(seat, databases, self._profile.log))
-                seat.params["events"] = self._profile.log
+                    self._guarded(seat, lambda seat=seat: self._fill(seat, databases, events))
+                seat.params["events"] = events
             databases.settle()
         self._rounds(seats, workload, turn)
         self._finish(seats, databases)

@@ -21,6 +21,7 @@ _SQLITE = {
     "read-all": _of(3.3, 2, None),
     "read-envelopes": _of(3.3, 2, None),
     "aggregate-32": _of(4, 3, None),
+    "catch-up": _of(3, 3, None),
 }
 
 RATIOS: dict[str, dict[str, dict[str, float]]] = {
@@ -42,6 +43,7 @@ RATIOS: dict[str, dict[str, dict[str, float]]] = {
         "read-all": _of(4, 2.5, None),
         "read-envelopes": _of(4, 2.5, None),
         "aggregate-32": _of(8, 8, None),
+        "catch-up": _of(3, 3, None),
     },
 }
 

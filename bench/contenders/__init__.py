@@ -39,10 +39,14 @@ ENTRIES = (
         "raw",
         "raw_sqlite:RawSQLite",
         databases=("sqlite-full", "sqlite-normal", "memory"),
-        lacks=("aggregate",),
+        lacks=("aggregate", "project"),
     ),
     Entry(
-        "raw asyncpg", "raw", "raw_postgresql:RawPostgreSQL", databases=("postgresql",), lacks=("aggregate",)
+        "raw asyncpg",
+        "raw",
+        "raw_postgresql:RawPostgreSQL",
+        databases=("postgresql",),
+        lacks=("aggregate", "project"),
     ),
     Entry(
         "eventsource-py 0.5.0",
@@ -55,6 +59,7 @@ ENTRIES = (
         "eventsource-py",
         "eventsource_new:EventSourceNew",
         (_EVENTSOURCE, "greenlet"),
+        lacks=("project",),  # its subscription manager is that of 0.5.0
     ),
     Entry("eventsourcing", "eventsourcing", "eventsourcing:EventSourcing", _EVENTSOURCING),
     Entry(

@@ -87,6 +87,11 @@ class Contender:
         """Read the whole log without needing the events themselves."""
         raise NotImplementedError
 
+    async def project(self, events: int) -> int:
+        """Bring a fresh read model up to date with the log of so many events, one row per stream that
+        counts its lines, in the same database; the lines that it has counted."""
+        raise NotImplementedError
+
     async def new_aggregate(self, events: int) -> Any:
         """Save an aggregate of so many events; its id."""
         raise NotImplementedError

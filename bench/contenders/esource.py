@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Column, Float, Integer, MetaData, Table, Text, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.contenders.base import AGGREGATE_TYPE, CONTENT, SYNCHRONOUS, Contender, Target
 from bench.contenders.typed import LineAdded, Order
@@ -13,7 +18,11 @@ from esource import (
     InMemoryEventStore,
     OptimisticLockError,
     PostgreSQLEventStore,
+    Projection,
+    ProjectionContext,
+    ProjectionRunner,
     SQLiteEventStore,
+    handles,
 )
 
 
@@ -85,3 +94,40 @@ class Esource(Contender):
         order = await self.orders.load(identifier)
         order.add_line()
         await self.orders.save(order)
+
+    async def project(self, events: int) -> int:
+        lines = read_model(f"lines_{uuid4().hex[:12]}")
+        await ProjectionRunner(self.store, Lines(lines)).run(live=False)
+        async with self.store.transaction() as transaction:
+            counted = await transaction.connection.execute(select(func.sum(lines.c.lines)))
+            return int(counted.scalar() or 0)
+
+
+def read_model(name: str) -> Table:
+    return Table(
+        name,
+        MetaData(),
+        Column("id", Text, primary_key=True),
+        Column("lines", Integer),
+        Column("total", Float),
+    )
+
+
+class Lines(Projection):
+    """Batches of 500, progress saved with the read model: the defaults."""
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.name = table, table.name
+        row = insert(table)
+        self.add = row.on_conflict_do_update(
+            index_elements=["id"],
+            set_={"lines": table.c.lines + 1, "total": table.c.total + row.excluded.total},
+        )
+
+    async def reset(self, connection: AsyncConnection) -> None:
+        await connection.run_sync(self.table.create)
+
+    @handles(LineAdded)
+    async def added(self, event: LineAdded, context: ProjectionContext) -> None:
+        total = event.quantity * event.price
+        context.write(self.add, {"id": str(event.aggregate_id), "lines": 1, "total": total})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib.metadata import version
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 from eventsource import (
@@ -18,8 +19,13 @@ from eventsource import (
     SQLiteEventStore,
     register_event,
 )
+from eventsource.bus import InMemoryEventBus
 from eventsource.migrations import get_schema
+from eventsource.projections import DatabaseProjection, handles
+from eventsource.repositories.checkpoint import PostgreSQLCheckpointRepository, SQLiteCheckpointRepository
+from eventsource.subscriptions import SubscriptionConfig, SubscriptionManager
 from pydantic import BaseModel
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from bench.contenders.base import (
@@ -148,3 +154,51 @@ class EventSource050(Contender):
         order = await self.orders.load(identifier)
         order.add_line()
         await self.orders.save(order)
+
+    async def project(self, events: int) -> int:
+        table = f"lines_{uuid4().hex[:12]}"
+        engine = self.engine or create_async_engine(f"sqlite+aiosqlite:///{self.address}")
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(
+                    text(f"CREATE TABLE {table} (id TEXT PRIMARY KEY, lines INTEGER, total FLOAT)")
+                )
+            checkpoints = (
+                PostgreSQLCheckpointRepository(engine)
+                if self.engine is not None
+                else SQLiteCheckpointRepository(self.store._connection)
+            )
+            projection = lines_projection(table)(sessions, enable_tracing=False)
+            manager = SubscriptionManager(
+                self.store, InMemoryEventBus(enable_tracing=False), checkpoints, enable_tracing=False
+            )
+            config = SubscriptionConfig(start_from="beginning", batch_size=500)
+            subscription = await manager.subscribe(projection, config, name=table)
+            for failure in (await manager.start()).values():
+                if failure is not None:
+                    raise failure
+            while subscription.events_processed < events:
+                await asyncio.sleep(0.001)
+            await manager.stop()
+            async with engine.connect() as connection:
+                counted = await connection.execute(text(f"SELECT sum(lines) FROM {table}"))
+                return int(counted.scalar() or 0)
+        finally:
+            if self.engine is None:
+                await engine.dispose()
+
+
+def lines_projection(table: str) -> type[DatabaseProjection]:
+    add = text(
+        f"INSERT INTO {table} (id, lines, total) VALUES (:id, 1, :total) ON CONFLICT (id) DO UPDATE "
+        f"SET lines = {table}.lines + 1, total = {table}.total + excluded.total"
+    )
+
+    class Lines(DatabaseProjection):
+        @handles(LineAdded)
+        async def _added(self, connection: Any, event: LineAdded) -> None:
+            total = event.quantity * event.price
+            await connection.execute(add, {"id": str(event.aggregate_id), "total": total})
+
+    return Lines

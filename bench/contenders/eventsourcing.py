@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
-from eventsourcing.persistence import IntegrityError
+from eventsourcing.persistence import IntegrityError, Tracking
+from eventsourcing.postgres import PostgresTrackingRecorder
+from eventsourcing.projection import Projection, ProjectionRunner
+from psycopg.sql import SQL
 
 from bench.contenders.base import CONTENT, SYNCHRONOUS, BlockingContender, Target, server_address
 
@@ -63,6 +66,7 @@ class EventSourcing(BlockingContender):
             env = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": target.address}
             self._set_synchronous(target.synchronous)
         # Its guide turns this off in production; it alters the tables on every start otherwise.
+        self.env = env
         self.app = Application({**env, "CREATE_TABLE": "no" if target.ready else "yes"})
 
     def _set_synchronous(self, level: str) -> None:
@@ -154,6 +158,49 @@ class EventSourcing(BlockingContender):
         order = self.app.repository.get(identifier)
         order.add_line(**CONTENT)
         self.app.save(order)
+
+    async def project(self, events: int) -> int:
+        table = f"lines_{uuid4().hex[:12]}"
+        projection, view = lines_projection(table)
+        with ProjectionRunner(
+            application_class=Application, projection_class=projection, view_class=view, env=self.env
+        ) as runner:
+            runner.wait(self.app.recorder.max_notification_id(), timeout=LONGEST)
+            with runner.view.datastore.transaction(commit=True) as cursor:
+                cursor.execute(f"SELECT sum(lines) AS counted FROM {table}")
+                return int(cursor.fetchone()["counted"])
+
+
+LONGEST = 200.0
+
+
+def lines_projection(table: str) -> tuple[Any, Any]:
+    """A projection and its view, as its guide has them: row and tracking in one transaction per event."""
+    add = (
+        f"INSERT INTO {table} (id, lines, total) VALUES (%s, 1, %s) ON CONFLICT (id) DO UPDATE "
+        f"SET lines = {table}.lines + 1, total = {table}.total + excluded.total"
+    )
+
+    class View(PostgresTrackingRecorder):
+        def __init__(self, datastore: Any, **kwargs: Any) -> None:
+            super().__init__(datastore, **kwargs)
+            self.sql_create_statements.append(
+                SQL(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, lines INTEGER, total FLOAT)")
+            )
+
+        def add(self, stream: str, total: float, tracking: Tracking) -> None:
+            with self.datastore.transaction(commit=True) as cursor:
+                self._insert_tracking(cursor, tracking)
+                cursor.execute(add, (stream, total), prepare=True)
+
+    class Lines(Projection[View]):
+        name = table
+
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            total = domain_event.quantity * domain_event.price
+            self.view.add(str(domain_event.originator_id), total, tracking)
+
+    return Lines, View
 
 
 class EventSourcingWithFunctions(EventSourcing):

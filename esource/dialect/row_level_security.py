@@ -44,16 +44,26 @@ DO $do$ BEGIN EXECUTE replace($create$
 $create$, '<schema>', quote_ident(current_schema())); END $do$"""
 
 
+FUNCTIONS = ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()")
+"""What the policies ask; each runs with the rights of its owner."""
+
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in _TABLES),
     *(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in _TABLES),
-    "DROP FUNCTION IF EXISTS esource_own_stream(uuid, text)",
-    "DROP FUNCTION IF EXISTS esource_every_tenant()",
-    "DROP FUNCTION IF EXISTS esource_tenant()",
+    *(f"DROP FUNCTION IF EXISTS {function}" for function in FUNCTIONS),
 ]
 
 ENABLE = [
     f"CREATE TABLE IF NOT EXISTS {ROLES_TABLE} (role_name name PRIMARY KEY, tenant_id uuid)",
+    # Default privileges, such as those of `esource.roles`, give rights on every new table: not on this one.
+    f"""
+DO $do$ DECLARE other name; BEGIN
+    FOR other IN SELECT DISTINCT rolname FROM pg_class, aclexplode(relacl) AS given JOIN pg_roles
+        ON pg_roles.oid = given.grantee WHERE pg_class.oid = '{ROLES_TABLE}'::regclass AND grantee <> relowner LOOP
+        EXECUTE 'REVOKE ALL ON {ROLES_TABLE} FROM ' || quote_ident(other);
+    END LOOP;
+END $do$""",
+    f"REVOKE ALL ON {ROLES_TABLE} FROM PUBLIC",
     *_OFF,
     _function(
         "esource_tenant()",

@@ -76,6 +76,47 @@ async def test_many_processes_initialize_a_fresh_database_at_once(empty_database
     assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(6,)]
 
 
+ONE_OF_THREE_WAYS = """
+import asyncio, os, sys
+from alembic.config import main
+from esource import open_store, schema
+
+async def initialize():
+    async with open_store(sys.argv[1]) as store:
+        await store.initialize(upgrade=True)
+
+print("ready", flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "initialize":
+    asyncio.run(initialize())
+elif sys.argv[2] == "upgrade":
+    asyncio.run(schema.upgrade(sys.argv[1]))
+else:
+    main(["-c", sys.argv[3], "-x", "url=" + sys.argv[1], "upgrade", "head"])
+"""
+
+
+@pytest.mark.parametrize("found", [None, "0001"], ids=["fresh", "older"])
+async def test_a_store_a_program_and_alembic_migrate_one_database_at_once(
+    empty_database_url, tmp_path, found
+):
+    if found is not None:
+        await at_revision(empty_database_url, found)
+    (tmp_path / "alembic.ini").write_text(f"[alembic]\nscript_location = {schema.scripts()}\n")
+    ways = ("initialize", "upgrade", "alembic")
+
+    await run_at_once(
+        ONE_OF_THREE_WAYS,
+        [[empty_database_url, way, str(tmp_path / "alembic.ini")] for way in ways],
+        tmp_path,
+    )
+
+    assert await rows(empty_database_url, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [
+        (schema.HEAD,)
+    ]
+    assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(0 if found is None else 1,)]
+
+
 async def test_many_processes_upgrade_an_older_database_at_once(empty_database_url, tmp_path):
     await at_revision(empty_database_url, "0001")
 

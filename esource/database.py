@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import (
 
 from esource.connections import Connections, Lane, uninterrupted
 from esource.dialect import (
+    STANDARD,
     Backend,
     Plan,
     Statement,
+    Switches,
     Written,
     backend_for_engine,
     backend_for_url,
@@ -87,19 +89,19 @@ class Database:
         """Calls those who wait for appends to this database."""
 
     @classmethod
-    def from_url(cls, url: str | URL, **options: Any) -> Database:
+    def from_url(cls, url: str | URL, switches: Switches = STANDARD, **options: Any) -> Database:
         """A database that owns its engine and closes it. No I/O."""
         parsed = parse_url(url)
-        backend = backend_for_url(parsed)
+        backend = backend_for_url(parsed, switches)
         return cls(backend, parsed, options={**backend.default_options, **options})
 
     @classmethod
-    def from_engine(cls, engine: AsyncEngine) -> Database:
+    def from_engine(cls, engine: AsyncEngine, switches: Switches = STANDARD) -> Database:
         """A database on the application's engine, which stays the application's. No I/O."""
-        return cls(backend_for_engine(engine), engine.url, engine=engine)
+        return cls(backend_for_engine(engine, switches), engine.url, engine=engine)
 
     @classmethod
-    def of(cls, source: Any) -> Database:
+    def of(cls, source: Any, switches: Switches = STANDARD) -> Database:
         """The database behind whatever people have: a store, an engine, a session factory, a URL, or an
         open `aiosqlite.Connection`.
 
@@ -112,14 +114,14 @@ class Database:
         if isinstance(shared, Database):
             return shared
         if isinstance(source, AsyncEngine):
-            return cls.from_engine(source)
+            return cls.from_engine(source, switches)
         if isinstance(source, async_sessionmaker):
             engine = source.kw.get("bind")
             if not isinstance(engine, AsyncEngine):
                 raise InvalidOptionError("the session factory is not bound to an AsyncEngine")
-            return cls.from_engine(engine)
+            return cls.from_engine(engine, switches)
         if isinstance(source, (str, URL)):
-            return cls.from_url(source)
+            return cls.from_url(source, switches)
         if type(source).__module__.startswith("aiosqlite"):
             url = make_url("sqlite+aiosqlite://")
             return cls(backend_for_url(url), url, driver=source)
@@ -138,8 +140,9 @@ class Database:
         await self.connections.close()
 
     async def _watch(self, wake: Callable[[], None], ready: Callable[[], None]) -> None:
-        if self.connections.is_private or self.connections.is_lent:
-            await asyncio.Event().wait()  # nobody else can append, or there is no connection to watch with
+        if self.connections.is_private or self.connections.is_lent or not self.backend.listens:
+            # Nobody else can append, or there is nothing to watch with.
+            await asyncio.Event().wait()
         lane = await self.connections.connect()
         try:
             await self.backend.watch(lane.driver, wake, ready)

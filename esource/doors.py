@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from esource.codec import UnknownEvents
 from esource.database import Database
-from esource.dialect import backend_for_url, parse_url
+from esource.dialect import Switches, backend_for_url, parse_url
 from esource.dialect.backend import without_password
 from esource.errors import InvalidOptionError
 from esource.events import EventRegistry
@@ -112,6 +112,13 @@ class PostgreSQLEventStore(EventStore):
         event_registry: Which class an event type is decoded with; the default registry if left out.
         outbox_enabled: Write an outbox row with every event, in the same transaction.
         enable_tracing: OpenTelemetry spans, if it is installed.
+        transaction_pooling: A pooler stands before the server and lends its connections for a transaction at
+            a time (PgBouncer with ``pool_mode = transaction``). Nothing is kept in a session then: no
+            prepared statements, and no LISTEN, so that subscriptions poll.
+        append_lock: What keeps the log in order: ``"advisory"``, or ``"row"``, the lock of a row, for
+            servers without advisory locks; `esource.schema.create_append_lock` makes the row. All stores
+            on one log must have the same.
+        notify: Whether appends call NOTIFY and subscriptions LISTEN; without, subscriptions poll.
         engine_options: For an engine of the store's own: keywords of `create_async_engine`.
 
     The other arguments are those of `SQLiteEventStore`.
@@ -128,14 +135,20 @@ class PostgreSQLEventStore(EventStore):
         string_id_fields: set[str] | None = None,
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
+        transaction_pooling: bool = False,
+        append_lock: Literal["advisory", "row"] = "advisory",
+        notify: bool = True,
         **engine_options: Any,
     ) -> None:
+        if append_lock not in ("advisory", "row"):
+            raise InvalidOptionError(f"append_lock must be 'advisory' or 'row', not {append_lock!r}")
+        switches = Switches(append_lock, notify, transaction_pooling)
         if isinstance(database, (str, URL)):
-            source = Database.from_url(database, **engine_options)
+            source = Database.from_url(database, switches, **engine_options)
         elif engine_options:
             raise InvalidOptionError(f"{', '.join(engine_options)}: set these on the engine itself")
         else:
-            source = Database.of(database)
+            source = Database.of(database, switches)
         if source.backend.name != "postgresql":
             raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")
         super().__init__(

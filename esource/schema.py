@@ -59,6 +59,8 @@ HEAD = REVISIONS[-1]
 
 TABLES = frozenset(metadata.tables)
 
+LOCK_TABLE = "esource_append_lock"
+
 ROW_LEVEL_SECURITY = {"on": ENABLE, "off": DISABLE}
 
 _version_table = Table(
@@ -92,7 +94,7 @@ def alembic_config(url: str | None = None) -> Config:
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """For the ``include_name`` of an application's Alembic: everything except our tables."""
-    return not (type_ == "table" and (name in TABLES or name in (VERSION_TABLE, ROLES_TABLE)))
+    return not (type_ == "table" and (name in TABLES or name in (VERSION_TABLE, ROLES_TABLE, LOCK_TABLE)))
 
 
 # -- from a program ------------------------------------------------------------------------------
@@ -180,6 +182,19 @@ async def adopt(database: Any) -> None:
     """
     async with opened_database(database) as opened:
         await migrate(opened, "adopt", "head")
+
+
+async def create_append_lock(database: Any) -> None:
+    """Make the row that stores opened with ``append_lock="row"`` lock; may be repeated. It is a table of its own
+    and no part of the schema's versions: drop it when no such store is left.
+
+    Raises:
+        InvalidOptionError: the database is not PostgreSQL.
+    """
+    async with opened_database(database) as opened:
+        if not opened.backend.append_lock_script:
+            raise InvalidOptionError(f"{opened.name} has one writer at a time: there is nothing to lock")
+        await opened.run_script(opened.backend.append_lock_script)
 
 
 async def _command(database: Any, command: str, revision: str) -> None:

@@ -5,14 +5,16 @@ lock, bulk rows, and telling what a driver's error means. `sqlite` and `postgres
 everything else asks a `Backend` and never the name of a database.
 """
 
-from esource.dialect.backend import Backend, Plan, Statement, StreamWrite, Written
+from esource.dialect.backend import STANDARD, Backend, Plan, Statement, StreamWrite, Switches, Written
 from esource.dialect.resolve import backend_for_engine, backend_for_url, parse_url
 
 __all__ = [
+    "STANDARD",
     "Backend",
     "Plan",
     "Statement",
     "StreamWrite",
+    "Switches",
     "Written",
     "backend_for_engine",
     "backend_for_url",

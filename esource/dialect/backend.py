@@ -93,6 +93,17 @@ class Statement:
         )
 
 
+class Switches(NamedTuple):
+    """What a server, or what stands before it, may lack of PostgreSQL; see `PostgreSQLEventStore`."""
+
+    append_lock: Literal["advisory", "row"] = "advisory"
+    notify: bool = True
+    transaction_pooling: bool = False
+
+
+STANDARD = Switches()
+
+
 class StreamWrite(NamedTuple):
     """One stream's part in a batch: what it must look like before its rows are added."""
 
@@ -146,6 +157,10 @@ class Backend(ABC):
     """Whether `initialize()` may upgrade a database that holds data without being asked to."""
     supports_row_level_security: ClassVar[bool] = False
     """Whether the database has roles, and policies that restrict them to rows."""
+    listens: bool = True
+    """Whether `watch` notices the appends of other processes."""
+    append_lock_script: ClassVar[Sequence[str]] = ()
+    """Makes the row that ``append_lock="row"`` locks, where there is such a choice."""
     default_options: ClassVar[Mapping[str, Any]]
     """`create_engine` options for a database that is known only by its URL."""
     sqlalchemy_dialect: Dialect

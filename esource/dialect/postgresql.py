@@ -13,16 +13,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource.dialect.backend import (
+    STANDARD,
     Backend,
     Failure,
     Plan,
     Statement,
+    Switches,
     Written,
     driver_error,
     unavailable,
     without_password,
 )
-from esource.dialect.postgresql_append import CHANNEL, LOG_LOCK_CLASS, STATEMENTS, arguments, lock_log, shape
+from esource.dialect.postgresql_append import (
+    CHANNEL,
+    LOCK_TABLE,
+    LOG_LOCK_CLASS,
+    STATEMENTS,
+    arguments,
+    lock_statement,
+    shape,
+    statements,
+)
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -46,7 +57,6 @@ _Connection = Any
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
 
-_LOCK_LOG = Statement(select(lock_log))
 _CHANNEL_NAME = Statement(select(CHANNEL))
 
 
@@ -59,11 +69,17 @@ class PostgreSQLBackend(Backend):
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     supports_row_level_security: ClassVar[bool] = True
+    append_lock_script: ClassVar[Sequence[str]] = (
+        "CREATE TABLE IF NOT EXISTS esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
+        "INSERT INTO esource_append_lock (id) VALUES (1) ON CONFLICT DO NOTHING",
+    )
     default_options: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, switches: Switches = STANDARD) -> None:
         self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
-        self._lock = _LOCK_LOG.on(self).text
+        self.listens = switches.notify
+        self._appends = STATEMENTS if switches == STANDARD else statements(switches)
+        self._lock = Statement(lock_statement(switches)).on(self).text
 
     # -- engine ------------------------------------------------------------------------------------
 
@@ -84,9 +100,11 @@ class PostgreSQLBackend(Backend):
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
 
     async def append(self, driver: _Connection, plan: Plan, *, commit: bool) -> Written:
-        compiled = STATEMENTS[shape(plan)].on(self)
+        compiled = self._appends[shape(plan)].on(self)
         values = arguments(plan)
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _ in compiled.parameters])
+        if record[0] is None:
+            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
 
     async def begin(self, connection: AsyncConnection) -> None:
@@ -99,7 +117,8 @@ class PostgreSQLBackend(Backend):
         )
 
     async def lock_log(self, driver: _Connection) -> None:
-        await driver.fetch(self._lock)
+        if not await driver.fetch(self._lock):
+            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
 
     async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
         lost = asyncio.Event()
@@ -145,7 +164,7 @@ class PostgreSQLBackend(Backend):
             name = cause.constraint_name or cause.column_name or "a constraint"
             return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
         if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
-            return SchemaMissingError(database, str(cause))
+            return _missing(cause, database)
         if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
             return _unwritable(cause, database)
         if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
@@ -165,8 +184,21 @@ class PostgreSQLBackend(Backend):
                 "Check that the server runs and the URL is right",
             )
         if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
-            return DatabaseError(f"{database}: {cause}")
+            return DatabaseError(f"{database}: {cause}{_REMEDIES.get(type(cause), '')}")
         return None
+
+
+def _missing(error: Any, database: str) -> EventSourceError:
+    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE.name in str(error):
+        return _without_lock_row(database, error)
+    return SchemaMissingError(database, str(error))
+
+
+def _without_lock_row(database: str, problem: object) -> DatabaseError:
+    return DatabaseError(
+        f"{database}: {problem}. append_lock='row' needs a lock row: call esource.schema.create_append_lock(url) "
+        "as the role that migrates."
+    )
 
 
 def _unwritable(error: Any, database: str) -> EventSourceError:
@@ -177,6 +209,14 @@ def _unwritable(error: Any, database: str) -> EventSourceError:
     return DatabaseReadOnlyError(f"{database}: {error}. Connect to the primary, as a role that may write.")
 
 
+_SHARED_CONNECTIONS = (
+    ". A pooler shares the server's connections between transactions: open the store with "
+    "transaction_pooling=True, or connect to the server itself."
+)
+_REMEDIES = {
+    asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
+    asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
+}
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,

@@ -18,12 +18,13 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    table,
     true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_order_by
 
-from esource.dialect.backend import Plan, Statement
+from esource.dialect.backend import STANDARD, Plan, Statement, Switches
 from esource.tables import event_outbox, events
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ _LAST_VERSION = 2**31 - 1
 lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
 )
+LOCK_TABLE = table("esource_append_lock", column("id", Integer()))
+"""Has one row: its lock serves where there are no advisory locks. Not a table of every database: see
+`esource.schema.create_append_lock`."""
+lock_row = select(LOCK_TABLE.c.id.label("granted")).with_for_update()
 CHANNEL: ColumnElement[str] = literal_column("'esource_' || 'events'::regclass::oid")
 """What subscribers of this log listen on."""
 
@@ -95,7 +100,12 @@ _OUTBOX_COLUMNS = [
 ]
 
 
-def _statement(*, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
+def lock_statement(switches: Switches) -> Select[Any]:
+    """What takes the append lock until the open transaction ends; one row."""
+    return lock_row if switches.append_lock == "row" else select(lock_log.label("granted"))
+
+
+def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
     """The whole batch in one round trip; for several streams or one, several rows or one.
 
     The streams' versions are read once each, in a materialised CTE: a subquery per row would make a
@@ -103,7 +113,7 @@ def _statement(*, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
     before it is granted. The snapshot is older than the lock, so a version read here can be stale; the
     unique constraint then refuses, and the caller repeats the batch with the lock taken beforehand.
     """
-    lock = select(lock_log.label("granted")).cte("log_lock").prefix_with("MATERIALIZED")
+    lock = lock_statement(switches).cte("log_lock").prefix_with("MATERIALIZED")
     wanted = _given("wanted", _STREAM_VALUES, many=streams)
     # The stream as a range of the unique index, read backwards. With equalities the planner takes the
     # index by type, or the whole of a young table, to be as cheap, and keeps that plan while the table
@@ -178,7 +188,7 @@ def _statement(*, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
         listed(known, stream.c.ordinal, many=streams),
         select(listed(inserted.c.global_position, inserted.c.global_position, many=rows)).scalar_subquery(),
         # Delivered at the commit, to whoever listens: 25 µs of 700.
-        func.pg_notify(CHANNEL, literal_column("''")),
+        *([func.pg_notify(CHANNEL, literal_column("''"))] if switches.notify else []),
     ).select_from(stream)
     if outbox:
         result = result.add_cte(
@@ -189,12 +199,17 @@ def _statement(*, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
     return result
 
 
-STATEMENTS = {
-    (outbox, streams, rows): Statement(_statement(outbox=outbox, streams=streams, rows=rows))
-    for outbox in (False, True)
-    for streams in (False, True)
-    for rows in (False, True)
-}
+def statements(switches: Switches) -> dict[tuple[bool, bool, bool], Statement]:
+    """The appends, by the shape of the plan."""
+    return {
+        (outbox, streams, rows): Statement(_statement(switches, outbox=outbox, streams=streams, rows=rows))
+        for outbox in (False, True)
+        for streams in (False, True)
+        for rows in (False, True)
+    }
+
+
+STATEMENTS = statements(STANDARD)
 
 
 def shape(plan: Plan) -> tuple[bool, bool, bool]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from esource.dialect.backend import STANDARD, Switches
 from esource.errors import InvalidOptionError, MissingDriverError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def _sqlite() -> Backend:
+def _sqlite(switches: Switches) -> Backend:
     try:
         import aiosqlite  # noqa: F401
     except ImportError as error:
@@ -28,14 +29,15 @@ def _sqlite() -> Backend:
 
 
 @cache
-def _postgresql() -> Backend:
+def _postgresql(switches: Switches) -> Backend:
     try:
         import asyncpg  # noqa: F401
     except ImportError as error:
         raise MissingDriverError("asyncpg", "postgresql") from error
     from esource.dialect.postgresql import PostgreSQLBackend
+    from esource.dialect.postgresql_pooled import PooledPostgreSQLBackend
 
-    return PostgreSQLBackend()
+    return (PooledPostgreSQLBackend if switches.transaction_pooling else PostgreSQLBackend)(switches)
 
 
 _BACKENDS = {
@@ -60,7 +62,7 @@ def parse_url(url: str | URL) -> URL:
         ) from None  # the cause may quote a part of the password
 
 
-def backend_for_url(url: URL) -> Backend:
+def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:
     """The backend of a database URL, with or without a driver name in it.
 
     Raises:
@@ -76,9 +78,9 @@ def backend_for_url(url: URL) -> Backend:
     make, ours = _BACKENDS[name]
     if driver not in ("", ours):
         raise InvalidOptionError(f"the driver for {name} is {ours}, not {driver}: write {name}+{ours}://…")
-    return make()
+    return make(switches)
 
 
-def backend_for_engine(engine: AsyncEngine) -> Backend:
+def backend_for_engine(engine: AsyncEngine, switches: Switches = STANDARD) -> Backend:
     """The backend of an engine that the application made."""
-    return backend_for_url(engine.url)
+    return backend_for_url(engine.url, switches)

@@ -179,11 +179,14 @@ def test_both_stores_have_the_same_methods_and_options():
             if not name.startswith("_")
         }
 
+    of_sqlite = ("wal_mode", "busy_timeout", "synchronous")
+    of_postgresql = ("transaction_pooling", "append_lock", "notify", "engine_options")
+
     def options(store):
         return {
             name: parameter.default
             for name, parameter in inspect.signature(store).parameters.items()
-            if name not in ("database", "wal_mode", "busy_timeout", "synchronous", "engine_options")
+            if name not in ("database", *of_sqlite, *of_postgresql)
         }
 
     assert methods(SQLiteEventStore) == methods(PostgreSQLEventStore)

@@ -24,6 +24,16 @@ nox.options.sessions = ["lint", "types", "build", "tests-3.11", "migrations", "i
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 DATABASES = {"sqlite": "sqlite,memory", "postgresql": "postgresql"}
 POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
+BEHIND_POOLER = [
+    "append",
+    "append_model",
+    "conformance",
+    "duplicates",
+    "expected_version",
+    "outbox_rows",
+    "reading",
+    "transactions",
+]
 ROOT = Path(__file__).parent
 
 # Interpreters of pyenv are found although none of them is the global one.
@@ -157,6 +167,31 @@ def postgresql15(session: nox.Session) -> None:
             )
         finally:
             call(*control, "-m", "immediate", "stop")
+
+
+@nox.session
+def pgbouncer(session: nox.Session) -> None:
+    """The store and projections behind PgBouncer in transaction mode."""
+    if shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        session.error("PgBouncer is not installed: apt-get install pgbouncer")
+    install_wheel(session, "all", "test")
+    run_tests(
+        session,
+        "tests/deployment/test_pooler.py",
+        *(f"tests/store/test_{name}.py" for name in BEHIND_POOLER),
+        "tests/projections/test_running.py",
+        ESOURCE_TEST_DATABASES="postgresql",
+        ESOURCE_TEST_POOLER="1",
+    )
+
+
+@nox.session
+def replica(session: nox.Session) -> None:
+    """A store on a streaming replica of a PostgreSQL 15."""
+    if not (POSTGRESQL_15 / "pg_basebackup").exists():
+        session.error("PostgreSQL 15 is not installed: apt-get install postgresql-15")
+    install_wheel(session, "all", "test")
+    run_tests(session, "tests/deployment/test_replica.py", "-n", "0", ESOURCE_TEST_REPLICA="1")
 
 
 @nox.session(venv_backend="none")

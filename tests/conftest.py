@@ -4,7 +4,9 @@ SQLite is a file in the test's own folder. PostgreSQL is a real server (`esource
 failure, never a skip. No other test uses a test's database at the same time, and it starts out empty.
 
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
-With ``ESOURCE_TEST_INSTALLED`` the run stops unless esource is the installed package.
+``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
+with a replica; the tests that need one are left out without it, and fail if it is not installed. nox has a session for
+each. With ``ESOURCE_TEST_INSTALLED`` the run stops unless esource is the installed package.
 """
 
 from __future__ import annotations
@@ -16,14 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import Pair, pgbouncer, primary_and_replica
 from servers import Databases
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 import esource
 from esource import EventStore, open_store, schema
 from esource.testing import server
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
+
+DEPLOYMENTS = {"pooler": "ESOURCE_TEST_POOLER", "replicated": "ESOURCE_TEST_REPLICA"}
+"""Fixtures that need more than a PostgreSQL server, and what asks for them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,14 +45,15 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of one database where that database is not in the matrix."""
-    if "postgresql" in databases():
-        return
+    """Leave out the tests of one database where that database is not in the matrix, and those that need more
+    than a server where nobody asked for them."""
+    left_out = {name for name, variable in DEPLOYMENTS.items() if not os.environ.get(variable)}
+    if "postgresql" not in databases():
+        left_out |= {"postgres_url", "empty_postgres_url"}
     wanted: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        needs_server = {"postgres_url", "empty_postgres_url"} & set(getattr(item, "fixturenames", ()))
-        (others if needs_server else wanted).append(item)
+        (others if left_out & set(getattr(item, "fixturenames", ())) else wanted).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = wanted
 
@@ -68,6 +75,20 @@ def postgres_server() -> Iterator[URL]:
     """A server on which the tests may create databases."""
     with server.postgres_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres_server: URL) -> Iterator[URL]:
+    """PgBouncer in transaction mode before the server, with few connections for each database."""
+    with pgbouncer(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def replicated() -> Iterator[Pair]:
+    """A PostgreSQL 15 server and its streaming replica."""
+    with primary_and_replica() as pair:
+        yield pair
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +154,23 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def open_stores() -> AsyncIterator[StoreFactory]:
+def through_pooler(request: pytest.FixtureRequest) -> Callable[[str], tuple[str, dict[str, Any]]]:
+    """The URL and the options with which a store reaches a database: behind PgBouncer if that was asked for."""
+    if not os.environ.get(DEPLOYMENTS["pooler"]):
+        return lambda url: (url, {})
+    pooler: URL = request.getfixturevalue("pooler")
+
+    def route(url: str) -> tuple[str, dict[str, Any]]:
+        if url.startswith("sqlite"):
+            return url, {}
+        behind = pooler.set(database=make_url(url).database).render_as_string(hide_password=False)
+        return behind, {"transaction_pooling": True}
+
+    return route
+
+
+@pytest.fixture
+async def open_stores(through_pooler: Any) -> AsyncIterator[StoreFactory]:
     """Opens stores on URLs; afterwards closes them and checks that every connection came back clean."""
     opened: list[EventStore] = []
 
@@ -141,7 +178,8 @@ async def open_stores() -> AsyncIterator[StoreFactory]:
         chosen = {"enable_tracing": False, **options}
         if url.startswith("sqlite"):
             chosen.setdefault("synchronous", "NORMAL")  # nobody switches the machine off in a test
-        store = open_store(url, **chosen)
+        url, needed = through_pooler(url)
+        store = open_store(url, **needed, **chosen)
         await store.initialize()
         opened.append(store)
         return store

@@ -57,6 +57,17 @@ _Connection = Any
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
 
+POOLED_CONNECT_ARGS = {
+    # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
+    # a pooler could lend the server connection to somebody else (MagicStack/asyncpg pull request 1065).
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,  # SQLAlchemy's
+    # A name would be taken, or unknown, on the next server connection, and be left behind on this one.
+    "prepared_statement_name_func": lambda: "",
+}
+"""For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
+Our advisory locks are the transaction's, and need no session either."""
+
 _CHANNEL_NAME = Statement(select(CHANNEL))
 
 
@@ -77,13 +88,17 @@ class PostgreSQLBackend(Backend):
 
     def __init__(self, switches: Switches = STANDARD) -> None:
         self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
-        self.listens = switches.notify
+        # Behind a pooler the session that would hear is not ours.
+        self.listens = switches.notify and not switches.transaction_pooling
+        self._pooled = switches.transaction_pooling
         self._appends = STATEMENTS if switches == STANDARD else statements(switches)
         self._lock = Statement(lock_statement(switches)).on(self).text
 
     # -- engine ------------------------------------------------------------------------------------
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
+        if self._pooled:
+            options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
         return create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
 
     def describe(self, url: URL) -> str:

@@ -35,9 +35,8 @@ def _postgresql(switches: Switches) -> Backend:
     except ImportError as error:
         raise MissingDriverError("asyncpg", "postgresql") from error
     from esource.dialect.postgresql import PostgreSQLBackend
-    from esource.dialect.postgresql_pooled import PooledPostgreSQLBackend
 
-    return (PooledPostgreSQLBackend if switches.transaction_pooling else PostgreSQLBackend)(switches)
+    return PostgreSQLBackend(switches)
 
 
 _BACKENDS = {

@@ -37,7 +37,9 @@ async def test_a_store_without_advisory_locks_and_notify_appends_reads_and_refus
     await bare.append_events(order, "Order", several(3, order), 0)
     with pytest.raises(OptimisticLockError):
         await bare.append_events(order, "Order", [placed(order)], 0)
-    await asyncio.gather(*(bare.append_events((e := placed()).aggregate_id, "Order", [e], 0) for _ in range(40)))
+    await asyncio.gather(
+        *(bare.append_events((e := placed()).aggregate_id, "Order", [e], 0) for _ in range(40))
+    )
     repeated = [placed(order), placed(order)]
     await bare.append_events(order, "Order", repeated, 3)
     assert (await bare.append_events(order, "Order", repeated, 3)).idempotent  # the way that locks first
@@ -61,7 +63,9 @@ async def test_the_lock_row_keeps_the_log_in_order(bare, admin, postgres_url, op
 
 async def test_a_subscription_without_notify_polls(bare, admin, postgres_url, open_stores):
     heard = []
-    await admin.add_listener(await admin.fetchval("SELECT 'esource_' || 'events'::regclass::oid"), lambda *a: heard.append(a))
+    await admin.add_listener(
+        await admin.fetchval("SELECT 'esource_' || 'events'::regclass::oid"), lambda *a: heard.append(a)
+    )
     other = await open_stores(postgres_url, **WITHOUT)
     async with bare.subscribe(0, poll_seconds=0.02) as subscription:
         waiting = asyncio.ensure_future(anext(subscription))

@@ -14,6 +14,7 @@
     ├── EventDecodeError              a stored event does not fit its class
     ├── ProjectionFailedError         a projection stopped at an event that it could not handle
     ├── StreamHaltedError             an event waits behind a failed one (recorded, never raised)
+    ├── PositionNotReachedError       the log has not come to the position in time (also a TimeoutError)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
     ├── SchemaError
@@ -196,6 +197,19 @@ class StreamHaltedError(EventSourceError):
         self.global_position = global_position
         """Of the failed event."""
         super().__init__(f"waits behind the failed event at global position {global_position}")
+
+
+class PositionNotReachedError(EventSourceError, TimeoutError):
+    """The log, as this database shows it, has not come to a position in time: a replica that lags behind, or
+    a position that no append has had."""
+
+    def __init__(self, database: str, position: int, found: int) -> None:
+        self.position = position
+        self.found = found
+        """How far the log has come."""
+        super().__init__(
+            f"{database} is at position {found}, not yet at {position}. Wait longer, or read on the primary."
+        )
 
 
 class MissingDriverError(EventSourceError, ImportError):

@@ -44,6 +44,7 @@ from esource.subscriptions import POLL_SECONDS, Subscription
 from esource.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
 from esource.tracing import get_tracer, reading_span, span
 from esource.transaction import Transaction
+from esource.waiting import until_position
 
 if TYPE_CHECKING:
     from esource.tracing import Tracer
@@ -407,6 +408,19 @@ class EventStore:
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
         return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+
+    async def wait_for_position(self, position: int, *, timeout_seconds: float = 5.0) -> int:
+        """Wait until this database shows the log up to a position; the position that it has come to.
+
+        On a read replica this is how one reads what one has written: append on the primary, wait here for
+        `AppendResult.global_position`, read. Positions become visible in their order on a replica, too.
+        On the primary a position is visible as soon as its append returns. Asks again every 5 to 100 ms;
+        where the store is bound to a tenant, about the whole log.
+
+        Raises:
+            PositionNotReachedError: the time is over.
+        """
+        return await until_position(self._database, position, timeout_seconds)
 
     async def _rows(
         self, statement: Statement, values: dict[str, Any], unit: Unit | None = None

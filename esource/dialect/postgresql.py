@@ -221,7 +221,12 @@ def _unwritable(error: Any, database: str) -> EventSourceError:
     # function that checks rows against policies has one name in every version.
     if error.server_source_function == "ExecWithCheckOptions":
         return TenantMismatchError(None, f"{database}: {error}")
-    return DatabaseReadOnlyError(f"{database}: {error}. Connect to the primary, as a role that may write.")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseReadOnlyError(
+            f"{database}: {error}. This is a read-only replica, or a session that was made read-only: write on "
+            "the primary."
+        )
+    return DatabaseReadOnlyError(f"{database}: {error}. Connect as a role that may write.")
 
 
 _SHARED_CONNECTIONS = (

@@ -32,6 +32,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.database import Database
 from esource.dialect import Statement, backend_for_url
+from esource.dialect.partitioning import KEYS_TABLE, PREFIX
 from esource.dialect.row_level_security import DISABLE, ENABLE, ROLES_TABLE
 from esource.errors import (
     DatabaseError,
@@ -94,7 +95,9 @@ def alembic_config(url: str | None = None) -> Config:
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """For the ``include_name`` of an application's Alembic: everything except our tables."""
-    return not (type_ == "table" and (name in TABLES or name in (VERSION_TABLE, ROLES_TABLE, LOCK_TABLE)))
+    others = (VERSION_TABLE, ROLES_TABLE, LOCK_TABLE, KEYS_TABLE)
+    ours = name in TABLES or name in others or (name or "").startswith(PREFIX)
+    return not (type_ == "table" and ours)
 
 
 # -- from a program ------------------------------------------------------------------------------

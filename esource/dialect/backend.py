@@ -159,6 +159,8 @@ class Backend(ABC):
     """Whether the database has roles, and policies that restrict them to rows."""
     listens: bool = True
     """Whether `watch` notices the appends of other processes."""
+    supports_partitions: ClassVar[bool] = False
+    """Whether a table can be made of parts."""
     append_lock_script: ClassVar[Sequence[str]] = ()
     """Makes the row that ``append_lock="row"`` locks, where there is such a choice."""
     default_options: ClassVar[Mapping[str, Any]]

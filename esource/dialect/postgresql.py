@@ -80,6 +80,7 @@ class PostgreSQLBackend(Backend):
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     supports_row_level_security: ClassVar[bool] = True
+    supports_partitions: ClassVar[bool] = True
     append_lock_script: ClassVar[Sequence[str]] = (
         "CREATE TABLE IF NOT EXISTS esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
         "INSERT INTO esource_append_lock (id) VALUES (1) ON CONFLICT DO NOTHING",

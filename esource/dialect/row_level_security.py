@@ -53,17 +53,24 @@ _OFF = [
     *(f"DROP FUNCTION IF EXISTS {function}" for function in FUNCTIONS),
 ]
 
-ENABLE = [
-    f"CREATE TABLE IF NOT EXISTS {ROLES_TABLE} (role_name name PRIMARY KEY, tenant_id uuid)",
-    # Default privileges, such as those of `esource.roles`, give rights on every new table: not on this one.
-    f"""
+
+def owners_only(table: str) -> list[str]:
+    """Take away what default privileges, such as those of `esource.roles`, give others on a new table."""
+    return [
+        f"REVOKE ALL ON {table} FROM PUBLIC",
+        f"""
 DO $do$ DECLARE other name; BEGIN
     FOR other IN SELECT DISTINCT rolname FROM pg_class, aclexplode(relacl) AS given JOIN pg_roles
-        ON pg_roles.oid = given.grantee WHERE pg_class.oid = '{ROLES_TABLE}'::regclass AND grantee <> relowner LOOP
-        EXECUTE 'REVOKE ALL ON {ROLES_TABLE} FROM ' || quote_ident(other);
+        ON pg_roles.oid = given.grantee WHERE pg_class.oid = '{table}'::regclass AND grantee <> relowner LOOP
+        EXECUTE 'REVOKE ALL ON {table} FROM ' || quote_ident(other);
     END LOOP;
 END $do$""",
-    f"REVOKE ALL ON {ROLES_TABLE} FROM PUBLIC",
+    ]
+
+
+ENABLE = [
+    f"CREATE TABLE IF NOT EXISTS {ROLES_TABLE} (role_name name PRIMARY KEY, tenant_id uuid)",
+    *owners_only(ROLES_TABLE),
     *_OFF,
     _function(
         "esource_tenant()",

@@ -1,7 +1,6 @@
 """What the documents on deployment name exists: links, imports, options, sessions of nox."""
 
 import ast
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -45,7 +44,7 @@ def test_every_python_block_compiles_and_imports_and_passes_what_exists(document
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
-                    assert hasattr(importlib.import_module(node.module), alias.name)
+                    exec(f"from {node.module} import {alias.name}")  # a name in it, or a module
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
                 "open_store",
                 "PostgreSQLEventStore",

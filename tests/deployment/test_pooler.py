@@ -23,6 +23,9 @@ def pooled_url(pooler, postgres_url):
     return pooler.set(database=make_url(postgres_url).database).render_as_string(hide_password=False)
 
 
+pytestmark = pytest.mark.usefixtures("pooler")  # left out of runs that have none
+
+
 async def append_one(store):
     event = placed()
     return await store.append_events(event.aggregate_id, "Order", [event], 0)

@@ -175,15 +175,27 @@ class Database:
                 return await self.repeat(lambda: self._read(compiled.text, arguments), error)
 
     async def _read(self, text: str, arguments: Sequence[Any]) -> list[Any]:
+        return await self._on_reader(lambda driver: self.backend.fetch(driver, text, arguments))
+
+    async def _on_reader(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if not self.connections.is_usable:
             await self.connections.ensure_open()
         readers = self.connections.readers
         lane = readers.take_now() or await readers.take()
         try:
-            return await self.backend.fetch(lane.driver, text, arguments)
+            return await work(lane.driver)
         finally:
             if not readers.give(lane):
                 await readers.discard(lane)
+
+    async def inspect(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run what only reads, with the driver's connection: the open transaction's, or one for readers."""
+        unit = self.current_unit()
+        with self.backend.errors(self.name):
+            if unit is None:
+                return await self._on_reader(work)
+            async with unit.turn():
+                return await work(unit.driver)
 
     async def read(
         self, statement: Statement, values: Mapping[str, Any], unit: Unit | None = None

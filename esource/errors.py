@@ -17,6 +17,8 @@
     ├── PositionNotReachedError       the log has not come to the position in time (also a TimeoutError)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
+    ├── StoreMovedError               its events live in another database now; nothing was written
+    ├── CopyRefusedError              the target of a copy holds something else than the source
     ├── SchemaError
     │   ├── SchemaMissingError        the database has none of our tables
     │   ├── SchemaUnmanagedError      our tables are there, but no Alembic version
@@ -223,6 +225,33 @@ class MissingDriverError(EventSourceError, ImportError):
 
 class StoreClosedError(EventSourceError):
     """The store was closed, or belongs to an event loop that has ended."""
+
+
+class StoreMovedError(EventSourceError):
+    """The store was cut over to another database and takes no more writes; nothing was written."""
+
+    def __init__(self, database: str, moved_to: str) -> None:
+        self.database = database
+        self.moved_to = moved_to
+        """The other database, as its owner named it; a password is masked."""
+        super().__init__(
+            f"{database} has moved to {moved_to} and takes no more writes. Connect to that one; if it is to "
+            "be used again after all, lift the fence with `esource reopen`."
+        )
+
+
+class CopyRefusedError(EventSourceError):
+    """A copy would not be one: the target holds something that the source does not. Nothing was written.
+
+    Copy into an empty database, or into one that an earlier copy of the same source has begun.
+    """
+
+    def __init__(self, target: str, found: str) -> None:
+        self.target = target
+        self.found = found
+        super().__init__(
+            f"{target} is no copy of this source, not even a part of one: {found}. Nothing was changed."
+        )
 
 
 class SchemaError(EventSourceError):

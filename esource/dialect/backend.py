@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from esource.codec import EncodedEvent
+    from esource.dialect.moving import Moving
 
 Failure = Literal["unique", "lost", "again", "other"]
 """What a driver's error means for a retry: a unique constraint refused a row; the connection is gone
@@ -219,7 +220,11 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def names(self, values: Sequence[str]) -> Any:
+    def moving(self) -> Moving:
+        """What moving a whole store asks of this database."""
+
+    @abstractmethod
+    def names(self, values: Sequence[Any]) -> Any:
         """The parameter value of `constructs.member_of`."""
 
     @abstractmethod

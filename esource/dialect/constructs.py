@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Float, Text, Uuid, bindparam
+from sqlalchemy import BigInteger, Boolean, Float, Text, Uuid, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -17,7 +17,7 @@ from esource.types import Identifier, Timestamp
 
 # ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
 # construct in the dialect packages, and one of the two serves (pinned by a test).
-__all__ = ["iso_text", "member_of", "moment_after", "upsert"]
+__all__ = ["byte_order", "iso_text", "member_of", "moment_after", "upsert"]
 
 _postgresql = postgresql()  # type: ignore[no-untyped-call]
 
@@ -56,7 +56,7 @@ class member_of(FunctionElement[bool]):  # noqa: N801
         is_uuid = isinstance(column.type, Identifier) or isinstance(
             column.type.dialect_impl(_postgresql), Uuid
         )
-        item = UUID() if is_uuid else Text()
+        item = UUID() if is_uuid else BigInteger() if column.type.python_type is int else Text()
         super().__init__(column, bindparam(parameter, type_=Text().with_variant(ARRAY(item), "postgresql")))
 
 
@@ -71,6 +71,24 @@ def _member_of_sqlite(element: member_of, compiler: Any, **kw: Any) -> str:
     column, names = element.clauses
     listed = f"SELECT value FROM json_each({compiler.process(names, **kw)})"  # noqa: S608 - compiled parts
     return f"{compiler.process(column, **kw)} IN ({listed})"
+
+
+class byte_order(FunctionElement[str]):  # noqa: N801
+    """A text column in the order of its bytes, which is the same in every database and for every locale."""
+
+    name = "byte_order"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(byte_order)
+def _byte_order(element: byte_order, compiler: Any, **kw: Any) -> str:
+    return f'{compiler.process(element.clauses, **kw)} COLLATE "C"'
+
+
+@compiles(byte_order, "sqlite")
+def _byte_order_sqlite(element: byte_order, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
 
 
 class moment_after(FunctionElement[datetime]):  # noqa: N801

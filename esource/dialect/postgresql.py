@@ -24,6 +24,7 @@ from esource.dialect.backend import (
     unavailable,
     without_password,
 )
+from esource.dialect.moving import FENCE, MOVED
 from esource.dialect.postgresql_append import (
     CHANNEL,
     LOCK_TABLE,
@@ -42,6 +43,7 @@ from esource.errors import (
     DatabaseReadOnlyError,
     EventSourceError,
     SchemaMissingError,
+    StoreMovedError,
     TenantMismatchError,
 )
 
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from esource.dialect.moving import Moving
 
 _Connection = Any
 """An `asyncpg.Connection`, which carries no types."""
@@ -156,7 +160,12 @@ class PostgreSQLBackend(Backend):
                 driver.remove_termination_listener(on_termination)
                 await driver.remove_listener(channel, on_notification)
 
-    def names(self, values: Sequence[str]) -> Any:
+    def moving(self) -> Moving:
+        from esource.dialect.postgresql_moving import PostgreSQLMoving
+
+        return PostgreSQLMoving(self)
+
+    def names(self, values: Sequence[Any]) -> Any:
         return list(values)
 
     def is_alive(self, driver: _Connection) -> bool:
@@ -200,8 +209,14 @@ class PostgreSQLBackend(Backend):
                 "Check that the server runs and the URL is right",
             )
         if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
-            return DatabaseError(f"{database}: {cause}{_REMEDIES.get(type(cause), '')}")
+            return _other(cause, database)
         return None
+
+
+def _other(error: Any, database: str) -> EventSourceError:
+    if getattr(error, "sqlstate", None) == MOVED:
+        return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
+    return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
 
 
 def _missing(error: Any, database: str) -> EventSourceError:

@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from esource.dialect.backend import Backend, Failure, Plan, Statement, Written, driver_error, unavailable
+from esource.dialect.moving import FENCE
+from esource.dialect.sqlite_hop import hop
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -24,6 +26,7 @@ from esource.errors import (
     DatabaseReadOnlyError,
     EventSourceError,
     SchemaMissingError,
+    StoreMovedError,
 )
 from esource.events import utc_now
 from esource.tables import event_outbox, events, metadata
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     import aiosqlite
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from esource.dialect.moving import Moving
 
 T = TypeVar("T")
 
@@ -177,10 +182,10 @@ class SQLiteBackend(Backend):
             cursor.row_factory = None  # a lent connection may make dicts of its rows
             return cursor.execute(text, arguments).fetchall()
 
-        return _hop(driver, run, commit=commit)
+        return hop(driver, run, commit=commit)
 
     def append(self, driver: aiosqlite.Connection, plan: Plan, *, commit: bool) -> Awaitable[Written]:
-        return _hop(driver, partial(self._append, plan), commit=commit)
+        return hop(driver, partial(self._append, plan), commit=commit)
 
     def _append(self, plan: Plan, connection: sqlite3.Connection) -> Written:
         """The body of an append transaction, in the connection's own thread."""
@@ -256,7 +261,12 @@ class SQLiteBackend(Backend):
             seen = version
             await asyncio.sleep(WATCH_SECONDS)
 
-    def names(self, values: Sequence[str]) -> Any:
+    def moving(self) -> Moving:
+        from esource.dialect.sqlite_moving import SQLiteMoving
+
+        return SQLiteMoving(self)
+
+    def names(self, values: Sequence[Any]) -> Any:
         return json.dumps(list(values))
 
     def is_alive(self, driver: aiosqlite.Connection) -> bool:
@@ -278,6 +288,8 @@ class SQLiteBackend(Backend):
             return None
         text = str(cause)
         if isinstance(cause, sqlite3.IntegrityError):
+            if text.startswith(FENCE):
+                return StoreMovedError(database, text.removeprefix(f"{FENCE}: "))
             name = _constraint_name(text)
             return ConstraintError(name, f"{database}: {name} refused the row ({text})")
         if any(hint in text for hint in ("no such table", "no such column", "has no column named")):
@@ -321,35 +333,6 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     except BaseException:
         await asyncio.to_thread(thread.join, 1.0)
         raise
-
-
-def _hop(
-    driver: aiosqlite.Connection, body: Callable[[sqlite3.Connection], T], *, commit: bool
-) -> Awaitable[T]:
-    """Run a unit of work as one function in the connection's thread.
-
-    With ``commit`` it is a transaction of its own, begun IMMEDIATE; without, it joins the open one, and
-    leaves nothing in it if it fails half-way: that transaction may go on and commit.
-    aiosqlite has no public call for this: begin, check, insert and commit through its public methods
-    are four hops of about 100 µs each, and 650 appends a second instead of 4 550. A test pins that the
-    method exists.
-    """
-
-    def unit(connection: sqlite3.Connection) -> T:
-        # A connection that the application lent us may be inside its own transaction.
-        own = commit and not connection.in_transaction
-        connection.execute("BEGIN IMMEDIATE" if own else "SAVEPOINT esource_unit")
-        try:
-            result = body(connection)
-            connection.execute("COMMIT" if own else "RELEASE esource_unit")
-        except BaseException:
-            if connection.in_transaction:  # some errors, such as a full disk, have rolled it back already
-                for undo in ("ROLLBACK",) if own else ("ROLLBACK TO esource_unit", "RELEASE esource_unit"):
-                    connection.execute(undo)
-            raise
-        return result
-
-    return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
 async def _set_up(script: str, busy_timeout: int, driver: aiosqlite.Connection) -> None:

@@ -1,0 +1,23 @@
+"""Moving a whole store to another database: copy, follow, cut over, verify.
+
+`copy` brings all five tables over, and can be repeated, killed and resumed at will: the target says how far
+it has come. `cut_over` copies what is left while writers wait for seconds, proves that both are equal, and
+fences the source off. `verify_copy` compares two stores row by row.
+"""
+
+from esource.copying.beside import Change
+from esource.copying.moving import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
+from esource.copying.verification import RangeDigest, TableComparison, Verification
+
+__all__ = [
+    "Change",
+    "CopyProgress",
+    "CopyResult",
+    "RangeDigest",
+    "TableComparison",
+    "Verification",
+    "copy",
+    "cut_over",
+    "reopen",
+    "verify_copy",
+]

@@ -1,0 +1,178 @@
+"""Copying the log: what the source has past the end of the target, in order, position by position.
+
+The target itself is the record of how far a copy has come: each chunk is one transaction that starts where the
+target ends. A copy that was killed, however and whenever, goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from uuid import UUID
+
+from esource.connections import uninterrupted
+from esource.copying.rows import EVENTS, Place, Row, next_size, page
+from esource.database import Database, Unit
+from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
+from esource.reading import LAST_POSITION
+from esource.storable import check_json
+from esource.types import NAME_LENGTH, from_iso
+
+CHUNK_EVENTS = 20_000
+"""Events in one transaction of the target, at least; a page more at most."""
+
+COMPARED_EVENTS = 1000
+"""How many of the target's last events are compared before a copy goes on; `verify_copy` compares all."""
+
+FIRST_PAGE = 500
+
+_KEY = EVENTS.key_place
+
+
+async def last_position(database: Database, unit: Unit | None = None) -> int:
+    """The position of the last event, 0 if there is none."""
+    return (await database.rows(LAST_POSITION, {}, unit))[0][0] or 0
+
+
+async def require_prefix(source: Database, target: Database) -> int:
+    """The position up to which the target is a copy already.
+
+    Raises:
+        CopyRefusedError: it holds something that the source does not hold in the same place.
+    """
+    upto = await last_position(target)
+    if upto == 0:
+        return 0
+    [(here, last)] = await source.rows(EVENTS.count_upto, {"upto": upto})
+    [(there, _)] = await target.rows(EVENTS.count_upto, {"upto": upto})
+    if here != there or last != upto:
+        raise CopyRefusedError(
+            target.name,
+            f"it holds {there} events up to position {upto}, where the source holds {here}"
+            + ("" if last in (upto, None) else f" and its last one is at {last}"),
+        )
+    # Positions may have holes, so that this is more than there are: enough to tell, whatever their number.
+    start = max(0, upto - COMPARED_EVENTS)
+    for after in dict.fromkeys((0, start)):
+        ours, theirs = [
+            [
+                EVENTS.canonical(row)
+                for row in await page(database, EVENTS, Place(after, after), COMPARED_EVENTS)
+            ]
+            for database in (source, target)
+        ]
+        for mine, other in zip(ours, theirs, strict=False):
+            if mine != other:
+                raise CopyRefusedError(target.name, f"it holds {other}, where the source holds {mine}")
+    return upto
+
+
+class _Overtaken(Exception):  # noqa: N818 - a turn of events, not an error
+    """The target does not end any more where this copy has left it."""
+
+
+class LogCopy:
+    """Brings the target's log up to the source's. Several may work on one target: they do not disturb each
+    other."""
+
+    def __init__(self, source: Database, target: Database, tell: Callable[[int], None]) -> None:
+        self.source = source
+        self.target = target
+        self._moving = target.backend.moving()
+        self._columns = EVENTS.columns(with_key=True)
+        self._tell = tell
+        self.position = 0
+        """The position up to which the target is known to be a copy."""
+        self.copied = 0
+        """Events that this object has written."""
+
+    async def catch_up(self) -> int:
+        """Copy what the source has now; how many events that were.
+
+        What is appended meanwhile may come along and may be left for the next time: writers that are as
+        fast as the copy would keep it from ending.
+
+        Raises:
+            CopyRefusedError: somebody has written something else to the target.
+            InvalidEventError: another writer's row in the source holds what the target cannot.
+        """
+        before = self.copied
+        upto = await last_position(self.source)
+        while self.position < upto:
+            rows, size = await self._page(self.position, FIRST_PAGE)
+            try:
+                while rows and self.position < upto:
+                    rows, size = await self._chunk(rows, size)
+            except _Overtaken:
+                self.position = await require_prefix(self.source, self.target)
+            else:
+                break
+        return self.copied - before
+
+    async def _page(self, after: int, size: int) -> tuple[list[Row], int]:
+        rows = await page(self.source, EVENTS, Place(after, after), size)
+        return rows, next_size(EVENTS, rows) if rows else size
+
+    async def _chunk(self, rows: list[Row], size: int) -> tuple[list[Row], int]:
+        """Write one transaction's worth, reading ahead meanwhile; what was read and not written."""
+        ahead: asyncio.Task[tuple[list[Row], int]] | None = None
+        position, written = self.position, 0
+        try:
+            async with self.target.transaction() as unit:
+                await self.target.backend.lock_log(unit.driver)
+                if await last_position(self.target, unit) != self.position:
+                    raise _Overtaken
+                while rows and written < CHUNK_EVENTS:
+                    ahead = asyncio.ensure_future(self._page(rows[-1][_KEY], size))
+                    await self._load(unit, rows)
+                    written, position = written + len(rows), rows[-1][_KEY]
+                    rows, size = await ahead
+                    ahead = None
+                await self._moving.set_counter(unit.driver, EVENTS.table, position)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await uninterrupted(asyncio.wait([ahead]))
+        self.position, self.copied = position, self.copied + written
+        self._tell(self.copied)
+        return rows, size
+
+    async def _load(self, unit: Unit, rows: list[Row]) -> None:
+        try:
+            with self.target.backend.errors(self.target.name):
+                await self._moving.load(unit.driver, EVENTS.table, self._columns, rows)
+        except (DatabaseError, ValueError) as error:
+            for row in rows:
+                problem = unmovable(row)
+                if problem is not None:
+                    raise InvalidEventError(
+                        *problem,
+                        remedy=f"It is the event at position {row[_KEY]} of {self.source.name}: mend that row, "
+                        "then copy again; what was copied so far stays",
+                    ) from error
+            raise
+
+
+def unmovable(row: Row) -> tuple[str, str] | None:
+    """The column of an event's row that not every database can hold, and why; None if they all can.
+
+    No event that esource has stored is among these: it refuses them. Others' rows may be.
+    """
+    for column, value in zip(EVENTS.columns(with_key=True), row, strict=True):
+        if value is None:
+            continue
+        try:
+            if column in ("event_id", "aggregate_id", "tenant_id"):
+                UUID(value)
+            elif column in ("timestamp", "created_at"):
+                from_iso(value)
+            elif column == "payload":
+                json.loads(check_json("payload", value))
+            elif isinstance(value, str) and (len(value) > NAME_LENGTH or "\0" in value):
+                return column, f"is longer than {NAME_LENGTH} characters, or holds a NUL"
+        except (ValueError, TypeError, AttributeError) as error:
+            return column, f"{value!r:.80} cannot be read: {error}"
+        except InvalidEventError as error:
+            return "payload", error.problem
+    return None

@@ -1,0 +1,83 @@
+"""What moving a whole store asks of a database, beyond what the store itself needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Table, bindparam, insert
+
+from esource.dialect.backend import Statement
+
+if TYPE_CHECKING:
+    from esource.dialect.backend import Backend
+
+FENCE = "esource_moved"
+"""What the triggers that refuse writes to a store that has moved are called, the function behind them, and
+the word that their error begins with: ``esource_moved: <where to>``."""
+
+MOVED = "ESMVD"
+"""The fence's SQLSTATE: of a class that the SQL standard leaves to applications."""
+
+
+LOCK_SECONDS = 10
+"""How long to wait for the writers that are at work, in seconds."""
+
+
+class Moving(ABC):
+    """Bulk loading, the counters behind generated keys, and the fence around a store that has moved.
+
+    Every method works in the transaction that is open on the driver's connection, if there is one.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @abstractmethod
+    async def identity(self, driver: Any) -> Hashable:
+        """Equal for two connections to the same tables, however they were reached."""
+
+    @abstractmethod
+    async def load(self, driver: Any, table: Table, columns: Sequence[str], rows: Sequence[Any]) -> None:
+        """Add rows in the fastest way there is. Ids, moments and JSON are text; a moment in UTC."""
+
+    @abstractmethod
+    async def counter(self, driver: Any, table: Table) -> int | None:
+        """The last key that was generated for a table, 0 before the first; None if it has no counter."""
+
+    @abstractmethod
+    async def set_counter(self, driver: Any, table: Table, value: int) -> None:
+        """Let the next generated key be the one after this."""
+
+    @abstractmethod
+    async def lock_tables(self, driver: Any, tables: Sequence[Table]) -> None:
+        """Let nobody else append, or write to the tables, until the transaction ends; readers go on.
+
+        Gives up after `LOCK_SECONDS`: meanwhile every writer waits behind.
+        """
+
+    @abstractmethod
+    async def fence(self, driver: Any, tables: Sequence[Table], moved_to: str) -> None:
+        """Refuse every write to the tables, whatever program tries it, and say where the store has gone."""
+
+    @abstractmethod
+    async def unfence(self, driver: Any, tables: Sequence[Table]) -> None:
+        """Take the fence away; nothing happens if there is none."""
+
+    @abstractmethod
+    async def moved_to(self, driver: Any) -> str | None:
+        """What the fence says; None if there is none."""
+
+    async def _fetch(self, driver: Any, statement: Statement, **values: Any) -> list[Any]:
+        compiled = statement.on(self.backend)
+        return await self.backend.fetch(driver, compiled.text, compiled.arguments(values))
+
+    async def _run(self, driver: Any, *statements: str) -> None:
+        for statement in statements:
+            await self.backend.write(driver, statement, (), commit=False)
+
+
+def insert_of(table: Table, columns: Sequence[str]) -> Statement:
+    """The insert of one row; its parameters come in the columns' order."""
+    return Statement(insert(table).values({name: bindparam(name) for name in columns}))

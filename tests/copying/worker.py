@@ -1,0 +1,21 @@
+"""A copying process for the tests that kill: copies in small steps, and says each one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from esource.copying import CopyProgress, beside, copy, log, rows
+
+
+def say(progress: CopyProgress) -> None:
+    sys.stdout.write(f"{progress.step} {progress.done}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    log.CHUNK_EVENTS = 60
+    log.FIRST_PAGE = 5
+    rows.PAGE_ROWS = 20
+    beside.BATCH_ROWS = 10
+    asyncio.run(copy(sys.argv[1], sys.argv[2], on_progress=say))

@@ -35,6 +35,8 @@ class SQLiteEventStore(EventStore):
         auto_detect_uuid: Whether other names ending in ``_id`` do.
         synchronous: ``FULL``: a committed event survives a power cut. ``NORMAL`` is faster; a power cut
             may take the last commits, never the file.
+        read_only: Only read: no file is created or changed, and a file that may not be written is read, too.
+            Writing raises `DatabaseReadOnlyError`.
         outbox_enabled: Write an outbox row with every event, in the same transaction.
         unknown_events: What a reader does with event types that no class is registered for.
     """
@@ -51,6 +53,7 @@ class SQLiteEventStore(EventStore):
         string_id_fields: set[str] | None = None,
         auto_detect_uuid: bool = True,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        read_only: bool = False,
         outbox_enabled: bool = False,
         unknown_events: UnknownEvents = "raise",
     ) -> None:
@@ -70,6 +73,7 @@ class SQLiteEventStore(EventStore):
                 wal_mode=self._wal_mode,
                 busy_timeout=busy_timeout,
                 synchronous=synchronous,
+                read_only=read_only,
             ),
             event_registry,
             outbox_enabled=outbox_enabled,
@@ -119,6 +123,7 @@ class PostgreSQLEventStore(EventStore):
             servers without advisory locks; `esource.schema.create_append_lock` makes the row. All stores
             on one log must have the same.
         notify: Whether appends call NOTIFY and subscriptions LISTEN; without, subscriptions poll.
+        read_only: Only read: all transactions are READ ONLY. Writing raises `DatabaseReadOnlyError`.
         engine_options: For an engine of the store's own: keywords of `create_async_engine`.
 
     The other arguments are those of `SQLiteEventStore`.
@@ -138,15 +143,17 @@ class PostgreSQLEventStore(EventStore):
         transaction_pooling: bool = False,
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
+        read_only: bool = False,
         **engine_options: Any,
     ) -> None:
         if append_lock not in ("advisory", "row"):
             raise InvalidOptionError(f"append_lock must be 'advisory' or 'row', not {append_lock!r}")
         switches = Switches(append_lock, notify, transaction_pooling)
         if isinstance(database, (str, URL)):
-            source = Database.from_url(database, switches, **engine_options)
-        elif engine_options:
-            raise InvalidOptionError(f"{', '.join(engine_options)}: set these on the engine itself")
+            source = Database.from_url(database, switches, read_only=read_only, **engine_options)
+        elif engine_options or read_only:
+            names = [*engine_options, *(["read_only"] if read_only else [])]
+            raise InvalidOptionError(f"{', '.join(names)}: set these on the engine itself")
         else:
             source = Database.of(database, switches)
         if source.backend.name != "postgresql":

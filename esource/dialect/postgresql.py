@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -89,7 +89,7 @@ class PostgreSQLBackend(Backend):
         "CREATE TABLE IF NOT EXISTS esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
         "INSERT INTO esource_append_lock (id) VALUES (1) ON CONFLICT DO NOTHING",
     )
-    default_options: ClassVar[Mapping[str, Any]] = {}
+    default_options: ClassVar[Mapping[str, Any]] = {"read_only": False}
 
     def __init__(self, switches: Switches = STANDARD) -> None:
         self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
@@ -102,9 +102,13 @@ class PostgreSQLBackend(Backend):
     # -- engine ------------------------------------------------------------------------------------
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
+        read_only = options.pop("read_only")
         if self._pooled:
             options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
-        return create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
+        if read_only:
+            event.listen(engine.sync_engine, "connect", _only_read)
+        return engine
 
     def describe(self, url: URL) -> str:
         return f"PostgreSQL database {without_password(url.set(drivername='postgresql'))}"
@@ -253,6 +257,15 @@ _REMEDIES = {
     asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
     asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
 }
+
+
+def _only_read(connection: Any, record: Any) -> None:
+    # Not a start-up parameter: connection poolers refuse those that they do not know.
+    connection.run_async(
+        lambda driver: driver.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    )
+
+
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,

@@ -18,6 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from esource.dialect.backend import Backend, Failure, Plan, Statement, Written, driver_error, unavailable
 from esource.dialect.moving import FENCE
 from esource.dialect.sqlite_hop import hop
+from esource.dialect.sqlite_reading import reading_uri
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -98,6 +99,7 @@ class SQLiteBackend(Backend):
         "wal_mode": True,
         "busy_timeout": 5000,
         "synchronous": "FULL",
+        "read_only": False,
         "on_connect": (),
     }
 
@@ -116,10 +118,15 @@ class SQLiteBackend(Backend):
             # First of all: the statements below may themselves meet another process's lock.
             f"PRAGMA busy_timeout = {busy_timeout:d}",
         ]
+        connect: Callable[..., Awaitable[aiosqlite.Connection]] = _connect
         if is_memory(url):
             pool: dict[str, Any] = {"poolclass": StaticPool}
         else:
             pool = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 8, "max_overflow": -1}
+        if options["read_only"]:
+            connect = _connect if is_memory(url) else _connect_to_read
+            pragmas.append("PRAGMA query_only = ON")
+        elif not is_memory(url):
             pragmas += [
                 # Readers go on while a writer commits; kept in the file, so one process decides for all.
                 f"PRAGMA journal_mode = {'WAL' if options['wal_mode'] else 'DELETE'}",
@@ -132,7 +139,7 @@ class SQLiteBackend(Backend):
             connect_args={
                 "isolation_level": None,
                 "timeout": busy_timeout / 1000,
-                "async_creator_fn": _connect,
+                "async_creator_fn": connect,
             },
             **pool,
         )
@@ -333,6 +340,10 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     except BaseException:
         await asyncio.to_thread(thread.join, 1.0)
         raise
+
+
+async def _connect_to_read(path: str, **arguments: Any) -> aiosqlite.Connection:
+    return await _connect(reading_uri(path), uri=True, **arguments)
 
 
 async def _set_up(script: str, busy_timeout: int, driver: aiosqlite.Connection) -> None:

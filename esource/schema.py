@@ -141,6 +141,25 @@ async def _has_events(database: Database) -> bool | None:
         return None
 
 
+async def require_head(database: Any) -> None:
+    """Refuse a database (a store, an engine, a URL) that is not at this library's schema. Changes nothing.
+
+    Raises:
+        SchemaMissingError: it has none of our tables.
+        SchemaUnmanagedError: our tables are there without a version.
+        SchemaOutdatedError: it is older.
+        SchemaTooNewError: it is newer.
+    """
+    async with opened_database(database) as opened:
+        found = await _current(opened)
+        if found is None:
+            raise SchemaMissingError(opened.name)
+        if found not in REVISIONS:
+            raise SchemaTooNewError(opened.name, found, HEAD)
+        if found != HEAD:
+            raise SchemaOutdatedError(opened.name, found, HEAD)
+
+
 async def initialize(database: Database, *, upgrade: bool | None = None) -> None:
     """See `EventStore.initialize`."""
     found = await _current(database)
@@ -316,7 +335,7 @@ def _run_on_chosen_database(context: Any) -> None:
         )
     if context.is_offline_mode():
         backend = backend_for_url(make_url(url))
-        context.configure(dialect_name=backend.name, literal_binds=True, **_options())
+        context.configure(dialect_name=backend.name, literal_binds=True, **comparison_options())
         _run_in(context)
         return
     asyncio.run(_run_on_url(url, context))
@@ -339,7 +358,7 @@ async def _run_on_url(url: str, context: Any) -> None:
 
 
 def _run_on(connection: Connection, context: Any) -> None:
-    context.configure(connection=connection, **_options())
+    context.configure(connection=connection, **comparison_options())
     _run_in(context)
 
 
@@ -368,7 +387,8 @@ def _switch_row_level_security(context: Any) -> None:
         context.execute(statement)
 
 
-def _options() -> dict[str, Any]:
+def comparison_options() -> dict[str, Any]:
+    """How Alembic is to look at a database: at our tables alone, and at our version table."""
     return {
         "target_metadata": metadata,
         "version_table": VERSION_TABLE,

@@ -1,0 +1,27 @@
+"""Asking before something is lost."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from esource.cli.errors import wrong_usage
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+"""The option ``--yes`` of every command that destroys something."""
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Go on if the person says so, or has said so with ``--yes``.
+
+    Raises:
+        typer.Abort: no.
+        Refusal: nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise wrong_usage(f"this will {what}: nobody can be asked here, so say --yes.")
+    typer.confirm(f"This will {what}. Go on?", abort=True, err=True)

@@ -1,0 +1,130 @@
+"""What a command says: tables and facts for people, or JSON for programs.
+
+On a terminal with colours and in its width; elsewhere plain text, one row a line, nothing cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+"""The option ``--json`` of every command that reads."""
+
+WIDE = 100_000
+"""Columns where there is no terminal: nothing is wrapped."""
+
+
+class Output:
+    """Standard output, as text or as JSON."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, markup=False, emoji=False, width=WIDE, no_color=True)
+
+    def document(self, value: Any) -> None:
+        """One JSON document."""
+        sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
+
+    def json_line(self, value: Any) -> None:
+        """One JSON value on a line of its own, at once."""
+        sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":")) + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A line of text."""
+        self.console.print(Text(text, style=style or ""), soft_wrap=not self.console.is_terminal)
+
+    def heading(self, text: str) -> None:
+        """The title of what follows."""
+        self.say()
+        self.say(text, "bold")
+
+    def facts(self, facts: Iterable[tuple[str, Any]]) -> None:
+        """Names and values, one a line."""
+        grid = Table.grid(padding=(0, 2))
+        for name, value in facts:
+            grid.add_row(Text(name, style="dim"), Text(shown(value), overflow="fold"))
+        self.console.print(grid)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing") -> None:
+        """Rows under their columns' names; numbers to the right."""
+        listed = [list(row) for row in rows]
+        if not listed:
+            self.say(empty)
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for place, name in enumerate(columns):
+            is_number = all(isinstance(row[place], (int, float)) or row[place] is None for row in listed)
+            table.add_column(
+                Text(name), justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+            )
+        for row in listed:
+            table.add_row(*(Text(shown(value)) for value in row))
+        self.console.print(table)
+
+    def json_text(self, value: Any) -> None:
+        """A JSON value to be read by a person: indented, with colours on a terminal."""
+        text = json.dumps(jsonable(value), indent=2, ensure_ascii=False)
+        if self.console.is_terminal:
+            self.console.print(
+                Syntax(text, "json", background_color="default", word_wrap=True, theme="ansi_dark")
+            )
+        else:
+            self.say(text)
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON has it: ids as text, moments in ISO 8601."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def size(count: int) -> str:
+    """A number of bytes in the largest unit that it fills."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest unit that it fills."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 or not seconds else f"{seconds:.1f} s"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import schema
+from esource.cli import moving, schema
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -17,7 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(schema.commands, name="schema")
+app.add_typer(schema.commands)
+app.add_typer(moving.commands)
 
 
 def _show_version(wanted: bool) -> None:

@@ -93,17 +93,17 @@ def explain(error: Exception) -> tuple[str, Code]:
 def _with_command(error: SchemaError) -> str:
     """The library's sentence, with the command line's remedy in place of the program's."""
     if isinstance(error, SchemaMissingError):
-        return f"{error.database} has no esource tables. Create them with `esource schema init`."
+        return f"{error.database} has no esource tables. Create them with `esource init`."
     if isinstance(error, SchemaOutdatedError):
         found = "an older schema" if error.found is None else f"schema {error.found}"
         return (
             f"{error.database} is at {found}, this esource works with {error.head or 'a newer one'}. "
-            "Make a backup, then run `esource schema upgrade`."
+            "Make a backup, then run `esource upgrade`."
         )
     if isinstance(error, SchemaUnmanagedError):
         return (
             f"{error.database} has event tables but no esource schema version: eventsource-py may have "
-            "written it. Make a backup, then take it over with `esource schema adopt`."
+            "written it. Make a backup, then take it over with `esource adopt`."
         )
     return str(error)
 

@@ -96,7 +96,7 @@ async def writing(
     if file is not None and not create and not file.exists():
         raise Refusal(
             f"SQLite database {file}: there is no such file. Check the path, or create it with "
-            "`esource schema init`.",
+            "`esource init`.",
             Code.DATABASE,
         )
     async with _store(url, **options) as store:

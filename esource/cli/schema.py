@@ -1,4 +1,4 @@
-"""``esource schema``: creating the tables, upgrading them, and looking at what they are."""
+"""Creating the tables, upgrading them, and looking at what they are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def upgrade(
         if found is None:
             raise SchemaMissingError(database.name)
         if found in schema.REVISIONS and wanted < found:
-            raise Refusal(f"{database.name} is at schema {found}: use `esource schema downgrade {wanted}`.")
+            raise Refusal(f"{database.name} is at schema {found}: use `esource downgrade {wanted}`.")
         await schema.upgrade(database, wanted)
         done = f"is at schema {found} already" if found == wanted else f"went from {found} to {wanted}"
         Output().say(f"{database.name} {done}.")
@@ -95,7 +95,7 @@ async def current(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     elif found == schema.HEAD:
         out.say(f"{found}, the newest")
     elif found in schema.REVISIONS:
-        out.say(f"{found}; the newest is {schema.HEAD}: `esource schema upgrade`")
+        out.say(f"{found}; the newest is {schema.HEAD}: `esource upgrade`")
     else:
         out.say(f"{found}, which this esource (schema {schema.HEAD}) does not know")
 
@@ -161,7 +161,7 @@ async def adopt(url: DatabaseUrl = None) -> None:
         try:
             await schema.adopt(database)
         except SchemaMissingError:
-            raise Refusal(f"{database.name} is empty: nothing to adopt. Use `esource schema init`.") from None
+            raise Refusal(f"{database.name} is empty: nothing to adopt. Use `esource init`.") from None
         except InvalidOptionError as error:
             raise Refusal(str(error)) from error
         Output().say(f"{database.name} was taken over, and is at schema {schema.HEAD}.")

@@ -1,0 +1,151 @@
+"""Moving a store to another database: ``copy``, ``cut-over``, ``reopen`` and ``verify-copy``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from esource import copying
+from esource.cli.errors import Code
+from esource.cli.opening import DatabaseUrl, asynchronous, database_url, writing
+from esource.cli.output import AsJson, Output
+
+commands = typer.Typer(no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The database to copy from, as in --url.")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="The database to copy to, as in --url.")]
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
+class _Bar:
+    """A progress bar on standard error, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._steps: dict[str, int] = {}
+
+    def tell(self, said: copying.CopyProgress) -> None:
+        if said.step not in self._steps:
+            self._steps[said.step] = self.progress.add_task(said.step, total=None)
+        task = self._steps[said.step]
+        self.progress.update(task, completed=said.done, total=said.total or None)  # type: ignore[arg-type]
+
+
+def _show(result: copying.CopyResult, *, as_json: bool) -> None:
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(result)
+        return
+    if not result.changed:
+        output.say(f"Nothing was to be done: {result.target} holds all of {result.source}.")
+    else:
+        output.say(f"{result.events} events were copied from {result.source} to {result.target}.")
+        for table, change in result.tables.items():
+            if change != (0, 0):
+                output.say(f"{table}: {change.added} rows added, {change.removed} removed.")
+    output.say(f"The copy reaches to global position {result.position}.")
+    if result.verification is not None:
+        _judge(result.verification, output)
+
+
+def _judge(found: copying.Verification, output: Output) -> None:
+    if found.is_identical:
+        output.say(f"Both are identical: {found.events} events and {len(found.tables)} tables were compared.")
+        return
+    for difference in found.differences:
+        output.say(difference)
+
+
+@commands.command("copy")
+@asynchronous
+async def copy(
+    source: Source,
+    target: Target,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on copying what is appended until `esource cut-over`.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every row of both afterwards.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a whole store to another database, in any direction.
+
+    A copy that was ended at any moment goes on when it is started again. Nothing is changed in the source.
+    """
+    bar = _Bar()
+    with bar.progress:
+        result = await copying.copy(
+            database_url(source), database_url(target), follow=follow, verify=verify, on_progress=bar.tell
+        )
+    _show(result, as_json=as_json)
+    if result.verification is not None and not result.verification.is_identical:
+        raise typer.Exit(Code.FOUND)
+
+
+@commands.command("cut-over")
+@asynchronous
+async def cut_over(source: Source, target: Target, as_json: AsJson = False) -> None:
+    """Finish a copy, compare both, and let the source refuse every write from then on.
+
+    Writers wait while the last events are copied. If anything fails, the source is as it was.
+    """
+    bar = _Bar()
+    with bar.progress:
+        result = await copying.cut_over(database_url(source), database_url(target), on_progress=bar.tell)
+    _show(result, as_json=as_json)
+
+
+@commands.command("reopen")
+@asynchronous
+async def reopen(url: DatabaseUrl = None) -> None:
+    """Let a store that was cut over take writes again."""
+    async with writing(url) as store:
+        moved_to = await copying.reopen(store)
+        name = store.__esource_database__.name
+    Output().say(
+        f"{name} takes writes as it always did: it had not moved."
+        if moved_to is None
+        else f"{name} takes writes again. What was appended to {moved_to} meanwhile is not in it."
+    )
+
+
+@commands.command("verify-copy")
+@asynchronous
+async def verify_copy(source: Source, target: Target, as_json: AsJson = False) -> None:
+    """Compare two stores row by row; exit code 1 if they differ."""
+    bar = _Bar()
+    with bar.progress:
+        found = await copying.verify_copy(database_url(source), database_url(target), on_progress=bar.tell)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(found)
+    else:
+        _judge(found, output)
+    if not found.is_identical:
+        raise typer.Exit(Code.FOUND)

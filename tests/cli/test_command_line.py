@@ -1,0 +1,86 @@
+"""The console command as people and scripts meet it: a process, its output and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from orders import placed, several
+
+from esource import CheckpointRepository
+
+
+async def esource(*arguments: str, folder: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "esource",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+    )
+    out, error = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), error.decode()
+
+
+async def test_a_new_database_is_made_and_found_in_order(empty_database_url):
+    for command, said in (("init", "was created, at schema"), ("init", "already"), ("current", "000")):
+        code, out, error = await esource(command, "--url", empty_database_url)
+        assert (code, error) == (0, "")
+        assert said in out
+    code, out, _ = await esource("check", "--url", empty_database_url)
+    assert code == 0
+
+
+async def test_a_file_that_is_not_there_is_named_and_not_made(tmp_path):
+    """SQLite only: a server's databases are no files."""
+    code, out, error = await esource("current", "--url", "none.db", folder=tmp_path)
+    assert (code, out) == (3, "")
+    assert "none.db" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_that_is_away_is_one_sentence_without_the_password():
+    """PostgreSQL only: SQLite has no server."""
+    code, _, error = await esource("current", "--url", "postgresql://me:secret@127.0.0.1:1/db")
+    assert code == 3
+    assert "secret" not in error
+    assert "Traceback" not in error
+
+
+async def test_no_url_is_wrong_usage():
+    code, _, error = await esource("current")
+    assert code == 2
+    assert "ESOURCE_URL" in error
+
+
+async def test_a_store_is_copied_compared_cut_over_and_reopened(shared_store, shared_database_url, tmp_path):
+    [first, *_] = events = several(5)
+    await shared_store.append_events(first.aggregate_id, "Order", events, 0)
+    target = f"sqlite:///{tmp_path / 'target.db'}"
+    code, out, error = await esource("copy", shared_database_url, target, "--verify", "--json")
+    assert (code, error) == (0, "")
+    said = json.loads(out)
+    assert (said["events"], said["position"]) == (5, 5)
+    code, out, _ = await esource("copy", shared_database_url, target)
+    assert "Nothing was to be done" in out
+    await CheckpointRepository(shared_store).save_position("p", 1, first.event_id, "OrderPlaced")
+    code, out, _ = await esource("verify-copy", shared_database_url, target)
+    assert code == 1
+    assert "projection_checkpoints" in out
+    code, out, error = await esource("cut-over", shared_database_url, target)
+    assert (code, error) == (0, "")
+    assert "identical" in out
+    code, out, error = await esource("cut-over", shared_database_url, target)
+    assert code != 0
+    assert "has moved to" in error
+    code, out, _ = await esource("reopen", "--url", shared_database_url)
+    assert code == 0
+    event = placed()
+    assert await shared_store.append_events(event.aggregate_id, "Order", [event])

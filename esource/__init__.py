@@ -18,6 +18,7 @@ from esource.errors import (
     InvalidOptionError,
     OptimisticLockError,
     ProjectionFailedError,
+    StreamClosedError,
     TenantMismatchError,
 )
 from esource.events import (
@@ -54,6 +55,7 @@ from esource.streams import (
     StoredEvent,
 )
 from esource.subscriptions import Subscription, partition_of
+from esource.system_events import StreamClosed
 from esource.transaction import Transaction
 
 SQLITE_AVAILABLE: bool = _find_spec("aiosqlite") is not None
@@ -118,6 +120,8 @@ __all__ = [
     "Snapshot",
     "SnapshotStore",
     "StoredEvent",
+    "StreamClosed",
+    "StreamClosedError",
     "Subscription",
     "TenantMismatchError",
     "Transaction",

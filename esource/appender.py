@@ -35,8 +35,10 @@ from esource.errors import (
     OptimisticLockError,
     SchemaError,
     StoreClosedError,
+    StreamClosedError,
 )
 from esource.streams import AppendResult, ExpectedVersion
+from esource.system_events import STREAM_CLOSED
 from esource.tables import events
 from esource.types import as_text, to_iso
 
@@ -92,8 +94,11 @@ class Append:
         self.bytes = sum(len(event.payload) for event in events)
         self.future: asyncio.Future[AppendResult] | None = None
 
-    def conflict(self, actual_version: int) -> OptimisticLockError:
+    def conflict(self, actual_version: int) -> OptimisticLockError | StreamClosedError:
+        """Why the stream, which is at this version, does not take it; negative: it is closed."""
         aggregate_id, aggregate_type = self.stream
+        if actual_version < 0:
+            return StreamClosedError(aggregate_type, aggregate_id)
         return OptimisticLockError(aggregate_type, aggregate_id, self.expected_version, actual_version)
 
 
@@ -168,20 +173,28 @@ class _Batch:
         self._parts.append(_Part(append, state, question, state.steps, loses))
         if not loses:
             self._event_ids.update(ids)
-            rows, step = self.plan.rows, state.steps
-            for event in append.events:
-                step += 1
-                rows.append((state.index, step, event))
-            state.steps = step
-            self.bytes += append.bytes
+            self._write(append, state)
         return True
+
+    def _write(self, append: Append, state: _StreamState) -> None:
+        rows, step = self.plan.rows, state.steps
+        for event in append.events:
+            step += 1
+            rows.append((state.index, step, event))
+        state.steps = step
+        self.bytes += append.bytes
+        if append.events[-1].event_type == STREAM_CLOSED:
+            self._deferred.add(append.stream)  # what follows has to find the stream closed
 
     def _defer(self, key: StreamKey) -> bool:
         self._deferred.add(key)
         return False
 
-    def outcomes(self, written: Any) -> Iterable[tuple[Append, Outcome | None]]:
-        """Each append with its outcome; None for one that has to be decided again."""
+    def outcomes(self, written: Any, *, are_new: bool = False) -> Iterable[tuple[Append, Outcome | None]]:
+        """Each append with its outcome; None for one that has to be decided again.
+
+        ``are_new`` says that none of the events was stored before.
+        """
         versions, accepted, known, positions = written
         row = -1
         moving: set[int] = set()  # streams whose first append failed, but another may yet succeed
@@ -193,7 +206,7 @@ class _Batch:
                 yield append, AppendResult(True, version + steps_before + count, positions[row])
             elif accepted[state.index]:
                 yield append, None if known[question] else append.conflict(version + steps_before)
-            elif (
+            elif (are_new and version < 0) or (
                 question >= 0 and not accepted[question] and not known[question] and state.index not in moving
             ):
                 yield append, append.conflict(version)
@@ -394,7 +407,7 @@ class Appender:
                     batch.take(append)
             if batch.plan.streams:
                 written = await backend.append(unit.driver, batch.plan, commit=False)
-                for append, outcome in batch.outcomes(written):
+                for append, outcome in batch.outcomes(written, are_new=True):
                     if outcome is not None:
                         settled.append((append, outcome))
                         decided.add(append)

@@ -27,6 +27,7 @@ from pydantic_core import to_json
 from esource.errors import EventDecodeError, InvalidEventError, InvalidOptionError, UnknownEventTypeError
 from esource.events import DomainEvent, EventRegistry, UntypedEvent
 from esource.storable import check_json, check_name, check_text, find_unstorable
+from esource.system_events import SYSTEM_EVENTS
 from esource.types import as_utc, from_iso, to_iso
 from esource.untyped import UuidNames, structured_fields, untyped_fields
 
@@ -82,11 +83,20 @@ class _Form:
         "event_class",
         "has_untyped_fields",
         "has_upcasters",
+        "registered",
         "types",
         "validate",
     )
 
-    def __init__(self, event_class: type[DomainEvent], event_type: str, aggregate_type: str) -> None:
+    def __init__(
+        self,
+        registered: type[DomainEvent] | None,
+        event_class: type[DomainEvent],
+        event_type: str,
+        aggregate_type: str,
+    ) -> None:
+        self.registered = registered
+        """What the registry said: the form serves as long as it says so."""
         self.event_class = event_class
         self.aggregate_type = aggregate_type
         self.types = f'"event_type":{json.dumps(event_type)},"aggregate_type":{json.dumps(aggregate_type)},'
@@ -151,7 +161,7 @@ class Codec:
         Raises:
             UnknownEventTypeError: no class is registered and the policy is to raise.
         """
-        event_class = self.registry.get_or_none(event_type)
+        event_class = self.registry.get_or_none(event_type) or SYSTEM_EVENTS.get(event_type)
         if event_class is None:
             if self.unknown_events == "raise":
                 raise UnknownEventTypeError(event_type, self.registry)
@@ -167,13 +177,10 @@ class Codec:
         """
         event_type, payload, tenant_id, actor_id = row[4], row[9], row[5], row[6]
         form = self._forms.get(event_type)
-        if (
-            form is None
-            or form.aggregate_type != row[3]
-            or form.event_class is not self.registry.get_or_none(event_type)
-        ):
+        registered = self.registry.get_or_none(event_type)
+        if form is None or form.aggregate_type != row[3] or form.registered is not registered:
             event_class = self.event_class(event_type) or UntypedEvent
-            form = self._forms[event_type] = _Form(event_class, event_type, row[3])
+            form = self._forms[event_type] = _Form(registered, event_class, event_type, row[3])
         if form.has_upcasters:
             payload = self._upcast(form.event_class, row)
         if tenant_id is None and actor_id is None:

@@ -6,6 +6,7 @@
     ├── InvalidEventError             an event that may not be stored; nothing was written
     ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
     ├── OptimisticLockError           the stream is not at the expected version
+    ├── StreamClosedError             the stream was closed for good; nothing was written
     ├── DuplicateEventError           the event id is already stored somewhere else
     ├── TenantMismatchError           a store bound to one tenant met another's; nothing was written
     ├── AggregateNotFoundError        the stream to load has no events
@@ -86,6 +87,21 @@ class OptimisticLockError(EventSourceError):
         super().__init__(
             f"{aggregate_type} {aggregate_id}: expected {expected}, found {found}. "
             "Another writer came first: load it again, repeat the command, save."
+        )
+
+
+class StreamClosedError(EventSourceError):
+    """The stream was closed (`EventStore.close_stream`) and takes no more events; nothing was written.
+
+    Not an `OptimisticLockError`: to load again and repeat the command would not help.
+    """
+
+    def __init__(self, aggregate_type: str, aggregate_id: UUID) -> None:
+        self.aggregate_type = aggregate_type
+        self.aggregate_id = aggregate_id
+        super().__init__(
+            f"{aggregate_type} {aggregate_id} is closed and takes no more events. Begin a new stream, under "
+            "an id of its own."
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
 from esource.codec import EventRow
 from esource.database import Database
@@ -73,6 +73,12 @@ def _page(key: str, backward: bool, conditions: tuple[str, ...]) -> Statement:
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 STREAM_VERSION = Statement(
     select(func.max(events.c.version)).where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])
+)
+LAST_EVENT = Statement(
+    select(events.c.global_position, events.c.event_type, events.c.version)
+    .where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])
+    .order_by(events.c.version.desc())
+    .limit(literal_column("1"))
 )
 LAST_POSITION = Statement(select(func.max(events.c.global_position)))
 TYPES_OF_ID = Statement(

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from esource.aggregates import AggregateRoot
-from esource.errors import AggregateNotFoundError, InvalidOptionError
+from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
 from esource.events import DomainEvent
 from esource.snapshots import Snapshot, SnapshotStore
 from esource.store import EventStore
@@ -96,8 +96,11 @@ class AggregateRepository(Generic[TAggregate]):
     async def load(self, aggregate_id: UUID) -> TAggregate:
         """The aggregate, rebuilt from its snapshot (if there is a fitting one) and its events.
 
+        One whose stream was closed is loaded like any other; only saving it is refused.
+
         Raises:
             AggregateNotFoundError: it has no events.
+            StreamClosedError: its stream was closed, and nothing but that is left of it (`esource.archive`).
         """
         aggregate = await self._find(aggregate_id)
         if aggregate is None:
@@ -109,7 +112,11 @@ class AggregateRepository(Generic[TAggregate]):
         return await self.load(aggregate_id)
 
     async def load_or_create(self, aggregate_id: UUID) -> TAggregate:
-        """The aggregate, or a fresh one if it has no events."""
+        """The aggregate, or a fresh one if it has no events.
+
+        Raises:
+            StreamClosedError: as `load` does.
+        """
         aggregate = await self._find(aggregate_id)
         return self.create_new(aggregate_id) if aggregate is None else aggregate
 
@@ -135,7 +142,12 @@ class AggregateRepository(Generic[TAggregate]):
                 stream = await self._event_store.get_events(aggregate_id, self._aggregate_type)
             if stream.version == 0:
                 return None
-            aggregate.load_from_history(stream.events)
+            events = stream.events
+            if stream.is_closed:
+                if len(events) == 1 and aggregate.version == 0:
+                    raise StreamClosedError(self._aggregate_type, aggregate_id)
+                events = events[:-1]  # the end of a stream is nothing that its aggregate knows of
+            aggregate.load_from_history(events)
             aggregate._version = stream.version  # also past events that the store skips as unknown
             return aggregate
 
@@ -161,6 +173,7 @@ class AggregateRepository(Generic[TAggregate]):
 
         Raises:
             OptimisticLockError: another writer came first; the aggregate keeps its events.
+            StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
         """
         events = aggregate.uncommitted_events
@@ -251,7 +264,7 @@ class AggregateRepository(Generic[TAggregate]):
         return len(self._pending)
 
     async def exists(self, aggregate_id: UUID) -> bool:
-        """Whether the aggregate has events. One query, no events loaded."""
+        """Whether the aggregate has events, if only the one that closed it. One query, no events loaded."""
         return await self.get_version(aggregate_id) > 0
 
     async def get_version(self, aggregate_id: UUID) -> int:

@@ -19,10 +19,11 @@ from esource.arguments import check_id
 from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents
 from esource.database import Database, Unit
 from esource.dialect import Statement
-from esource.errors import DuplicateEventError, InvalidOptionError
+from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.reading import (
     EVENT_EXISTS,
+    LAST_EVENT,
     LAST_POSITION,
     PAGE_EVENTS,
     STREAM_VERSION,
@@ -41,6 +42,7 @@ from esource.streams import (
     parse_stream_name,
 )
 from esource.subscriptions import POLL_SECONDS, Subscription
+from esource.system_events import STREAM_CLOSED, StreamClosed
 from esource.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
 from esource.tracing import get_tracer, reading_span, span
 from esource.transaction import Transaction
@@ -199,6 +201,7 @@ class EventStore:
 
         Raises:
             OptimisticLockError: the stream is at another version.
+            StreamClosedError: the stream is closed.
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
             InvalidEventError: an event belongs to another stream or may not be stored.
             TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
@@ -217,7 +220,7 @@ class EventStore:
             unit = None if connection is None else await self._database.join(connection)
             return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
         if len(encoded) > 1:
-            _refuse_repeated_ids(encoded)
+            _check_together(encoded)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
         if self._tracer is None:
             if connection is None and self._tenant_id is None and self._database.current_unit() is None:
@@ -243,6 +246,43 @@ class EventStore:
         if self._tenant_id is None:
             return await write(append)
         return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
+
+    async def close_stream(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        expected_version: int = ExpectedVersion.STREAM_EXISTS,
+        *,
+        reason: str | None = None,
+        connection: Connection | None = None,
+    ) -> AppendResult:
+        """Append a `StreamClosed` event, after which every append to the stream is refused, for ever.
+
+        The stream can be read as before. Closing it again changes nothing, whatever version is expected:
+        that returns the first result, marked idempotent.
+
+        Args:
+            aggregate_id: The stream's aggregate.
+            aggregate_type: Its type.
+            expected_version: As for an append; an existing stream unless said otherwise. With ``ANY`` or
+                ``NO_STREAM`` a stream without events can be closed, so that it is never begun.
+            reason: Why, for people.
+            connection: A transaction of the application's own, as for an append.
+
+        Raises:
+            OptimisticLockError: the stream is at another version.
+            TenantMismatchError: the store is bound to a tenant, and the stream is not that tenant's.
+            DatabaseError: the database refused or could not be reached; nothing was written.
+        """
+        tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
+        try:
+            return await self.append_events(
+                aggregate_id, aggregate_type, [tombstone], expected_version, connection=connection
+            )
+        except StreamClosedError:
+            unit = None if connection is None else await self._database.join(connection)
+            position, _, version = (await self._last_of(aggregate_id, aggregate_type, unit))[0]
+            return AppendResult(True, version, position, idempotent=True)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -405,6 +445,11 @@ class EventStore:
         """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
         return await self._version_of(aggregate_id, aggregate_type)
 
+    async def is_closed(self, aggregate_id: UUID, aggregate_type: str) -> bool:
+        """Whether the stream was closed with `close_stream`. One query."""
+        last = await self._last_of(aggregate_id, aggregate_type)
+        return bool(last) and last[0][1] == STREAM_CLOSED
+
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
         return (await self._rows(LAST_POSITION, {}))[0][0] or 0
@@ -448,6 +493,14 @@ class EventStore:
         )
         return rows[0][0] or 0
 
+    async def _last_of(
+        self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None
+    ) -> list[tuple[int, str, int]]:
+        """Position, type and version of the stream's last event; nothing if it has none."""
+        return await self._rows(
+            LAST_EVENT, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
+        )
+
     async def _only_type_of(self, aggregate_id: UUID) -> str:
         types = [row[0] for row in await self._rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
         if len(types) > 1:
@@ -457,9 +510,11 @@ class EventStore:
         return types[0] if types else ""
 
 
-def _refuse_repeated_ids(encoded: list[EncodedEvent]) -> None:
+def _check_together(encoded: list[EncodedEvent]) -> None:
     seen: set[UUID] = set()
     for event in encoded:
         if event.event_id in seen:
             raise DuplicateEventError(event.event_id, "earlier in the same append")
         seen.add(event.event_id)
+    if any(event.event_type == STREAM_CLOSED for event in encoded[:-1]):
+        raise InvalidEventError("events", f"{STREAM_CLOSED} has to be the last one: nothing may follow it")

@@ -11,6 +11,7 @@ from uuid import UUID
 from esource.codec import EventRow
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent
+from esource.system_events import STREAM_CLOSED
 from esource.types import from_iso
 
 
@@ -180,6 +181,11 @@ class EventStream:
     @property
     def is_empty(self) -> bool:
         return not self.events
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it ends with a `StreamClosed` event: it is closed, and its end is among what was read."""
+        return bool(self.events) and self.events[-1].event_type == STREAM_CLOSED
 
     @property
     def latest_event(self) -> DomainEvent | None:

@@ -34,6 +34,7 @@ from esource.errors import (
     EventSourceError,
     InvalidOptionError,
     OptimisticLockError,
+    StreamClosedError,
     TenantMismatchError,
 )
 from esource.events import DomainEvent
@@ -175,7 +176,7 @@ async def append_as_tenant(
                 attempt = Append(stream[1], stream[0], append.events, ExpectedVersion.NO_STREAM)
         try:
             return await write(attempt)
-        except (OptimisticLockError, DuplicateEventError, ConstraintError) as error:
+        except (OptimisticLockError, StreamClosedError, DuplicateEventError, ConstraintError) as error:
             refused: EventSourceError = error
         refused = await _in_confidence(refused, database, unit, stream, tenant_id)
         if attempt is append or not isinstance(refused, OptimisticLockError):

@@ -59,6 +59,19 @@ class Transaction:
             aggregate_id, aggregate_type, events, expected_version, connection=self.connection
         )
 
+    async def close_stream(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        expected_version: int = ExpectedVersion.STREAM_EXISTS,
+        *,
+        reason: str | None = None,
+    ) -> AppendResult:
+        """`EventStore.close_stream`, as part of this transaction."""
+        return await self._store.close_stream(
+            aggregate_id, aggregate_type, expected_version, reason=reason, connection=self.connection
+        )
+
     @cached_property
     def checkpoints(self) -> CheckpointRepository:
         """Checkpoints, saved as part of this transaction."""

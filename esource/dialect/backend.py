@@ -130,7 +130,7 @@ class Written(NamedTuple):
     """What became of a plan, stream by stream and row by row."""
 
     versions: Sequence[int]
-    """Each stream's version before the batch."""
+    """Each stream's version before the batch; negative for one that is closed, and accepts nothing."""
     accepted: Sequence[bool]
     """Whether the stream was at its expected version; the rows of the others were not written."""
     known: Sequence[bool]

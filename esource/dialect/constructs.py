@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Float, Text, Uuid, bindparam
+from sqlalchemy import BigInteger, Boolean, Float, Text, Uuid, bindparam, case, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -13,13 +13,20 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from esource.system_events import STREAM_CLOSED
+from esource.tables import events
 from esource.types import Identifier, Timestamp
 
 # ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
 # construct in the dialect packages, and one of the two serves (pinned by a test).
-__all__ = ["byte_order", "iso_text", "member_of", "moment_after", "upsert"]
+__all__ = ["byte_order", "iso_text", "member_of", "moment_after", "upsert", "version_or_closed"]
 
 _postgresql = postgresql()  # type: ignore[no-untyped-call]
+
+version_or_closed: ColumnElement[int] = case(
+    (events.c.event_type == literal_column(f"'{STREAM_CLOSED}'"), -events.c.version), else_=events.c.version
+)
+"""Of a stream's last event: its version, negative if it closes the stream."""
 
 
 class iso_text(FunctionElement[str]):  # noqa: N801 - reads as a SQL function

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_order_by
 
 from esource.dialect.backend import STANDARD, Plan, Statement, Switches
+from esource.dialect.constructs import version_or_closed
 from esource.tables import event_outbox, events
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
     place = tuple_(wanted.c.aggregate_id, wanted.c.aggregate_type)
     stream_of = tuple_(events.c.aggregate_id, events.c.aggregate_type)
     last = (
-        select(events.c.version)
+        select(version_or_closed)
         .where(stream_of >= place, stream_of <= place)
         .order_by(events.c.aggregate_id.desc(), events.c.aggregate_type.desc(), events.c.version.desc())
         .limit(literal_column("1"))
@@ -135,6 +136,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
         .prefix_with("MATERIALIZED")
     )
     accepted = case(
+        (found.c.version < literal_column("0"), false()),
         (found.c.expected_version == literal_column("-1"), true()),
         (found.c.expected_version == literal_column("-2"), found.c.version > literal_column("0")),
         else_=found.c.version == found.c.expected_version,

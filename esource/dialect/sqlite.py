@@ -10,12 +10,13 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from sqlalchemy import bindparam, event, func, insert, select
+from sqlalchemy import bindparam, event, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from esource.dialect.backend import Backend, Failure, Plan, Statement, Written, driver_error, unavailable
+from esource.dialect.constructs import version_or_closed
 from esource.dialect.moving import FENCE
 from esource.dialect.sqlite_hop import hop
 from esource.dialect.sqlite_reading import reading_uri
@@ -50,10 +51,14 @@ WATCH_SECONDS = 0.02
 """Pause between two looks at whether another process has committed: half a percent of one core."""
 
 _VERSION = Statement(
-    select(func.max(events.c.version)).where(
+    select(version_or_closed)
+    .where(
         events.c.aggregate_id == bindparam("aggregate_id"),
         events.c.aggregate_type == bindparam("aggregate_type"),
     )
+    .order_by(events.c.version.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))  # else SQLAlchemy says it with a parameter
 )
 _KNOWN = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 _INSERT = Statement(
@@ -200,9 +205,10 @@ class SQLiteBackend(Backend):
         versions, accepted, known, streams = [], [], [], []
         for stream in plan.streams:
             aggregate_id = str(stream.aggregate_id)
-            version = execute(self._version, (aggregate_id, stream.aggregate_type)).fetchone()[0] or 0
+            last = execute(self._version, (aggregate_id, stream.aggregate_type)).fetchone()
+            version = 0 if last is None else last[0]
             expected = stream.expected_version
-            fits = expected in (version, -1) or (expected == -2 and version > 0)
+            fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
             versions.append(version)
             accepted.append(fits)
             known.append(

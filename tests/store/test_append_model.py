@@ -16,7 +16,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from orders import placed
 
-from esource import DuplicateEventError, ExpectedVersion, InMemoryEventStore, OptimisticLockError, open_store
+from esource import (
+    DuplicateEventError,
+    ExpectedVersion,
+    InMemoryEventStore,
+    OptimisticLockError,
+    StreamClosed,
+    StreamClosedError,
+    open_store,
+)
 
 STREAMS = [(UUID(int=1), "Order"), (UUID(int=1), "Invoice"), (UUID(int=2), "Order")]
 EVENT_IDS = [UUID(int=100 + n) for n in range(8)]
@@ -28,10 +36,11 @@ class Attempt:
     event_ids: tuple[UUID, ...]
     total: float
     expected: int
+    closes: bool = False
 
     def events(self):
         aggregate_id, aggregate_type = self.stream
-        return [
+        events = [
             placed(
                 aggregate_id,
                 event_id=event_id,
@@ -42,38 +51,53 @@ class Attempt:
             )
             for event_id in self.event_ids
         ]
+        if self.closes:
+            fields = events[-1].model_dump(exclude={"event_type", "customer_id", "total"})
+            events[-1] = StreamClosed(**fields, reason=str(self.total))
+        return events
 
 
 @dataclass
 class Model:
     """A log as a list, and the rules of an append as their docstrings tell them."""
 
-    log: list = field(default_factory=list)  # (stream, version, event_id, total)
+    log: list = field(default_factory=list)  # (stream, version, event_id, total, closes)
 
     def version(self, stream):
         return sum(1 for s, *_ in self.log if s == stream)
 
+    def is_closed(self, stream):
+        return any(s == stream and closes for s, *_, closes in self.log)
+
     def allowed(self, attempt):
         """The outcomes that tell the truth; two when an append both conflicts and repeats an id."""
         version, expected = self.version(attempt.stream), attempt.expected
-        fits = expected in (version, ExpectedVersion.ANY) or (
-            expected == ExpectedVersion.STREAM_EXISTS and version > 0
+        is_closed = self.is_closed(attempt.stream)
+        fits = not is_closed and (
+            expected in (version, ExpectedVersion.ANY)
+            or (expected == ExpectedVersion.STREAM_EXISTS and version > 0)
         )
-        conflict = ("conflict", version)
-        rows = {event_id: (s, v, total) for s, v, event_id, total in self.log}
+        conflict = ("closed",) if is_closed else ("conflict", version)
+        rows = {event_id: (s, v, total, closes) for s, v, event_id, total, closes in self.log}
         found = [rows.get(event_id) for event_id in attempt.event_ids]
         if any(found):
             start = found[0][1] if found[0] else 0
-            place = [(attempt.stream, start + n, attempt.total) for n in range(len(found))]
+            place = [(attempt.stream, start + n, *kind) for n, kind in enumerate(self.kinds(attempt))]
             if found == place and (expected < 0 or expected == start - 1):
                 return [("repeated", start + len(found) - 1)]
             return [("duplicate",), *([] if fits else [conflict])]
         return [("stored", version + len(found))] if fits else [conflict]
 
+    def kinds(self, attempt):
+        last = len(attempt.event_ids) - 1
+        return [(attempt.total, attempt.closes and n == last) for n in range(last + 1)]
+
     def apply(self, attempt):
         version = self.version(attempt.stream)
-        for step, event_id in enumerate(attempt.event_ids, start=1):
-            self.log.append((attempt.stream, version + step, event_id, attempt.total))
+        for step, (event_id, kind) in enumerate(
+            zip(attempt.event_ids, self.kinds(attempt), strict=True), start=1
+        ):
+            self.log.append((attempt.stream, version + step, event_id, *kind))
 
 
 attempts = st.builds(
@@ -82,6 +106,7 @@ attempts = st.builds(
     event_ids=st.lists(st.sampled_from(EVENT_IDS), min_size=1, max_size=2, unique=True).map(tuple),
     total=st.sampled_from([1.0, 1.0, 1.0, 1.0, 2.0]),
     expected=st.sampled_from([-2, -1, -1, 0, 0, 1, 2, 3, 4]),
+    closes=st.sampled_from([False, False, False, False, True]),
 )
 # From a small pool, so that the same append comes again: in its own batch and in later ones.
 rounds = st.lists(attempts, min_size=2, max_size=10, unique=True).flatmap(
@@ -96,7 +121,13 @@ async def outcome_of(store, attempt):
         return ("conflict", error.actual_version)
     except DuplicateEventError:
         return ("duplicate",)
+    except StreamClosedError:
+        return ("closed",)
     return ("repeated" if result.idempotent else "stored", result.new_version)
+
+
+def said(event):
+    return (float(event.reason), True) if isinstance(event, StreamClosed) else (event.total, False)
 
 
 async def check_against_the_model(store, given_rounds):
@@ -117,7 +148,7 @@ async def check_against_the_model(store, given_rounds):
                 model.apply(attempt)
             del waiting[place]
     stored = [
-        ((e.aggregate_id, e.aggregate_type), e.stream_position, e.event_id, e.event.total)
+        ((e.aggregate_id, e.aggregate_type), e.stream_position, e.event_id, *said(e.event))
         async for e in store.read_all()
     ]
     assert sorted(stored, key=lambda row: (str(row[0]), row[1])) == sorted(

@@ -320,6 +320,36 @@ class Database:
             await uninterrupted(self._release(lane))
         self.wake_up.set()
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """One moment of the whole database, for everything that the running task reads of it inside.
+
+        Others go on writing, except to a database in memory: there they wait.
+        """
+        if self.current_unit() is not None or self.connections.is_private:
+            async with self.transaction():
+                yield
+            return
+        if not self.connections.is_usable:
+            await self.connections.ensure_open()
+        with self.backend.errors(self.name):
+            lane = await self.connections.connect()
+        before = _units.get()
+        try:
+            assert lane.connection is not None
+            with self.backend.errors(self.name):
+                transaction = await lane.connection.begin()
+                await self.backend.begin_snapshot(lane.connection)
+            unit = Unit(self, lane.connection, lane.driver)
+            _units.set((*before, unit))
+            try:
+                yield
+            finally:
+                _units.set(before)
+                await uninterrupted(unit.end(transaction.rollback))
+        finally:
+            await uninterrupted(self.connections.disconnect(lane))
+
     async def _begin(self) -> tuple[Lane, AsyncTransaction]:
         """A connection inside a new write transaction."""
         if not self.connections.is_usable:

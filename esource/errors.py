@@ -19,6 +19,7 @@
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
     ├── StoreMovedError               its events live in another database now; nothing was written
+    ├── FileRefusedError              a file of events is cut off, damaged, or something else
     ├── CopyRefusedError              the target of a copy holds something else than the source
     ├── SchemaError
     │   ├── SchemaMissingError        the database has none of our tables
@@ -254,6 +255,17 @@ class StoreMovedError(EventSourceError):
             f"{database} has moved to {moved_to} and takes no more writes. Connect to that one; if it is to "
             "be used again after all, lift the fence with `esource reopen`."
         )
+
+
+class FileRefusedError(EventSourceError):
+    """A file does not hold what it should: it is cut off, damaged, or of another kind; nothing was written."""
+
+    def __init__(self, file: str, problem: str, *, line: int | None = None) -> None:
+        self.file = file
+        self.line = line
+        """Number of the line that cannot be used, from 1; None if it is the file as a whole."""
+        place = file if line is None else f"{file}, line {line}"
+        super().__init__(f"{place}: {problem}")
 
 
 class CopyRefusedError(EventSourceError):

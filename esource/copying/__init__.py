@@ -2,10 +2,12 @@
 
 `copy` brings all five tables over, and can be repeated, killed and resumed at will: the target says how far
 it has come. `cut_over` copies what is left while writers wait for seconds, proves that both are equal, and
-fences the source off. `verify_copy` compares two stores row by row.
+fences the source off. `verify_copy` compares two stores row by row. `export_store` and `import_store` go by
+way of a file.
 """
 
 from esource.copying.beside import Change
+from esource.copying.exchange import ExchangeResult, export_store, import_store
 from esource.copying.moving import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
 from esource.copying.verification import RangeDigest, TableComparison, Verification
 
@@ -13,11 +15,14 @@ __all__ = [
     "Change",
     "CopyProgress",
     "CopyResult",
+    "ExchangeResult",
     "RangeDigest",
     "TableComparison",
     "Verification",
     "copy",
     "cut_over",
+    "export_store",
+    "import_store",
     "reopen",
     "verify_copy",
 ]

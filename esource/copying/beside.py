@@ -6,12 +6,12 @@ comes first, so that a row may give its name to another; a row that has changed 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from esource.copying.rows import Relation, Row, same_keys, scan
-from esource.database import Database
+from esource.database import Database, Unit
 from esource.errors import ConstraintError
 
 BATCH_ROWS = 5000
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
 async def differences(source: Database, target: Database, relation: Relation) -> AsyncIterator[Difference]:
     """Where two databases differ in a table, in its order."""
-    with_key = same_keys(source.backend, target.backend) or relation.group is relation.key
+    with_key = same_keys(relation, source.backend.name, target.backend.name)
     ours, theirs = _groups(source, relation), _groups(target, relation)
     mine, other = await anext(ours, None), await anext(theirs, None)
     while mine is not None or other is not None:
@@ -119,20 +119,14 @@ async def _remove(source: Database, target: Database, relation: Relation) -> int
 
 
 async def _add(source: Database, target: Database, relation: Relation) -> int:
-    with_key = same_keys(source.backend, target.backend) or relation.group is relation.key
-    columns = relation.columns(with_key=with_key)
-    moving = target.backend.moving()
+    with_key = same_keys(relation, source.backend.name, target.backend.name)
     added = 0
     rows: list[Row] = []
 
     async def flush() -> None:
         nonlocal added
-        if not with_key:
-            place = relation.key_place
-            rows[:] = [(*row[:place], *row[place + 1 :]) for row in rows]
         async with target.transaction() as unit:
-            with target.backend.errors(target.name):
-                await moving.load(unit.driver, relation.table, columns, rows)
+            await load(unit, relation, rows, with_key=with_key)
         added += len(rows)
         rows.clear()
 
@@ -145,13 +139,32 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
     return added
 
 
-async def raise_counters(source: Database, target: Database, relations: Iterable[Relation]) -> None:
-    """Let the target never hand out a key that the source has handed out, used or not."""
-    here, there = source.backend.moving(), target.backend.moving()
+async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key: bool) -> None:
+    """Add rows in a transaction, with their keys or with new ones."""
+    if not with_key:
+        place = relation.key_place
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+    backend = unit.database.backend
+    with backend.errors(unit.database.name):
+        await backend.moving().load(unit.driver, relation.table, relation.columns(with_key=with_key), rows)
+
+
+async def counters(database: Database, relations: Iterable[Relation]) -> dict[str, int]:
+    """The last key that was handed out for each table that has a counter."""
+    moving = database.backend.moving()
+    found = {}
     for relation in relations:
-        table = relation.table
-        ours = await source.inspect(partial(here.counter, table=table))
+        value = await database.inspect(partial(moving.counter, table=relation.table))
+        if value is not None:
+            found[relation.name] = value
+    return found
+
+
+async def raise_counters(target: Database, relations: Iterable[Relation], values: Mapping[str, int]) -> None:
+    """Let a database never hand out a key that another has handed out, used or not."""
+    moving = target.backend.moving()
+    for relation in relations:
         async with target.transaction() as unit:
-            theirs = await there.counter(unit.driver, table)
-            if ours is not None and theirs is not None and ours > theirs:
-                await there.set_counter(unit.driver, table, ours)
+            theirs = await moving.counter(unit.driver, relation.table)
+            if theirs is not None and values.get(relation.name, 0) > theirs:
+                await moving.set_counter(unit.driver, relation.table, values[relation.name])

@@ -7,17 +7,14 @@ target ends. A copy that was killed, however and whenever, goes on from there.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from uuid import UUID
 
 from esource.connections import uninterrupted
+from esource.copying.checking import unmovable
 from esource.copying.rows import EVENTS, Place, Row, next_size, page
 from esource.database import Database, Unit
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
 from esource.reading import LAST_POSITION
-from esource.storable import check_json
-from esource.types import NAME_LENGTH, from_iso
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""
@@ -144,7 +141,7 @@ class LogCopy:
                 await self._moving.load(unit.driver, EVENTS.table, self._columns, rows)
         except (DatabaseError, ValueError) as error:
             for row in rows:
-                problem = unmovable(row)
+                problem = unmovable(EVENTS, row)
                 if problem is not None:
                     raise InvalidEventError(
                         *problem,
@@ -152,27 +149,3 @@ class LogCopy:
                         "then copy again; what was copied so far stays",
                     ) from error
             raise
-
-
-def unmovable(row: Row) -> tuple[str, str] | None:
-    """The column of an event's row that not every database can hold, and why; None if they all can.
-
-    No event that esource has stored is among these: it refuses them. Others' rows may be.
-    """
-    for column, value in zip(EVENTS.columns(with_key=True), row, strict=True):
-        if value is None:
-            continue
-        try:
-            if column in ("event_id", "aggregate_id", "tenant_id"):
-                UUID(value)
-            elif column in ("timestamp", "created_at"):
-                from_iso(value)
-            elif column == "payload":
-                json.loads(check_json("payload", value))
-            elif isinstance(value, str) and (len(value) > NAME_LENGTH or "\0" in value):
-                return column, f"is longer than {NAME_LENGTH} characters, or holds a NUL"
-        except (ValueError, TypeError, AttributeError) as error:
-            return column, f"{value!r:.80} cannot be read: {error}"
-        except InvalidEventError as error:
-            return "payload", error.problem
-    return None

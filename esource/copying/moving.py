@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esource import schema
-from esource.copying.beside import Change, mirror, raise_counters
+from esource.copying.beside import Change, counters, mirror, raise_counters
 from esource.copying.log import LogCopy, last_position, require_prefix
 from esource.copying.rows import BESIDE, EVENTS, TABLES
 from esource.copying.verification import Verification, verify_beside, verify_log
@@ -17,9 +17,6 @@ from esource.database import Database
 from esource.errors import (
     CopyRefusedError,
     InvalidOptionError,
-    SchemaMissingError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
     StoreMovedError,
 )
 from esource.tenants import require_whole
@@ -234,7 +231,8 @@ class _Move:
             )
             if change != (0, 0):
                 self._on_progress(CopyProgress(relation.name, change.added + change.removed, 0))
-        await raise_counters(self.source, self.target, (EVENTS, *BESIDE))
+        relations = EVENTS, *BESIDE
+        await raise_counters(self.target, relations, await counters(self.source, relations))
 
     async def follow(self) -> None:
         """Copy what is appended until the store has moved."""
@@ -293,23 +291,14 @@ async def _both(
     for store in (source, target):
         require_whole(store, "a copy")
     async with schema.opened_database(source) as here, schema.opened_database(target) as there:
-        await _require_head(here)
+        await schema.require_head(here)
         if prepare:
             await schema.initialize(there)
         else:
-            await _require_head(there)
+            await schema.require_head(there)
         if here is there or await _identity(here) == await _identity(there):
             raise InvalidOptionError(f"source and target are the same database: {here.name}")
         yield here, there
-
-
-async def _require_head(database: Database) -> None:
-    found = await schema.current(database)
-    if found is None:
-        raise SchemaMissingError(database.name)
-    if found != schema.HEAD:
-        newer = found not in schema.REVISIONS
-        raise (SchemaTooNewError if newer else SchemaOutdatedError)(database.name, found, schema.HEAD)
 
 
 async def _identity(database: Database) -> Any:

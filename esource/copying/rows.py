@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, delete, func, select, tuple_
 
 from esource.database import Database
-from esource.dialect import Backend, Statement
+from esource.dialect import Statement
 from esource.dialect.constructs import byte_order, iso_text, member_of
 from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
 from esource.types import Identifier, Json, Timestamp, as_text, from_iso, to_iso
@@ -157,9 +157,9 @@ def neutral(column: Column[Any]) -> ColumnElement[Any]:
     return column
 
 
-def same_keys(one: Backend, other: Backend) -> bool:
-    """Whether the outbox's keys are of one kind on both sides."""
-    return one.name == other.name
+def same_keys(relation: Relation, one: str, other: str) -> bool:
+    """Whether databases of these names make the table's keys of one kind: the outbox's they do not."""
+    return one == other or relation.group is relation.key
 
 
 # -- reading ---------------------------------------------------------------------------------------

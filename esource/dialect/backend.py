@@ -201,6 +201,10 @@ class Backend(ABC):
     async def begin(self, connection: AsyncConnection) -> None:
         """Make sure that a write transaction is open on SQLAlchemy's connection."""
 
+    @abstractmethod
+    async def begin_snapshot(self, connection: AsyncConnection) -> None:
+        """Let everything that is read in the transaction just begun be of one moment."""
+
     async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Leave the transaction that a failed commit may have left open."""
 

@@ -135,6 +135,9 @@ class PostgreSQLBackend(Backend):
         # SQLAlchemy starts the transaction with the first statement that it runs itself.
         await connection.exec_driver_sql("SELECT 1")
 
+    async def begin_snapshot(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
     async def lock_schema(self, connection: AsyncConnection) -> None:
         await connection.execute(
             select(func.pg_advisory_xact_lock(SCHEMA_LOCK_CLASS, func.hashtext(func.current_schema())))

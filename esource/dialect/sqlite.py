@@ -250,6 +250,9 @@ class SQLiteBackend(Backend):
             # A deferred BEGIN would fail at once, busy timeout or not, when its first write meets another.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    async def begin_snapshot(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("BEGIN")
+
     async def abandon(self, driver: aiosqlite.Connection) -> None:
         if driver.in_transaction:
             await driver.rollback()

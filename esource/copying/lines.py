@@ -1,0 +1,212 @@
+"""A row as one line of JSON, and back.
+
+An event is a CloudEvent (https://cloudevents.io, JSON format 1.0): its payload is the ``data``, its columns are
+attributes. A row of another table is ``{"esource": <table>, "row": {...}}``. JSON that is stored goes into the
+line as the text it is, and comes out as the same text: a number is never read as a float on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column
+
+from esource.copying.checking import unmovable
+from esource.copying.rows import BESIDE, EVENTS, Relation, Row
+from esource.types import Identifier, Json, Timestamp, from_iso, to_iso
+
+KIND = "esource"
+"""The member that says of a line what it is; a line without it is an event."""
+
+_ATTRIBUTES = {
+    "event_id": "id",
+    "event_type": "type",
+    "timestamp": "time",
+    "global_position": "globalposition",
+    "version": "aggregateversion",
+    "tenant_id": "tenantid",
+    "actor_id": "actorid",
+    "created_at": "storedat",
+    "payload": "data",
+}
+"""Columns of an event, and the CloudEvents attributes that hold them; the stream is the ``subject``."""
+
+_COLUMNS = {attribute: column for column, attribute in _ATTRIBUTES.items()}
+_NUMBERS = ("global_position", "version")
+"""Attributes of CloudEvents are text, or numbers of 32 bits; these may be greater."""
+
+_BESIDE = {relation.name: relation for relation in BESIDE}
+_SPACE = re.compile(r"[ \t\r\n]*")
+# Numbers are kept as the text they are: what is wanted of a value is where it ends, or no fraction at all.
+_read = json.JSONDecoder(parse_float=str, parse_constant=str).raw_decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Member(NamedTuple):
+    """A member of a JSON object: its value, and the text that stands for it."""
+
+    value: Any
+    text: str
+
+
+def members(text: str, start: int = 0) -> dict[str, Member]:
+    """The members of the JSON object that a text holds.
+
+    Raises:
+        ValueError: it is no JSON object, or has a member twice.
+    """
+    found: dict[str, Member] = {}
+    place = _after(text, start, "{")
+    if text.startswith("}", place):
+        return _ended(text, place + 1, found)
+    while True:
+        name, end = _read(text, place)
+        if not isinstance(name, str) or name in found:
+            raise ValueError(f"a member's name is wrong or comes twice: {name!r:.80}")
+        place = _after(text, end, ":")
+        value, end = _read(text, place)
+        found[name] = Member(value, text[place:end])
+        place = _past_space(text, end)
+        if text.startswith("}", place):
+            return _ended(text, place + 1, found)
+        place = _after(text, place, ",")
+
+
+def _past_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return place if found is None else found.end()
+
+
+def _after(text: str, place: int, expected: str) -> int:
+    place = _past_space(text, place)
+    if not text.startswith(expected, place):
+        raise ValueError(f"{expected!r} expected at character {place}, found {text[place : place + 20]!r}")
+    return _past_space(text, place + 1)
+
+
+def _ended(text: str, place: int, found: dict[str, Member]) -> dict[str, Member]:
+    if text[place:].strip(" \t\r\n"):
+        raise ValueError(f"something follows its end: {text[place : place + 20]!r}")
+    return found
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write_line(relation: Relation, row: Row, source: str) -> str:
+    """A row as JSON without a line break; ``source`` is the CloudEvents attribute.
+
+    Raises:
+        ValueError: the row holds what is no id, moment or JSON.
+    """
+    values = {
+        name: (value if value is None else _text(relation.table.c[name], value))
+        for name, value in zip(relation.columns(with_key=True), row, strict=True)
+    }
+    if relation is not EVENTS:
+        inner = ",".join(f'"{name}":{"null" if text is None else text}' for name, text in values.items())
+        return f'{{"{KIND}":"{relation.name}","row":{{{inner}}}}}'
+    _, _, aggregate_id, aggregate_type = row[:4]
+    head = {
+        "specversion": "1.0",
+        "source": source,
+        "subject": f"{aggregate_type}/{str(aggregate_id).lower()}",
+    }
+    attributes = ",".join(
+        f'"{attribute}":{values[name]}' for name, attribute in _ATTRIBUTES.items() if values[name] is not None
+    )
+    return f'{_encode(head)[:-1]},"datacontenttype":"application/json",{attributes}}}'
+
+
+def _text(column: Column[Any], value: Any) -> str:
+    """A column's value as JSON."""
+    if isinstance(column.type, Json):
+        json.loads(value)
+        # White space between the parts is all that a line break in JSON can be.
+        return value.replace("\n", " ").replace("\r", " ") if "\n" in value or "\r" in value else str(value)
+    if isinstance(column.type, Timestamp):
+        value = to_iso(from_iso(value))
+    elif isinstance(column.type, Identifier):
+        value = str(value).lower()
+    elif column.table is EVENTS.table and column.name in _NUMBERS:
+        value = str(value)
+    return _encode(value)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_line(found: dict[str, Member]) -> tuple[Relation, Row]:
+    """The row of a line that `write_line` made, or another program in the same form.
+
+    Raises:
+        ValueError: it is no such line, or no database could hold the row.
+    """
+    if KIND not in found:
+        relation, values = EVENTS, dict(_event_values(found))
+    else:
+        kind = found[KIND].value
+        if kind not in _BESIDE:
+            raise ValueError(f"a line of the kind {kind!r:.80} is unknown")
+        relation = _BESIDE[kind]
+        values = {
+            name: _value(relation.table.c.get(name), name, member)
+            for name, member in members(_required(found, "row").text).items()
+        }
+    columns = relation.columns(with_key=True)
+    unknown = values.keys() - set(columns)
+    if unknown:
+        raise ValueError(f"{relation.name} has no column {min(unknown)}")
+    row = tuple(values.get(name) for name in columns)
+    problem = unmovable(relation, row)
+    if problem is not None:
+        raise ValueError(f"{problem[0]} {problem[1]}")
+    return relation, row
+
+
+def _event_values(found: dict[str, Member]) -> Iterator[tuple[str, Any]]:
+    if _required(found, "specversion").value != "1.0":
+        raise ValueError(f"CloudEvents {found['specversion'].text:.20} is unknown: 1.0 expected")
+    for attribute, member in found.items():
+        name = _COLUMNS.get(attribute)
+        if name in _NUMBERS:
+            yield name, _whole(attribute, member.value)
+        elif name is not None:
+            yield name, _value(EVENTS.table.c[name], name, member)
+    subject = _required(found, "subject").value
+    aggregate_type, _, aggregate_id = str(subject).rpartition("/")
+    if not aggregate_type:
+        raise ValueError(f"the subject {subject!r:.80} names no stream: <aggregate type>/<id> expected")
+    yield "aggregate_type", aggregate_type
+    yield "aggregate_id", aggregate_id
+
+
+def _required(found: dict[str, Member], name: str) -> Member:
+    if name not in found:
+        raise ValueError(f"it has no {name!r}")
+    return found[name]
+
+
+def _whole(attribute: str, value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        return int(value)
+    if type(value) is int:
+        return value
+    raise ValueError(f"{attribute} {value!r:.80} is no whole number")
+
+
+def _value(column: Column[Any] | None, name: str, member: Member) -> Any:
+    if column is None or member.value is None:
+        return member.value if column is None or not isinstance(column.type, Json) else _null(column, member)
+    if isinstance(column.type, Json):
+        return member.text
+    if isinstance(column.type, Timestamp):
+        return to_iso(from_iso(str(member.value)))
+    return member.value
+
+
+def _null(column: Column[Any], member: Member) -> str | None:
+    return None if column.nullable else member.text

@@ -19,6 +19,7 @@
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
     ├── StoreMovedError               its events live in another database now; nothing was written
+    ├── ArchiveRefusedError           a stream cannot be archived: it is open, or its events are still needed
     ├── FileRefusedError              a file of events is cut off, damaged, or something else
     ├── CopyRefusedError              the target of a copy holds something else than the source
     ├── SchemaError
@@ -254,6 +255,17 @@ class StoreMovedError(EventSourceError):
         super().__init__(
             f"{database} has moved to {moved_to} and takes no more writes. Connect to that one; if it is to "
             "be used again after all, lift the fence with `esource reopen`."
+        )
+
+
+class ArchiveRefusedError(EventSourceError):
+    """A stream cannot be taken out of the log: it is not closed, or somebody still needs its events."""
+
+    def __init__(self, aggregate_type: str, aggregate_id: object, why: str) -> None:
+        self.aggregate_type = aggregate_type
+        self.aggregate_id = str(aggregate_id)
+        super().__init__(
+            f"{aggregate_type} {aggregate_id} cannot be archived: {why}. Its events are in the log."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import moving, schema
+from esource.cli import keeping, moving, schema
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(schema.commands)
 app.add_typer(moving.commands)
+app.add_typer(keeping.commands)
 
 
 def _show_version(wanted: bool) -> None:

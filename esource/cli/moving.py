@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from esource import copying
 from esource.cli.errors import Code
 from esource.cli.opening import DatabaseUrl, asynchronous, database_url, writing
 from esource.cli.output import AsJson, Output
+from esource.cli.progress import Bar
 
 commands = typer.Typer(no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The database to copy from, as in --url.")]
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The database to copy to, as in --url.")]
-
-
-class _Rate(ProgressColumn):
-    """How many a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
-
-
-class _Bar:
-    """A progress bar on standard error, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._steps: dict[str, int] = {}
-
-    def tell(self, said: copying.CopyProgress) -> None:
-        if said.step not in self._steps:
-            self._steps[said.step] = self.progress.add_task(said.step, total=None)
-        task = self._steps[said.step]
-        self.progress.update(task, completed=said.done, total=said.total or None)  # type: ignore[arg-type]
 
 
 def _show(result: copying.CopyResult, *, as_json: bool) -> None:
@@ -98,7 +58,7 @@ async def copy(
 
     A copy that was ended at any moment goes on when it is started again. Nothing is changed in the source.
     """
-    bar = _Bar()
+    bar = Bar()
     with bar.progress:
         result = await copying.copy(
             database_url(source), database_url(target), follow=follow, verify=verify, on_progress=bar.tell
@@ -115,7 +75,7 @@ async def cut_over(source: Source, target: Target, as_json: AsJson = False) -> N
 
     Writers wait while the last events are copied. If anything fails, the source is as it was.
     """
-    bar = _Bar()
+    bar = Bar()
     with bar.progress:
         result = await copying.cut_over(database_url(source), database_url(target), on_progress=bar.tell)
     _show(result, as_json=as_json)
@@ -139,7 +99,7 @@ async def reopen(url: DatabaseUrl = None) -> None:
 @asynchronous
 async def verify_copy(source: Source, target: Target, as_json: AsJson = False) -> None:
     """Compare two stores row by row; exit code 1 if they differ."""
-    bar = _Bar()
+    bar = Bar()
     with bar.progress:
         found = await copying.verify_copy(database_url(source), database_url(target), on_progress=bar.tell)
     output = Output(as_json=as_json)

@@ -7,11 +7,12 @@ way of a file.
 """
 
 from esource.copying.beside import Change
-from esource.copying.exchange import ExchangeResult, export_store, import_store
+from esource.copying.exchange import SOURCE, ExchangeResult, export_store, import_store
 from esource.copying.moving import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
 from esource.copying.verification import RangeDigest, TableComparison, Verification
 
 __all__ = [
+    "SOURCE",
     "Change",
     "CopyProgress",
     "CopyResult",

@@ -24,6 +24,9 @@ from esource.tenants import require_whole
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A file's name, compressed if it ends in ``.gz`` or ``.zst``; or one that is open for bytes."""
 
+HOLDS = "store"
+"""What the first line of an export says that it holds."""
+
 SOURCE = "/esource"
 """The CloudEvents ``source`` unless another is asked for."""
 
@@ -72,6 +75,7 @@ async def export_store(
         with _to(file) as opened_file:
             async with database.snapshot():
                 header = {
+                    "holds": HOLDS,
                     "schema": schema.HEAD,
                     "database": database.backend.name,
                     "counters": await counters(database, (EVENTS, *BESIDE)),
@@ -124,6 +128,10 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
     started = time.monotonic()
     async with schema.opened_database(store) as database:
         with _from(file) as reader:
+            if reader.header.get("holds") != HOLDS:
+                raise FileRefusedError(
+                    name_of(file), "this is no export of a store. Is it an archive?", line=1
+                )
             await schema.initialize(database)
             async with database.transaction() as unit:
                 await database.backend.lock_log(unit.driver)

@@ -69,6 +69,10 @@ class Moving(ABC):
     async def moved_to(self, driver: Any) -> str | None:
         """What the fence says; None if there is none."""
 
+    async def damage(self, driver: Any) -> list[str]:
+        """What the database says is wrong with its own files; nothing if it cannot tell."""
+        return []
+
     async def _fetch(self, driver: Any, statement: Statement, **values: Any) -> list[Any]:
         compiled = statement.on(self.backend)
         return await self.backend.fetch(driver, compiled.text, compiled.arguments(values))

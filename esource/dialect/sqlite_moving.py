@@ -80,3 +80,7 @@ class SQLiteMoving(Moving):
         rows = await self._fetch(driver, _TRIGGER)
         found = _MESSAGE.search(rows[0][0]) if rows else None
         return found.group(1).replace("''", "'") if found else None
+
+    async def damage(self, driver: Any) -> list[str]:
+        rows = await self.backend.fetch(driver, "PRAGMA integrity_check(20)", ())
+        return [str(row[0]) for row in rows if row[0] != "ok"]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from bench.contenders.base import Contender
+from bench.contenders.base import Contender, Target
 from bench.memory import Growth
 
 STREAM_LENGTH = 10
@@ -37,7 +37,7 @@ class Clock:
 async def warm_up(contender: Contender, kind: str, tasks: int) -> int:
     """Open every connection, import and prepare everything: none of that is to be measured. The number
     of events that it wrote."""
-    if kind in ("seed", "read_all", "project"):
+    if kind in ("seed", "read_all", "project", "move"):
         await contender.version(contender.new_stream())
         return 0
 
@@ -150,6 +150,17 @@ async def project(contender: Contender, *, events: int) -> dict[str, Any]:
     if counted != events:
         raise AssertionError(f"a read model of {events} events has counted {counted}")
     return _result(clock, units=counted, written=0)
+
+
+async def move(contender: Contender, *, source: dict[str, Any], events: int) -> dict[str, Any]:
+    """The whole log of another database, and how far the process grew on the way."""
+    origin = Target(**source)
+    await contender.prepare_move(origin)
+    clock, growth = Clock(), Growth()
+    await clock.start(None)
+    await contender.move(origin)
+    clock.stop()
+    return _result(clock, units=events, written=events, memory_mib=growth.mebibytes())
 
 
 async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:

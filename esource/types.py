@@ -56,6 +56,11 @@ def from_iso(text: str) -> datetime:
     return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 
+def canonical_moment(text: str) -> str:
+    """A moment's text in our own form, whatever form it has."""
+    return text if len(text) == 32 and text.endswith("+00:00") else to_iso(from_iso(text))
+
+
 def as_utc(value: datetime) -> datetime:
     """The same moment in UTC."""
     return value.astimezone(timezone.utc)

@@ -100,6 +100,13 @@ class Contender:
         """Load an aggregate, give one command, save."""
         raise NotImplementedError
 
+    async def prepare_move(self, source: Target) -> None:
+        """What may be done before the clock starts: opening the source."""
+
+    async def move(self, source: Target) -> None:
+        """Bring the whole log of another database into this one, which has its tables and nothing else."""
+        raise NotImplementedError
+
     async def concurrently(self, works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run these at the same time."""
         return list(await asyncio.gather(*works))

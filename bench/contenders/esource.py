@@ -24,6 +24,7 @@ from esource import (
     SQLiteEventStore,
     handles,
 )
+from esource.copying import copy
 
 
 class Esource(Contender):
@@ -94,6 +95,9 @@ class Esource(Contender):
         order = await self.orders.load(identifier)
         order.add_line()
         await self.orders.save(order)
+
+    async def move(self, source: Target) -> None:
+        await copy(source.address if "://" in source.address else f"sqlite:///{source.address}", self.store)
 
     async def project(self, events: int) -> int:
         lines = read_model(f"lines_{uuid4().hex[:12]}")

@@ -13,6 +13,7 @@ from eventsource import (
     AggregateRepository,
     AggregateRoot,
     DomainEvent,
+    ExpectedVersion,
     InMemoryEventStore,
     OptimisticLockError,
     PostgreSQLEventStore,
@@ -154,6 +155,19 @@ class EventSource050(Contender):
         order = await self.orders.load(identifier)
         order.add_line()
         await self.orders.save(order)
+
+    async def move(self, source: Target) -> None:
+        """The script of its tutorial on SQLite."""
+        async with SQLiteEventStore(source.address) as old:
+            await old.initialize()
+            async for stored in old.read_all():
+                event = stored.event
+                await self.store.append_events(
+                    aggregate_id=event.aggregate_id,
+                    aggregate_type=event.aggregate_type,
+                    events=[event],
+                    expected_version=ExpectedVersion.ANY,
+                )
 
     async def project(self, events: int) -> int:
         table = f"lines_{uuid4().hex[:12]}"

@@ -11,6 +11,7 @@ from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import IntegrityError, Tracking
 from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
+from eventsourcing.sqlite import SQLiteTrackingRecorder
 from psycopg.sql import SQL
 
 from bench.contenders.base import CONTENT, SYNCHRONOUS, BlockingContender, Target, server_address
@@ -159,9 +160,21 @@ class EventSourcing(BlockingContender):
         order.add_line(**CONTENT)
         self.app.save(order)
 
+    async def prepare_move(self, source: Target) -> None:
+        env = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": source.address}
+        self.old = Application({**env, "CREATE_TABLE": "no"})
+
+    async def move(self, source: Target) -> None:
+        """Recorder to recorder, a page at a time: nothing is decoded."""
+        last = 0
+        while page := self.old.recorder.select_notifications(last, PAGE, inclusive_of_start=False):
+            last = page[-1].id
+            self.app.recorder.insert_events(page)
+        self.old.close()
+
     async def project(self, events: int) -> int:
         table = f"lines_{uuid4().hex[:12]}"
-        projection, view = lines_projection(table)
+        projection, view = lines_projection(table, self.kind)
         with ProjectionRunner(
             application_class=Application, projection_class=projection, view_class=view, env=self.env
         ) as runner:
@@ -174,24 +187,29 @@ class EventSourcing(BlockingContender):
 LONGEST = 200.0
 
 
-def lines_projection(table: str) -> tuple[Any, Any]:
+def lines_projection(table: str, kind: str) -> tuple[Any, Any]:
     """A projection and its view, as its guide has them: row and tracking in one transaction per event."""
+    on_server = kind == "postgresql"
+    place = "%s" if on_server else "?"
+    create = f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, lines INTEGER, total FLOAT)"
     add = (
-        f"INSERT INTO {table} (id, lines, total) VALUES (%s, 1, %s) ON CONFLICT (id) DO UPDATE "
+        f"INSERT INTO {table} (id, lines, total) VALUES ({place}, 1, {place}) ON CONFLICT (id) DO UPDATE "
         f"SET lines = {table}.lines + 1, total = {table}.total + excluded.total"
     )
+    options = {"prepare": True} if on_server else {}
+    recorder: Any = PostgresTrackingRecorder if on_server else SQLiteTrackingRecorder
 
-    class View(PostgresTrackingRecorder):
+    class View(recorder):  # type: ignore[misc]
         def __init__(self, datastore: Any, **kwargs: Any) -> None:
             super().__init__(datastore, **kwargs)
-            self.sql_create_statements.append(
-                SQL(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, lines INTEGER, total FLOAT)")
+            (self.sql_create_statements if on_server else self.create_table_statements).append(
+                SQL(create) if on_server else create
             )
 
         def add(self, stream: str, total: float, tracking: Tracking) -> None:
             with self.datastore.transaction(commit=True) as cursor:
                 self._insert_tracking(cursor, tracking)
-                cursor.execute(add, (stream, total), prepare=True)
+                cursor.execute(add, (stream, total), **options)
 
     class Lines(Projection[View]):
         name = table

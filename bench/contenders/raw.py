@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from bench.contenders.base import AGGREGATE_TYPE, CONTENT
+import asyncpg
+
+from bench.contenders.base import AGGREGATE_TYPE, CONTENT, Target
 from bench.contenders.typed import LineAdded
 from esource import open_store
 from esource.events import uuid7
@@ -62,3 +66,27 @@ def to_json(payload: dict[str, Any]) -> str:
 
 PAGE = 1000
 """Rows that a reader of the whole log fetches at once."""
+
+
+ROW = (
+    "global_position", "event_id", "aggregate_id", "aggregate_type", "event_type", "tenant_id", "actor_id",
+    "version", "timestamp", "payload", "created_at",
+)  # fmt: skip
+
+
+async def rows_of(source: Target) -> list[tuple[Any, ...]]:
+    """The whole log as it is to be inserted elsewhere: text, numbers and moments."""
+    if source.kind != "postgresql":
+        with closing(sqlite3.connect(source.address)) as connection:
+            return connection.execute(f"SELECT {', '.join(ROW)} FROM events ORDER BY 1").fetchall()
+    connection = await asyncpg.connect(source.address)
+    try:
+        wanted = ", ".join(f"{name}::text" if name.endswith("_id") else name for name in ROW)
+        return [tuple(row) for row in await connection.fetch(f"SELECT {wanted} FROM events ORDER BY 1")]
+    finally:
+        await connection.close()
+
+
+def with_moments(rows: list[tuple[Any, ...]], form: Any) -> list[tuple[Any, ...]]:
+    """The rows with both moments as the target's driver takes them."""
+    return [(*row[:8], form(row[8]), row[9], form(row[10])) for row in rows]

@@ -141,12 +141,18 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
 
 async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key: bool) -> None:
     """Add rows in a transaction, with their keys or with new ones."""
+    if not rows:
+        return
     if not with_key:
         place = relation.key_place
         rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+
+    async def pages() -> AsyncIterator[Sequence[Row]]:
+        yield rows
+
     backend = unit.database.backend
     with backend.errors(unit.database.name):
-        await backend.moving().load(unit.driver, relation.table, relation.columns(with_key=with_key), rows)
+        await backend.moving().load(unit.driver, relation.table, relation.columns(with_key=with_key), pages())
 
 
 async def counters(database: Database, relations: Iterable[Relation]) -> dict[str, int]:

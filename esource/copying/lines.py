@@ -16,7 +16,7 @@ from sqlalchemy import Column
 
 from esource.copying.checking import unmovable
 from esource.copying.rows import BESIDE, EVENTS, Relation, Row
-from esource.types import Identifier, Json, Timestamp, from_iso, to_iso
+from esource.types import Identifier, Json, Timestamp, canonical_moment
 
 KIND = "esource"
 """The member that says of a line what it is; a line without it is an event."""
@@ -128,7 +128,7 @@ def _text(column: Column[Any], value: Any) -> str:
         # White space between the parts is all that a line break in JSON can be.
         return value.replace("\n", " ").replace("\r", " ") if "\n" in value or "\r" in value else str(value)
     if isinstance(column.type, Timestamp):
-        value = to_iso(from_iso(value))
+        value = canonical_moment(value)
     elif isinstance(column.type, Identifier):
         value = str(value).lower()
     elif column.table is EVENTS.table and column.name in _NUMBERS:
@@ -204,7 +204,7 @@ def _value(column: Column[Any] | None, name: str, member: Member) -> Any:
     if isinstance(column.type, Json):
         return member.text
     if isinstance(column.type, Timestamp):
-        return to_iso(from_iso(str(member.value)))
+        return canonical_moment(str(member.value))
     return member.value
 
 

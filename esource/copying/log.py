@@ -7,11 +7,12 @@ target ends. A copy that was killed, however and whenever, goes on from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from esource.connections import uninterrupted
 from esource.copying.checking import unmovable
-from esource.copying.rows import EVENTS, Place, Row, next_size, page
+from esource.copying.rows import EVENTS, PAGE_ROWS, Place, Row, next_size, page, scan
 from esource.database import Database, Unit
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
 from esource.reading import LAST_POSITION
@@ -115,17 +116,27 @@ class LogCopy:
         """Write one transaction's worth, reading ahead meanwhile; what was read and not written."""
         ahead: asyncio.Task[tuple[list[Row], int]] | None = None
         position, written = self.position, 0
+
+        async def pages() -> AsyncGenerator[list[Row], None]:
+            nonlocal ahead, rows, size, position, written
+            while rows and written < CHUNK_EVENTS:
+                ahead = asyncio.ensure_future(self._page(rows[-1][_KEY], size))
+                yield rows
+                written, position = written + len(rows), rows[-1][_KEY]
+                rows, size = await ahead
+                ahead = None
+
         try:
-            async with self.target.transaction() as unit:
+            async with self.target.transaction() as unit, aclosing(pages()) as chunk:
                 await self.target.backend.lock_log(unit.driver)
                 if await last_position(self.target, unit) != self.position:
                     raise _Overtaken
-                while rows and written < CHUNK_EVENTS:
-                    ahead = asyncio.ensure_future(self._page(rows[-1][_KEY], size))
-                    await self._load(unit, rows)
-                    written, position = written + len(rows), rows[-1][_KEY]
-                    rows, size = await ahead
-                    ahead = None
+                try:
+                    with self.target.backend.errors(self.target.name):
+                        await self._moving.load(unit.driver, EVENTS.table, self._columns, chunk)
+                except (DatabaseError, ValueError, TypeError, AttributeError) as error:
+                    await self._explain(error)
+                    raise
                 await self._moving.set_counter(unit.driver, EVENTS.table, position)
         finally:
             if ahead is not None:
@@ -135,11 +146,10 @@ class LogCopy:
         self._tell(self.copied)
         return rows, size
 
-    async def _load(self, unit: Unit, rows: list[Row]) -> None:
-        try:
-            with self.target.backend.errors(self.target.name):
-                await self._moving.load(unit.driver, EVENTS.table, self._columns, rows)
-        except (DatabaseError, ValueError) as error:
+    async def _explain(self, error: Exception) -> None:
+        """Look for a row of this chunk that cannot be stored anywhere."""
+        looked_at = 0
+        async for rows in scan(self.source, EVENTS, Place(self.position, self.position)):
             for row in rows:
                 problem = unmovable(EVENTS, row)
                 if problem is not None:
@@ -148,4 +158,6 @@ class LogCopy:
                         remedy=f"It is the event at position {row[_KEY]} of {self.source.name}: mend that row, "
                         "then copy again; what was copied so far stays",
                     ) from error
-            raise
+            looked_at += len(rows)
+            if looked_at > CHUNK_EVENTS + PAGE_ROWS:
+                return

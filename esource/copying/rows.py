@@ -20,7 +20,7 @@ from esource.database import Database
 from esource.dialect import Statement
 from esource.dialect.constructs import byte_order, iso_text, member_of
 from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
-from esource.types import Identifier, Json, Timestamp, as_text, from_iso, to_iso
+from esource.types import Identifier, Json, Timestamp, as_text, canonical_moment
 
 Row: TypeAlias = "Sequence[Any]"
 
@@ -224,8 +224,4 @@ def _json(text: str) -> Any:
     return json.loads(text, parse_float=_number)
 
 
-def _moment(text: str) -> str:
-    return text if len(text) == 32 and text.endswith("+00:00") else to_iso(from_iso(text))
-
-
-_FORMS: dict[type, Any] = {Json: _json, Timestamp: _moment, Identifier: str.lower}
+_FORMS: dict[type, Any] = {Json: _json, Timestamp: canonical_moment, Identifier: str.lower}

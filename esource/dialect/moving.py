@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import AsyncIterable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, bindparam, insert
@@ -39,8 +39,10 @@ class Moving(ABC):
         """Equal for two connections to the same tables, however they were reached."""
 
     @abstractmethod
-    async def load(self, driver: Any, table: Table, columns: Sequence[str], rows: Sequence[Any]) -> None:
-        """Add rows in the fastest way there is. Ids, moments and JSON are text; a moment in UTC."""
+    async def load(
+        self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
+    ) -> None:
+        """Add rows in the fastest way there is, as the pages come. Ids, moments and JSON are text."""
 
     @abstractmethod
     async def counter(self, driver: Any, table: Table) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Hashable, Sequence
+from collections.abc import AsyncIterable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Table, bindparam, column, delete, insert, select
@@ -39,13 +40,12 @@ class SQLiteMoving(Moving):
         status = os.stat(path)  # noqa: PTH116 - one system call, no other way to stay a coroutine
         return status.st_dev, status.st_ino
 
-    async def load(self, driver: Any, table: Table, columns: Sequence[str], rows: Sequence[Any]) -> None:
+    async def load(
+        self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
+    ) -> None:
         text = insert_of(table, columns).on(self.backend).text
-
-        def run(connection: sqlite3.Connection) -> None:
-            connection.executemany(text, rows)
-
-        await hop(driver, run, commit=False)
+        async for rows in pages:
+            await hop(driver, partial(_insert, text, rows), commit=False)
 
     async def counter(self, driver: Any, table: Table) -> int | None:
         if not table.dialect_options["sqlite"]["autoincrement"]:
@@ -84,3 +84,7 @@ class SQLiteMoving(Moving):
     async def damage(self, driver: Any) -> list[str]:
         rows = await self.backend.fetch(driver, "PRAGMA integrity_check(20)", ())
         return [str(row[0]) for row in rows if row[0] != "ok"]
+
+
+def _insert(text: str, rows: Sequence[Any], connection: sqlite3.Connection) -> None:
+    connection.executemany(text, rows)

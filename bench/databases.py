@@ -33,7 +33,9 @@ class SQLiteFiles:
 
     def new(self, writers: int) -> Target:
         self._made += 1
-        return Target(self.kind, str(self._folder / f"{self.kind}-{self._made}.db"), writers)
+        target = Target(self.kind, str(self._folder / f"{self.kind}-{self._made}.db"), writers)
+        self.remove(target)  # a run that was ended may have left one
+        return target
 
     def remove(self, target: Target) -> None:
         for ending in ("", "-wal", "-shm"):

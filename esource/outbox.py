@@ -102,6 +102,11 @@ _LIST = Statement(
     )
     .limit(bindparam("page"))
 )
+_LIST_FAILED = Statement(
+    ENTRIES.where(_table.status == literal_column("'failed'"))
+    .order_by(_table.created_at, _table.id)
+    .limit(bindparam("page"))
+)
 _PUBLISHED = Statement(
     update(event_outbox)
     .where(_id)
@@ -247,6 +252,15 @@ class OutboxRepository:
         """
         page = check_whole("limit", limit, least=1)
         return [entry_of(row) for row in await self._access.read(_LIST, page=page)]
+
+    async def get_failed_events(self, limit: int = 100) -> list[OutboxEntry]:
+        """The rows that were given up, oldest first, at most ``limit``; ``last_error`` says why.
+
+        Raises:
+            InvalidOptionError: a limit below 1.
+        """
+        rows = await self._access.read(_LIST_FAILED, page=check_whole("limit", limit, least=1))
+        return [entry_of(row) for row in rows]
 
     async def mark_published(self, outbox_id: OutboxId) -> bool:
         """Record a publication; whether the row exists.

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
@@ -71,6 +72,7 @@ def _page(key: str, backward: bool, conditions: tuple[str, ...]) -> Statement:
 
 
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
+EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
 STREAM_VERSION = Statement(
     select(func.max(events.c.version)).where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])
 )
@@ -115,6 +117,12 @@ class Selection:
                 values[name] = database.backend.names(sorted(names))
         self.values = values
         self.conditions = tuple(values)
+
+
+async def event_by_id(database: Database, event_id: UUID) -> EventRow | None:
+    """The row of one event; None if it is not stored."""
+    rows = await database.rows(EVENT, {"event_id": event_id})
+    return tuple(rows[0]) if rows else None
 
 
 async def page_after(database: Database, wanted: Selection, after: int, size: int) -> list[EventRow]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import keeping, moving, schema
+from esource.cli import followers, keeping, looking, moving, schema
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -18,8 +18,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(schema.commands)
+app.add_typer(looking.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
+app.add_typer(followers.projections, name="projections")
+app.add_typer(followers.dlq, name="dlq")
+app.add_typer(followers.outbox, name="outbox")
 
 
 def _show_version(wanted: bool) -> None:

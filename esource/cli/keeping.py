@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timezone
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from esource import archiving, copying, default_registry, integrity
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import Code, wrong_usage
+from esource.cli.loading import loaded
 from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, writing
 from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
@@ -38,22 +38,6 @@ App = Annotated[
         help="The module that defines the event classes, and its registry if it is not the default one.",
     ),
 ]
-
-
-def loaded(app: str) -> Any:
-    """What ``module:object`` names, or the module itself.
-
-    Raises:
-        Refusal: there is none.
-    """
-    name, _, attribute = app.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: the console script looks only beside itself
-    try:
-        module = import_module(name)
-        return getattr(module, attribute) if attribute else module
-    except (ImportError, AttributeError, ValueError) as error:
-        raise wrong_usage(f"{app!r} cannot be loaded: {error}. Write it as module:object.") from error
 
 
 def _registry(app: str | None) -> EventRegistry | None:

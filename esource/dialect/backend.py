@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from esource.codec import EncodedEvent
+    from esource.dialect.inspection import Inspection
     from esource.dialect.moving import Moving
 
 Failure = Literal["unique", "lost", "again", "other"]
@@ -226,6 +227,10 @@ class Backend(ABC):
     @abstractmethod
     def moving(self) -> Moving:
         """What moving a whole store asks of this database."""
+
+    @abstractmethod
+    def inspection(self) -> Inspection:
+        """What this database can tell of itself."""
 
     @abstractmethod
     def names(self, values: Sequence[Any]) -> Any:

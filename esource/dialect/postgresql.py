@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from esource.dialect.inspection import Inspection
     from esource.dialect.moving import Moving
 
 _Connection = Any
@@ -166,6 +167,11 @@ class PostgreSQLBackend(Backend):
             if not driver.is_closed():
                 driver.remove_termination_listener(on_termination)
                 await driver.remove_listener(channel, on_notification)
+
+    def inspection(self) -> Inspection:
+        from esource.dialect.postgresql_inspection import PostgreSQLInspection
+
+        return PostgreSQLInspection()
 
     def moving(self) -> Moving:
         from esource.dialect.postgresql_moving import PostgreSQLMoving

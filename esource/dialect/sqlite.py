@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from esource.dialect.inspection import Inspection
     from esource.dialect.moving import Moving
 
 T = TypeVar("T")
@@ -276,6 +277,11 @@ class SQLiteBackend(Backend):
                 wake()
             seen = version
             await asyncio.sleep(WATCH_SECONDS)
+
+    def inspection(self) -> Inspection:
+        from esource.dialect.sqlite_inspection import SQLiteInspection
+
+        return SQLiteInspection()
 
     def moving(self) -> Moving:
         from esource.dialect.sqlite_moving import SQLiteMoving

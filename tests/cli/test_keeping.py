@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
 from orders import several
-from typer.testing import CliRunner, Result
 
+from cli.commands import esource
 from esource import EventStore
-from esource.cli.app import app
 from esource.database import Database
-
-
-def esource(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -25,38 +19,33 @@ async def order(shared_store: EventStore):
     return first.aggregate_id
 
 
-async def in_thread(*arguments: object) -> Result:
-    """A command runs an event loop of its own."""
-    return await asyncio.to_thread(esource, *arguments)
-
-
 async def test_an_export_fills_another_database(order, shared_database_url, tmp_path):
     file, target = tmp_path / "events.jsonl.gz", tmp_path / "target.db"
-    done = await in_thread("export", file, "--url", shared_database_url)
+    done = await esource("export", file, "--url", shared_database_url)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == f"3 events exported to {file}.\n"
-    done = await in_thread("import", file, "--url", target, "--json")
+    done = await esource("import", file, "--url", target, "--json")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == {"events": 3}
-    done = await in_thread("verify-copy", shared_database_url, target)
+    done = await esource("verify-copy", shared_database_url, target)
     assert done.exit_code == 0
-    done = await in_thread("import", file, "--url", target)
+    done = await esource("import", file, "--url", target)
     assert done.exit_code == 2
     assert "3 rows in events" in done.stderr
-    done = await in_thread("export", file, "--url", shared_database_url)
+    done = await esource("export", file, "--url", shared_database_url)
     assert done.exit_code == 2
     assert "is there already" in done.stderr
-    done = await in_thread("import", tmp_path / "none", "--url", tmp_path / "other.db")
+    done = await esource("import", tmp_path / "none", "--url", tmp_path / "other.db")
     assert done.exit_code == 2
     assert "No such file" in done.stderr
 
 
 async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, shared_database_url):
-    done = await in_thread("verify", "--url", shared_database_url, "--app", "orders")
+    done = await esource("verify", "--url", shared_database_url, "--app", "orders")
     assert (done.exit_code, done.stderr) == (0, "")
     assert "In order: storage, counters, streams" in done.stdout
     await Database.of(shared_store).run_script(["DELETE FROM events WHERE version = 2"])
-    done = await in_thread("verify", "--url", shared_database_url, "--json")
+    done = await esource("verify", "--url", shared_database_url, "--json")
     assert done.exit_code == 1
     [finding] = json.loads(done.stdout)["findings"]
     assert finding["check"] == "streams"
@@ -65,30 +54,30 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
         ("orders:nothing", "no attribute"),
         ("orders:uuid4", "not an"),
     ):
-        done = await in_thread("verify", "--url", shared_database_url, "--app", app_)
+        done = await esource("verify", "--url", shared_database_url, "--app", app_)
         assert done.exit_code == 2
         assert said in done.stderr
 
 
 async def test_a_stream_is_closed_archived_and_restored(order, shared_store, shared_database_url, tmp_path):
     file, url = tmp_path / "closed.jsonl", ("--url", shared_database_url)
-    done = await in_thread("close", f"{order}:Order", *url)
+    done = await esource("close", f"{order}:Order", *url)
     assert done.exit_code == 2
     assert "--yes" in done.stderr
-    done = await in_thread("close", f"{order}:Order", *url, "--yes", "--reason", "done")
+    done = await esource("close", f"{order}:Order", *url, "--yes", "--reason", "done")
     assert done.stdout == f"Order {order} is closed, at version 4.\n"
-    done = await in_thread("archive", file, *url, "--keep")
+    done = await esource("archive", file, *url, "--keep")
     assert done.stdout == f"3 events of 1 closed streams archived in {file}.\n"
     assert await shared_store.get_global_position() == 4
-    done = await in_thread("archive", file, *url, "--yes")
+    done = await esource("archive", file, *url, "--yes")
     assert done.exit_code == 2
     assert "is there already" in done.stderr
-    done = await in_thread("archive", file, *url, "--resume", "--yes", "--json")
+    done = await esource("archive", file, *url, "--resume", "--yes", "--json")
     assert json.loads(done.stdout)["events"] == 3
     assert len((await shared_store.get_events(order, "Order")).events) == 1
-    done = await in_thread("restore", file, *url)
+    done = await esource("restore", file, *url)
     assert done.exit_code == 0
     assert len((await shared_store.get_events(order, "Order")).events) == 4
-    done = await in_thread("archive", tmp_path / "x", *url, "--stream", "nonsense", "--yes")
+    done = await esource("archive", tmp_path / "x", *url, "--stream", "nonsense", "--yes")
     assert done.exit_code == 2
     assert "stream id" in done.stderr

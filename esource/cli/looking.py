@@ -1,0 +1,293 @@
+"""Looking at a store: ``info``, ``streams``, ``show``, ``event``, ``tail``, ``backup`` and ``doctor``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from esource import ReadDirection, ReadOptions, StoredEvent, overview
+from esource.cli.errors import Code, Refusal, wrong_usage
+from esource.cli.opening import DatabaseUrl, asynchronous, reading
+from esource.cli.output import AsJson, Output, duration, size
+from esource.cli.progress import Bar
+from esource.copying import CopyProgress
+from esource.outbox import OutboxStats
+from esource.reading import event_by_id
+
+commands = typer.Typer(no_args_is_help=True)
+
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+
+
+def parse_id(text: str, what: str) -> UUID:
+    """
+    Raises:
+        Refusal: it is no UUID.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise wrong_usage(f"{what} is a UUID, not {text!r}.") from error
+
+
+def as_document(stored: StoredEvent) -> dict[str, Any]:
+    """An event with its places, as JSON has it."""
+    return {
+        "global_position": stored.global_position,
+        "stream": stored.stream_id,
+        "version": stored.stream_position,
+        "event_id": stored.event_id,
+        "event_type": stored.event_type,
+        "tenant_id": stored.tenant_id,
+        "actor_id": stored.actor_id,
+        "occurred_at": stored.occurred_at,
+        "stored_at": stored.stored_at,
+        "payload": json.loads(stored.payload),
+    }
+
+
+@commands.command("info")
+@asynchronous
+async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Show a store at a glance: sizes, counts, positions, lag, index use."""
+    async with reading(url) as store:
+        found = await overview.overview(store)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(found)
+        return
+    whole, *parts = found.sizes
+    output.facts(
+        [
+            ("database", found.database),
+            ("product", found.product),
+            ("schema", found.schema),
+            ("size", size(whole.bytes)),
+            *((part.name, size(part.bytes)) for part in parts),
+            ("events", f"{found.events:,}"),
+            ("last position", f"{found.position:,}"),
+            ("streams", ", ".join(f"{count:,} {kind}" for kind, count in found.streams.items()) or "none"),
+            ("outbox", _outbox(found.outbox)),
+            ("dead letters", f"{found.dead_letters.total_failed + found.dead_letters.total_retrying}"),
+        ]
+    )
+    if found.types:
+        output.heading("Events")
+        output.table(
+            ["aggregate type", "event type", "events", "newest"],
+            [(row.aggregate_type, row.event_type, row.events, row.newest) for row in found.types],
+        )
+    if found.projections:
+        output.heading("Projections")
+        show_lags(found.projections, output)
+    if found.indexes:
+        output.heading("Indexes")
+        output.table(
+            ["table", "index", "size", "used"],
+            [(row.table, row.index, size(row.bytes), row.scans) for row in found.indexes],
+        )
+
+
+def _outbox(stats: OutboxStats) -> str:
+    return f"{stats.pending_count} pending, {stats.failed_count} failed, {stats.published_count} published"
+
+
+def show_lags(lags: list[Any], output: Output) -> None:
+    """A table of how far projections are."""
+    output.table(
+        ["projection", "position", "behind", "for", "last event"],
+        [
+            (
+                lag.projection_name,
+                lag.global_position,
+                lag.lag_events,
+                duration(lag.lag_seconds),
+                (lag.last_processed_at or "-")[:19].replace("T", " "),
+            )
+            for lag in lags
+        ],
+        empty="no checkpoints",
+    )
+
+
+@commands.command("streams")
+@asynchronous
+async def streams(
+    url: DatabaseUrl = None,
+    aggregate_type: Annotated[str | None, typer.Option("--type", help="Only of this aggregate type.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List streams, those that were appended to last first."""
+    async with reading(url) as store:
+        found = await overview.streams(store, aggregate_type=aggregate_type, limit=limit)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(found)
+    else:
+        output.table(
+            ["stream", "version", "position", "last event"],
+            [(row.stream_id, row.version, row.global_position, row.newest) for row in found],
+            empty="no streams",
+        )
+
+
+@commands.command("show")
+@asynchronous
+async def show(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")],
+    url: DatabaseUrl = None,
+    after: Annotated[int, typer.Option("--from", min=0, help="Only past this version.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many events.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a stream's events with their payloads."""
+    async with reading(url) as store:
+        options = ReadOptions(from_position=after, limit=limit)
+        found = [stored async for stored in store.read_stream(stream, options)]
+        if not found and not after:
+            raise Refusal(f"there is no stream {stream} in {store.__esource_database__.name}.")
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document([as_document(stored) for stored in found])
+        return
+    for stored in found:
+        _show(stored, output)
+
+
+@commands.command("event")
+@asynchronous
+async def event(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id.")],
+    url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one event."""
+    wanted = parse_id(event_id, "an event id")
+    async with reading(url) as store:
+        database = store.__esource_database__
+        row = await event_by_id(database, wanted)
+    if row is None:
+        raise Refusal(f"there is no event {wanted} in {database.name}.")
+    stored = StoredEvent(row, store.codec.decode)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(as_document(stored))
+    else:
+        _show(stored, output)
+
+
+def _show(stored: StoredEvent, output: Output) -> None:
+    output.heading(
+        f"{stored.event_type}  version {stored.stream_position}, position {stored.global_position}"
+    )
+    facts = {
+        "stream": stored.stream_id,
+        "event id": stored.event_id,
+        "occurred": stored.occurred_at,
+        "stored": stored.stored_at,
+        "tenant": stored.tenant_id,
+        "actor": stored.actor_id,
+    }
+    output.facts((name, value) for name, value in facts.items() if value is not None)
+    output.json_text(json.loads(stored.payload))
+
+
+@commands.command("tail")
+@asynchronous
+async def tail(
+    url: DatabaseUrl = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended.")] = False,
+    event_type: Annotated[
+        list[str] | None, typer.Option("--type", help="Only this event type; may be repeated.")
+    ] = None,
+    aggregate_type: Annotated[
+        list[str] | None, typer.Option(help="Only this aggregate type; may be repeated.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,
+    after: Annotated[
+        int | None, typer.Option("--from", min=0, help="Begin past this position, not near the end.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many events; 10 without --from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last events of the log, one a line; with --json as JSON lines."""
+    chosen: dict[str, Any] = {
+        "event_types": event_type or None,
+        "aggregate_types": aggregate_type or None,
+        "tenant_id": None if tenant is None else parse_id(tenant, "a tenant id"),
+    }
+    output = Output(as_json=as_json)
+    async with reading(url) as store:
+        shown, position = 0, after or 0
+        if after is None:
+            position = await store.get_global_position()
+            for stored in await _last(store, position, limit or 10, chosen):
+                _line(stored, output)
+                shown += 1
+            if not follow:
+                return
+        if limit is not None and shown >= limit:
+            return
+        async for stored in store.subscribe(position, live=follow, **chosen):
+            _line(stored, output)
+            shown += 1
+            if shown == limit:
+                return
+
+
+async def _last(store: Any, upto: int, limit: int, chosen: dict[str, Any]) -> list[StoredEvent]:
+    options = ReadOptions(direction=ReadDirection.BACKWARD, from_position=upto + 1, limit=limit, **chosen)
+    return [stored async for stored in store.read_all(options)][::-1]
+
+
+def _line(stored: StoredEvent, output: Output) -> None:
+    if output.as_json:
+        output.json_line(as_document(stored))
+        return
+    moment = stored.stored_at.strftime("%Y-%m-%d %H:%M:%S")
+    output.say(
+        f"{stored.global_position:>8}  {moment}  {stored.event_type}  {stored.stream_id}  "
+        f"v{stored.stream_position}"
+    )
+
+
+@commands.command("backup")
+@asynchronous
+async def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")], url: DatabaseUrl = None
+) -> None:
+    """Copy a SQLite database to a new file while it is written to, and check the copy."""
+    bar = Bar()
+    async with reading(url, any_schema=True) as store:
+        with bar.progress:
+            await overview.back_up(
+                store, target, on_progress=lambda done, total: bar.tell(CopyProgress("pages", done, total))
+            )
+    Output().say(f"{target} is a complete copy, {size(target.stat().st_size)}.")
+
+
+@commands.command("doctor")
+@asynchronous
+async def doctor(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Say what is wrong or slow in a database, and what mends it; exit code 1 if there is anything."""
+    async with reading(url, any_schema=True) as store:
+        found = await overview.examine(store)
+        name = store.__esource_database__.name
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(found)
+    else:
+        for symptom in found:
+            output.say(f"- {symptom.problem}.")
+            output.say(f"  {symptom.remedy}.")
+        if not found:
+            output.say(f"{name}: nothing to mend.")
+    if found:
+        raise typer.Exit(Code.FOUND)

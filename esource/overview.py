@@ -1,0 +1,255 @@
+"""A store at a glance, and its state of health."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, bindparam, func, select
+
+from esource import schema
+from esource.checkpoints import CheckpointRepository, LagMetrics
+from esource.database import Database
+from esource.dead_letters import DLQRepository, DLQStats
+from esource.dialect import Statement
+from esource.dialect.inspection import IndexUse, Size, Symptom
+from esource.errors import InvalidOptionError
+from esource.events import utc_now
+from esource.outbox import OutboxRepository, OutboxStats
+from esource.reading import LAST_POSITION
+from esource.schema_reports import differences
+from esource.tables import events
+from esource.tenants import require_whole
+from esource.types import as_text
+
+LAG_SECONDS = 300.0
+"""How long an event may wait for a projection or the outbox before `examine` speaks of it, in seconds."""
+
+_TYPES = Statement(
+    select(events.c.aggregate_type, events.c.event_type, func.count(), func.max(events.c.created_at))
+    .group_by(events.c.aggregate_type, events.c.event_type)
+    .order_by(events.c.aggregate_type, func.count().desc(), events.c.event_type)
+)
+_streams = (
+    select(events.c.aggregate_id, events.c.aggregate_type)
+    .group_by(events.c.aggregate_id, events.c.aggregate_type)
+    .subquery("streams")
+)
+_STREAM_COUNTS = Statement(
+    select(_streams.c.aggregate_type, func.count()).group_by(_streams.c.aggregate_type)
+)
+
+
+def _newest_streams() -> Select[Any]:
+    return (
+        select(
+            as_text(events.c.aggregate_id),
+            events.c.aggregate_type,
+            func.max(events.c.version),
+            func.max(events.c.global_position),
+            func.max(events.c.created_at),
+        )
+        .group_by(events.c.aggregate_id, events.c.aggregate_type)
+        .order_by(func.max(events.c.global_position).desc())
+        .limit(bindparam("page"))
+    )
+
+
+_STREAMS = Statement(_newest_streams())
+_STREAMS_OF_TYPE = Statement(_newest_streams().where(events.c.aggregate_type == bindparam("aggregate_type")))
+
+
+@dataclass(frozen=True, slots=True)
+class TypeCount:
+    """How many events of a type there are."""
+
+    aggregate_type: str
+    event_type: str
+    events: int
+    newest: datetime
+    """When the last of them was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """A stream, without its events."""
+
+    stream_id: str
+    """As `EventStore.read_stream` takes it."""
+    aggregate_type: str
+    version: int
+    global_position: int
+    """Of its last event."""
+    newest: datetime
+    """When that was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A store at a glance."""
+
+    database: str
+    product: str
+    schema: str | None
+    position: int
+    """Global position of the last event."""
+    events: int
+    streams: dict[str, int]
+    """By aggregate type."""
+    types: list[TypeCount]
+    sizes: list[Size]
+    projections: list[LagMetrics]
+    outbox: OutboxStats
+    dead_letters: DLQStats
+    indexes: list[IndexUse]
+
+
+async def overview(store: Any) -> Overview:
+    """Counts, sizes and progress of a store (or an engine, or a URL). Reads every row of the log's index.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    require_whole(store, "an overview")
+    async with schema.opened_database(store) as database:
+        await schema.require_head(database)
+        inspection = database.backend.inspection()
+        types = [TypeCount(*row) for row in await database.read(_TYPES, {})]
+        [(position,)] = await database.rows(LAST_POSITION, {})
+        return Overview(
+            database=database.name,
+            product=await database.inspect(inspection.product),
+            schema=await schema.current(database),
+            position=position or 0,
+            events=sum(found.events for found in types),
+            streams=dict(sorted((row[0], row[1]) for row in await database.rows(_STREAM_COUNTS, {}))),
+            types=types,
+            sizes=await database.inspect(inspection.sizes),
+            projections=await lags(database),
+            outbox=await OutboxRepository(database).get_stats(),
+            dead_letters=await DLQRepository(database).get_failure_stats(),
+            indexes=await database.inspect(inspection.index_use),
+        )
+
+
+async def lags(database: Any) -> list[LagMetrics]:
+    """How far each checkpoint is behind the end of the log, counting events of all types."""
+    checkpoints = CheckpointRepository(database)
+    found = [
+        await checkpoints.get_lag_metrics(checkpoint.projection_name)
+        for checkpoint in await checkpoints.get_all_checkpoints()
+        if checkpoint.global_position is not None
+    ]
+    return [lag for lag in found if lag is not None]
+
+
+async def streams(store: Any, *, aggregate_type: str | None = None, limit: int = 100) -> list[StreamSummary]:
+    """The streams that were appended to last, the newest first."""
+    require_whole(store, "a list of all streams")
+    async with schema.opened_database(store) as database:
+        values: dict[str, Any] = {"page": limit}
+        if aggregate_type is not None:
+            values["aggregate_type"] = aggregate_type
+        statement = _STREAMS if aggregate_type is None else _STREAMS_OF_TYPE
+        return [
+            StreamSummary(f"{row[0]}:{row[1]}", *row[1:]) for row in await database.read(statement, values)
+        ]
+
+
+async def examine(store: Any) -> list[Symptom]:
+    """What is wrong or slow in a database, each with what mends it; nothing is changed."""
+    require_whole(store, "an examination")
+    async with schema.opened_database(store) as database:
+        found = []
+        version = await schema.current(database)
+        if version != schema.HEAD:
+            remedy = (
+                "Run `esource upgrade`" if version in schema.REVISIONS else "Run `esource init` or `adopt`"
+            )
+            found.append(Symptom(f"the schema is {version or 'missing'}, not {schema.HEAD}", remedy))
+        else:
+            found += [
+                Symptom(str(difference), difference.remedy or "Compare with `esource sql`")
+                for difference in await differences(database)
+            ]
+            found += await _waiting(database)
+        return found + await database.inspect(database.backend.inspection().symptoms)
+
+
+async def _waiting(database: Database) -> list[Symptom]:
+    found = []
+    outbox = await OutboxRepository(database).get_stats()
+    if outbox.failed_count:
+        found.append(
+            Symptom(
+                f"{outbox.failed_count} outbox rows were given up",
+                "See why with `esource outbox list --failed`, then `esource outbox retry`",
+            )
+        )
+    if outbox.oldest_pending and (utc_now() - outbox.oldest_pending).total_seconds() > LAG_SECONDS:
+        found.append(
+            Symptom(
+                f"{outbox.pending_count} outbox rows wait, the first since {outbox.oldest_pending:%Y-%m-%d %H:%M}",
+                "Is a relay running? `esource outbox relay`",
+            )
+        )
+    found += [
+        Symptom(
+            f"{count.projection_name} has {count.failure_count} dead letters",
+            "See them with `esource dlq list`",
+        )
+        for count in await DLQRepository(database).get_projection_failure_counts()
+    ]
+    found += [
+        Symptom(
+            f"{lag.projection_name} is {lag.lag_events} events behind, for {lag.lag_seconds:.0f} s",
+            "Is it running? If it is gone: `esource projections reset`",
+        )
+        for lag in await lags(database)
+        if lag.lag_events and lag.lag_seconds > LAG_SECONDS
+    ]
+    return found
+
+
+async def back_up(
+    store: Any, target: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Copy a SQLite database to a new file, as it is at one moment, while it is written to.
+
+    The copy is checked, and appears under its name when it is complete and on the disk.
+
+    Args:
+        store: a store, an engine or a URL.
+        target: the new file.
+        on_progress: called with the pages done, and all.
+
+    Raises:
+        InvalidOptionError: the file is there already or cannot be made; or it is no SQLite database.
+        DatabaseError: the database is damaged.
+    """
+    path = Path(target)
+    if await asyncio.to_thread(path.exists):
+        raise InvalidOptionError(f"{path} is there already: it is not overwritten. Choose another name.")
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    async with schema.opened_database(store) as database:
+        inspection = database.backend.inspection()
+        try:
+            await database.inspect(
+                lambda driver: inspection.back_up(driver, partial, on_progress or (lambda *_: None))
+            )
+            await asyncio.to_thread(_keep, partial, path)
+        except OSError as error:
+            raise InvalidOptionError(f"{path}: {error.strerror or error}") from error
+        finally:
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
+
+
+def _keep(partial: Path, path: Path) -> None:
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.rename(path)

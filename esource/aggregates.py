@@ -45,6 +45,9 @@ class AggregateRoot(Generic[TState]):
     """Raise it when the state's form changes: snapshots of other versions are then ignored."""
     validate_versions: ClassVar[bool] = True
     """Whether `apply_event` refuses an event whose `aggregate_version` is not the next one."""
+    snapshot_is_impersonal: ClassVar[bool] = False
+    """Whether snapshots may be taken although the events have personal fields: promise it only if the state
+    holds nothing of them. A snapshot is stored in clear, and no key destroys it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

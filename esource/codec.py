@@ -20,12 +20,32 @@ from datetime import datetime, timezone
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
+from weakref import WeakSet
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from esource.errors import EventDecodeError, InvalidEventError, InvalidOptionError, UnknownEventTypeError
+from esource.errors import (
+    EventDecodeError,
+    InvalidEventError,
+    InvalidOptionError,
+    KeyStoreMissingError,
+    UnknownEventTypeError,
+)
 from esource.events import DomainEvent, EventRegistry, UntypedEvent
+from esource.personal import (
+    ALL_ERASED,
+    COLUMN_FIELDS,
+    MARK,
+    SEALED,
+    Keys,
+    PersonalFields,
+    is_sealed,
+    opened,
+    personal_fields,
+    sealed_payload,
+)
+from esource.sealing import BrokenSealError
 from esource.storable import check_json, check_name, check_text, find_unstorable
 from esource.system_events import SYSTEM_EVENTS
 from esource.types import as_utc, from_iso, to_iso
@@ -33,17 +53,6 @@ from esource.untyped import UuidNames, structured_fields, untyped_fields
 
 UnknownEvents = Literal["raise", "skip", "untyped"]
 """What a reader does with an event type that no class is registered for."""
-
-_COLUMN_FIELDS = {
-    "event_id",
-    "event_type",
-    "aggregate_id",
-    "aggregate_type",
-    "aggregate_version",
-    "tenant_id",
-    "actor_id",
-    "occurred_at",
-}
 
 _INFINITE = {
     1: datetime.min.replace(tzinfo=timezone.utc),
@@ -83,6 +92,7 @@ class _Form:
         "event_class",
         "has_untyped_fields",
         "has_upcasters",
+        "is_personal",
         "registered",
         "types",
         "validate",
@@ -105,6 +115,7 @@ class _Form:
             # Payloads are written with the fields' own names, whatever alias their class has today.
             self.validate = partial(self.validate, by_alias=not _aliases_mislead(event_class), by_name=True)
         self.has_upcasters = bool(event_class.__esource_upcasters__)
+        self.is_personal = personal_fields(event_class) is not None
         extra = event_class.model_config.get("extra") == "allow"
         self.has_untyped_fields = extra or len(untyped_fields(event_class)) > 1  # metadata is one
 
@@ -137,11 +148,21 @@ class Codec:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def encode(self, event: DomainEvent, aggregate_type: str, aggregate_id: UUID) -> EncodedEvent:
+    def encode(
+        self, event: DomainEvent, aggregate_type: str, aggregate_id: UUID, keys: Keys | None = None
+    ) -> EncodedEvent:
         """The row values of an event that is to be appended to this stream. No I/O.
+
+        Args:
+            event: The event.
+            aggregate_type: The stream's.
+            aggregate_id: The stream's.
+            keys: What its personal fields are sealed with.
 
         Raises:
             InvalidEventError: the event names another stream, or holds what may not be stored.
+            KeyStoreMissingError: it has personal fields, and there are no keys.
+            SubjectErasedError: the key of a subject was destroyed.
         """
         if not isinstance(event, DomainEvent):
             raise InvalidEventError("events", f"holds a {type(event).__name__}, not a DomainEvent")
@@ -151,7 +172,7 @@ class Codec:
                 f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
                 f"not to {aggregate_type} {aggregate_id}",
             )
-        return encode(event)
+        return encode(event, keys)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -168,21 +189,32 @@ class Codec:
             return UntypedEvent if self.unknown_events == "untyped" else None
         return event_class
 
-    def decode(self, row: EventRow) -> DomainEvent:
+    def decode(self, row: EventRow, keys: Keys | None = None) -> DomainEvent:
         """The event of a row; the columns win over what the payload repeats.
 
         Raises:
             UnknownEventTypeError: no class is registered for its type.
-            EventDecodeError: the payload does not fit the class.
+            EventDecodeError: the payload does not fit the class, or its personal fields were tampered with.
+            KeyStoreMissingError: it has personal fields, and there are no keys.
+            KeyNotFoundError: the key of a subject is unknown.
         """
-        event_type, payload, tenant_id, actor_id = row[4], row[9], row[5], row[6]
+        event_type, payload = row[4], row[9]
         form = self._forms.get(event_type)
         registered = self.registry.get_or_none(event_type)
         if form is None or form.aggregate_type != row[3] or form.registered is not registered:
             event_class = self.event_class(event_type) or UntypedEvent
             form = self._forms[event_type] = _Form(registered, event_class, event_type, row[3])
+        if (keys is not None or form.is_personal) and MARK in payload:
+            payload = _opened(row, keys)
         if form.has_upcasters:
-            payload = self._upcast(form.event_class, row)
+            payload = self._upcast(form.event_class, row, payload)
+        event = self._read(form, row, payload)
+        if form.has_untyped_fields or event.metadata:
+            self._uuid_names.apply(event)
+        return event
+
+    def _read(self, form: _Form, row: EventRow, payload: str) -> DomainEvent:
+        tenant_id, actor_id = row[5], row[6]
         if tenant_id is None and actor_id is None:
             owner = '"tenant_id":null,"actor_id":null'
         else:
@@ -195,17 +227,15 @@ class Codec:
         try:
             event: DomainEvent = form.validate(text)
         except (ValidationError, InvalidEventError):
-            event = self._decode_slowly(form, row, payload)
-        if form.has_untyped_fields or event.metadata:
-            self._uuid_names.apply(event)
+            return self._decode_slowly(form, row, payload)
         return event
 
-    def _upcast(self, event_class: type[DomainEvent], row: EventRow) -> str:
+    def _upcast(self, event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
         current = event_class.model_fields["event_version"].default
-        payload = json.loads(row[9])
+        payload = json.loads(stored)
         version = payload.get("event_version", 1) if isinstance(payload, dict) else None
         if version == current:
-            return row[9]
+            return stored
         if type(version) is not int:
             raise EventDecodeError(row[4], row[1], row[0], f"its event_version is {version!r}")
         if version > current:
@@ -248,15 +278,45 @@ class Codec:
             merged = json.dumps({**json.loads(payload), **columns})
             event: DomainEvent = form.validate(merged)
         except (ValueError, TypeError, InvalidEventError) as error:
+            if MARK in payload:
+                raise KeyStoreMissingError(row[4]) from None
+            if MARK in row[9]:  # what it says would go into logs and dead letters
+                raise EventDecodeError(row[4], row[1], row[0], _without_values(error)) from None
             raise EventDecodeError(row[4], row[1], row[0], str(error)) from error
         return event
 
 
-def encode(event: DomainEvent) -> EncodedEvent:
+def _opened(row: EventRow, keys: Keys | None) -> str:
+    """The payload of a row with its personal fields."""
+    members = from_json(row[9])
+    if not is_sealed(members):
+        return row[9]  # some value only looks like it
+    if keys is None:
+        raise KeyStoreMissingError(row[4])
+    try:
+        return to_json(opened(members, row[1], keys)).decode()
+    except BrokenSealError as error:
+        raise EventDecodeError(
+            row[4], row[1], row[0], f"its personal fields cannot be opened: {error}"
+        ) from error
+
+
+def _without_values(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, found['loc']))}: {found['type']}"
+            for found in error.errors(include_input=False)
+        )
+    return type(error).__name__
+
+
+def encode(event: DomainEvent, keys: Keys | None = None) -> EncodedEvent:
     """The row values of an event, wherever it belongs. No I/O.
 
     Raises:
         InvalidEventError: it holds what may not be stored.
+        KeyStoreMissingError: it has personal fields, and there are no keys.
+        SubjectErasedError: the key of a subject was destroyed.
     """
     check_name("event_type", event.event_type)
     if event.actor_id is not None:
@@ -280,36 +340,85 @@ def encode(event: DomainEvent) -> EncodedEvent:
         event.tenant_id,
         event.actor_id,
         occurred_at,
-        payload_of(event),
+        payload_of(event, keys),
     )
 
 
-def payload_of(event: DomainEvent) -> str:
+@lru_cache(maxsize=4096)
+def _shape(event_class: type[DomainEvent]) -> tuple[tuple[str, ...], PersonalFields | None, set[str]]:
+    """What writing a class of events takes, looked up once: its fields that hold structures of their own, those
+    that are personal, and those that are not in the plain part of the payload."""
+    personal = personal_fields(event_class)
+    return (
+        structured_fields(event_class),
+        personal,
+        COLUMN_FIELDS if personal is None else personal.left_out,
+    )
+
+
+def payload_of(event: DomainEvent, keys: Keys | None = None) -> str:
     """The JSON text of everything in an event that no column holds.
 
     Raises:
         InvalidEventError: a value cannot be written as JSON, or both databases could not hold it.
+        KeyStoreMissingError: it has personal fields, and there are no keys.
+        SubjectErasedError: the key of a subject was destroyed.
     """
+    structured, personal, elsewhere = _shape(type(event))
     try:
         payload = event.__pydantic_serializer__.to_json(
-            event, exclude=_COLUMN_FIELDS, by_alias=False, round_trip=True
+            event,
+            exclude=elsewhere,
+            by_alias=False,
+            round_trip=True,
         ).decode()
     except (ValueError, RecursionError) as error:
         raise _explain_unserializable(event, error) from error
     # A model inside the event writes NaN as null unless its own configuration says otherwise.
-    for name in structured_fields(type(event)):
+    for name in structured:
         value = event.__dict__[name]
         if value is not None and value != {}:
             find_unstorable(name, value)
     if event.model_extra:
         find_unstorable("", event.model_extra)
-    return check_json("", payload)
+        if SEALED in event.model_extra:
+            raise InvalidEventError(SEALED, "is the name under which personal fields are sealed")
+    payload = check_json("", payload)
+    if personal is None:
+        return payload
+    payload = sealed_payload(event, personal, payload, keys)
+    _require_erasable(type(event), event, payload)
+    return payload
+
+
+_erasable: WeakSet[type[DomainEvent]] = WeakSet()
+
+
+def _require_erasable(event_class: type[DomainEvent], event: DomainEvent, payload: str) -> None:
+    """Look once for each class whether it takes the placeholders: too late when the first key is destroyed.
+
+    Raises:
+        InvalidOptionError: it does not.
+    """
+    if event_class in _erasable:
+        return
+    form = _Form(None, event_class, event.event_type, event.aggregate_type)
+    members = opened(from_json(payload), str(event.event_id), ALL_ERASED)
+    members |= event.model_dump(mode="json", include=COLUMN_FIELDS, by_alias=False)
+    try:
+        form.validate(json.dumps(members))
+    except (ValidationError, InvalidEventError) as error:
+        raise InvalidOptionError(
+            f"{event_class.__name__} could not be read once its personal fields are erased "
+            f"({_without_values(error)}): say what stands in for them, with Personal(placeholder=...)"
+        ) from None
+    _erasable.add(event_class)
 
 
 def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEventError:
     """Name the field: pydantic's own message says what is wrong, but not always where."""
     for name, value in [*event.__dict__.items(), *(event.model_extra or {}).items()]:
-        if name in _COLUMN_FIELDS:
+        if name in COLUMN_FIELDS:
             continue
         try:
             event.__pydantic_serializer__.to_json(event, include={name})

@@ -15,6 +15,7 @@ from esource.dialect import Switches, backend_for_url, parse_url
 from esource.dialect.backend import without_password
 from esource.errors import InvalidOptionError
 from esource.events import EventRegistry
+from esource.privacy.key_store import KeyStore
 from esource.store import EventStore
 
 
@@ -39,6 +40,7 @@ class SQLiteEventStore(EventStore):
             Writing raises `DatabaseReadOnlyError`.
         outbox_enabled: Write an outbox row with every event, in the same transaction.
         unknown_events: What a reader does with event types that no class is registered for.
+        key_store: The keys of personal fields (`esource.privacy`); closing the store does not close it.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SQLiteEventStore(EventStore):
         read_only: bool = False,
         outbox_enabled: bool = False,
         unknown_events: UnknownEvents = "raise",
+        key_store: KeyStore | None = None,
     ) -> None:
         path = fspath(database)
         if not path:
@@ -82,6 +85,7 @@ class SQLiteEventStore(EventStore):
             string_id_fields=string_id_fields,
             auto_detect_uuid=auto_detect_uuid,
             unknown_events=unknown_events,
+            key_store=key_store,
         )
 
     @classmethod
@@ -140,6 +144,7 @@ class PostgreSQLEventStore(EventStore):
         string_id_fields: set[str] | None = None,
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
+        key_store: KeyStore | None = None,
         transaction_pooling: bool = False,
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
@@ -167,6 +172,7 @@ class PostgreSQLEventStore(EventStore):
             string_id_fields=string_id_fields,
             auto_detect_uuid=auto_detect_uuid,
             unknown_events=unknown_events,
+            key_store=key_store,
         )
 
     @property

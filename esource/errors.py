@@ -22,6 +22,11 @@
     ├── ArchiveRefusedError           a stream cannot be archived: it is open, or its events are still needed
     ├── FileRefusedError              a file of events is cut off, damaged, or something else
     ├── CopyRefusedError              the target of a copy holds something else than the source
+    ├── PrivacyError
+    │   ├── KeyStoreMissingError      an event has personal fields, and the store has no key store
+    │   ├── SubjectErasedError        the person's key was destroyed; nothing was written
+    │   ├── KeyNotFoundError          the key store has never had the key
+    │   └── KeyStoreError             the key store cannot be used as it is
     ├── SchemaError
     │   ├── SchemaMissingError        the database has none of our tables
     │   ├── SchemaUnmanagedError      our tables are there, but no Alembic version
@@ -292,6 +297,47 @@ class CopyRefusedError(EventSourceError):
         super().__init__(
             f"{target} is no copy of this source, not even a part of one: {found}. Nothing was changed."
         )
+
+
+class PrivacyError(EventSourceError):
+    """The root of what goes wrong with personal data and its keys."""
+
+
+class KeyStoreMissingError(PrivacyError):
+    """An event has personal fields, which are never stored in clear, and the store has no key store."""
+
+    def __init__(self, event_type: str) -> None:
+        self.event_type = event_type
+        super().__init__(
+            f"{event_type} has personal fields, and this store has no keys for them: open it with key_store=, "
+            "such as DatabaseKeyStore of esource.privacy"
+        )
+
+
+class SubjectErasedError(PrivacyError):
+    """Personal data of a subject whose key was destroyed; nothing was written."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"the key of subject {subject} was destroyed, and there will not be another: record what is new "
+            "under another subject, or in an event without personal fields"
+        )
+
+
+class KeyNotFoundError(PrivacyError):
+    """What is stored was sealed with a key that the key store has never had."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"the key store has no key of subject {subject}, and has not destroyed one: is it the key store "
+            "that the events were written with?"
+        )
+
+
+class KeyStoreError(PrivacyError):
+    """The key store cannot be used as it is; the text says what to do."""
 
 
 class SchemaError(EventSourceError):

@@ -28,6 +28,7 @@ from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent, utc_now
+from esource.privacy.key_store import KeyStore
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import event_outbox, events
 from esource.tenants import TenantAccess, owned
@@ -176,7 +177,8 @@ class OutboxEntry:
     aggregate_type: str
     tenant_id: UUID | None
     event_data: dict[str, Any]
-    """The whole event as JSON values, read from the log where the row only refers to it."""
+    """The whole event as JSON values, read from the log where the row only refers to it. Personal fields
+    stay sealed; see `esource.privacy.open_personal_data`."""
     created_at: datetime
     status: str = "pending"
     """``pending``, ``published`` or ``failed``."""
@@ -208,6 +210,7 @@ class OutboxRepository:
 
     def __init__(self, database: Any) -> None:
         self._access = TenantAccess(database, "event_outbox")
+        self._key_store: KeyStore | None = getattr(database, "__esource_key_store__", None)
 
     async def add_event(self, event: DomainEvent) -> OutboxId:
         """Add an event with its whole content; the row's id.
@@ -215,8 +218,10 @@ class OutboxRepository:
         Raises:
             InvalidEventError: the event may not be stored.
             TenantMismatchError: it is another tenant's than the one bound to.
+            KeyStoreMissingError: it has personal fields, and this was made of no store with a key store.
         """
-        encoded = encode(event)
+        keys = None if self._key_store is None else await self._key_store.keys_to_seal([event])
+        encoded = encode(event, keys)
         if self._access.tenant_id is not None:
             encoded = owned(encoded, self._access.tenant_id)
         rows = await self._access.insert(

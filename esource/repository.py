@@ -11,6 +11,7 @@ from uuid import UUID
 from esource.aggregates import AggregateRoot
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
 from esource.events import DomainEvent
+from esource.personal import personal_types
 from esource.snapshots import Snapshot, SnapshotStore
 from esource.store import EventStore
 from esource.tenants import of_its_tenant
@@ -147,6 +148,7 @@ class AggregateRepository(Generic[TAggregate]):
                 if len(events) == 1 and aggregate.version == 0:
                     raise StreamClosedError(self._aggregate_type, aggregate_id)
                 events = events[:-1]  # the end of a stream is nothing that its aggregate knows of
+            self._require_impersonal(aggregate, events)
             aggregate.load_from_history(events)
             aggregate._version = stream.version  # also past events that the store skips as unknown
             return aggregate
@@ -175,10 +177,12 @@ class AggregateRepository(Generic[TAggregate]):
             OptimisticLockError: another writer came first; the aggregate keeps its events.
             StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
+            InvalidOptionError: there is a snapshot store, and the events have personal fields.
         """
         events = aggregate.uncommitted_events
         if not events:
             return
+        self._require_impersonal(aggregate, events)
         with span(
             self._tracer,
             "repository.save",
@@ -201,6 +205,21 @@ class AggregateRepository(Generic[TAggregate]):
                 and aggregate.version // self._threshold > before // self._threshold
             ):
                 await self._take_snapshot(aggregate)
+
+    def _require_impersonal(self, aggregate: TAggregate, events: list[DomainEvent]) -> None:
+        """
+        Raises:
+            InvalidOptionError: a snapshot would keep in clear what these events keep under a key.
+        """
+        if self._snapshots is None or aggregate.snapshot_is_impersonal:
+            return
+        kinds = personal_types(events)
+        if kinds:
+            raise InvalidOptionError(
+                f"{', '.join(sorted(kinds))}: a snapshot of {self._aggregate_type} would keep their personal "
+                "fields in clear, and no key destroys it. Use a repository without snapshot_store, or set "
+                "snapshot_is_impersonal on the aggregate's class if its state holds none of them"
+            )
 
     async def _take_snapshot(self, aggregate: TAggregate) -> None:
         if self._snapshot_mode == "manual":

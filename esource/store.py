@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from datetime import datetime
@@ -21,6 +21,7 @@ from esource.database import Database, Unit
 from esource.dialect import Statement
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.events import DomainEvent, EventRegistry, default_registry
+from esource.privacy.key_store import KeyStore
 from esource.reading import (
     EVENT_EXISTS,
     LAST_EVENT,
@@ -74,8 +75,16 @@ class EventStore:
         string_id_fields: set[str] | None = None,
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
+        key_store: KeyStore | None = None,
     ) -> None:
+        if key_store is not None:
+            if not isinstance(key_store, KeyStore):
+                raise InvalidOptionError(
+                    f"key_store must be a KeyStore of esource.privacy, not {type(key_store).__name__}"
+                )
+            key_store.require_apart_from(database)
         self._database = database
+        self._key_store = key_store
         self.codec = Codec(
             event_registry if event_registry is not None else default_registry,
             uuid_fields=uuid_fields,
@@ -97,6 +106,10 @@ class EventStore:
     @property
     def __esource_tenant__(self) -> UUID | None:
         return self._tenant_id
+
+    @property
+    def __esource_key_store__(self) -> KeyStore | None:
+        return self._key_store
 
     @property
     def event_registry(self) -> EventRegistry:
@@ -205,6 +218,8 @@ class EventStore:
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
             InvalidEventError: an event belongs to another stream or may not be stored.
             TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
+            KeyStoreMissingError: an event has personal fields, and the store has no key store.
+            SubjectErasedError: an event has personal fields of somebody whose key was destroyed.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
         if type(expected_version) is not int or expected_version < -2:
@@ -213,7 +228,8 @@ class EventStore:
             )
         check_name("aggregate_type", aggregate_type)
         encode = self.codec.encode
-        encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        keys = None if self._key_store is None else await self._key_store.keys_to_seal(events)
+        encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
         if self._tenant_id is not None:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
@@ -342,16 +358,18 @@ class EventStore:
             aggregate_id=aggregate_id,
         ):
             wanted = self._selection(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
-            decode = self.codec.decode
             # Most streams are one page. The others come in pages, too, although all of it will be in memory
             # anyway, to let other tasks run in between.
             rows = await page_after(self._database, wanted, wanted.start, PAGE_EVENTS)
+            decode = self.codec.decode if self._key_store is None else await self.decoder(rows)
             events = [decode(row) for row in self._known(rows)]
             version = rows[-1][7] if rows else from_version
             if len(rows) == PAGE_EVENTS:
                 wanted.start = version
                 async with aclosing(pages(self._database, wanted, PAGE_EVENTS)) as found:
                     async for rows in found:
+                        if self._key_store is not None:
+                            decode = await self.decoder(rows)
                         events += [decode(row) for row in self._known(rows)]
                         version = rows[-1][7]
         if not events and version == from_version:
@@ -386,12 +404,14 @@ class EventStore:
     async def _read(
         self, name: str, options: ReadOptions | None, **stream: Any
     ) -> AsyncGenerator[StoredEvent, None]:
-        decode = self.codec.decode
+        decode: Callable[[EventRow], DomainEvent] = self.codec.decode
         wanted = self._selection(options or ReadOptions(), **stream)
         with reading_span(self._tracer, name, system=self._database.backend.name, **stream):
             # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
             async with aclosing(pages(self._database, wanted)) as found:
                 async for rows in found:
+                    if self._key_store is not None:
+                        decode = await self.decoder(rows)
                     for row in self._known(rows):
                         yield StoredEvent(row, decode)
 
@@ -480,6 +500,13 @@ class EventStore:
         if self._tenant_id is not None:
             options = restricted(options, self._tenant_id)
         return Selection(self._database, options, **stream)
+
+    async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
+        """What decodes these rows, with the keys of their personal fields. One query at most."""
+        if self._key_store is None:
+            return self.codec.decode
+        keys = await self._key_store.keys_to_open(row[9] for row in rows)
+        return self.codec.decode if keys is None else partial(self.codec.decode, keys=keys)
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""

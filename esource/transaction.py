@@ -13,6 +13,7 @@ from esource.checkpoints import CheckpointRepository
 from esource.dead_letters import DLQRepository
 from esource.events import DomainEvent
 from esource.outbox import OutboxRepository
+from esource.privacy.key_store import KeyStore
 from esource.snapshots import SnapshotStore
 from esource.streams import AppendResult, ExpectedVersion
 
@@ -35,6 +36,10 @@ class Transaction:
     @property
     def __esource_tenant__(self) -> UUID | None:
         return self._store.__esource_tenant__
+
+    @property
+    def __esource_key_store__(self) -> KeyStore | None:
+        return self._store.__esource_key_store__
 
     @property
     def connection(self) -> AsyncConnection:

@@ -167,6 +167,8 @@ class Backend(ABC):
     """Makes the row that ``append_lock="row"`` locks, where there is such a choice."""
     default_options: ClassVar[Mapping[str, Any]]
     """`create_engine` options for a database that is known only by its URL."""
+    forgetful_options: ClassVar[Mapping[str, Any]] = {}
+    """Options with which what was overwritten or deleted does not linger in files, as far as that goes."""
     sqlalchemy_dialect: Dialect
 
     @abstractmethod

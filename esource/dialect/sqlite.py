@@ -108,6 +108,11 @@ class SQLiteBackend(Backend):
         "read_only": False,
         "on_connect": (),
     }
+    # Freed bytes become zeros; a write-ahead log would keep the old pages for as long as it is there.
+    forgetful_options: ClassVar[Mapping[str, Any]] = {
+        "wal_mode": False,
+        "on_connect": ("PRAGMA secure_delete = ON",),
+    }
 
     def __init__(self) -> None:
         self.sqlalchemy_dialect = sqlite_dialect()

@@ -67,6 +67,7 @@ class Job:
         """Whether an older version is the active one."""
         self._positions: dict[int, int] = {}
         self._decode = store.codec.decode
+        self._key_store = store.__esource_key_store__
         self._handlers: dict[type, Handle | None] = {}
         progress = projection.progress
         self.in_transaction = progress == "in_transaction"
@@ -127,7 +128,8 @@ class Job:
 
     async def gather(self, row: EventRow, unit: Unit | None, writes: Writes) -> None:
         """The same, but what it wants written is only gathered."""
-        stored = StoredEvent(row, self._decode)
+        decode = self._decode if self._key_store is None else await self.store.decoder((row,))
+        stored = StoredEvent(row, decode)
         event = stored.event
         kind = type(event)
         try:
@@ -136,6 +138,11 @@ class Job:
             handler = self._handlers[kind] = self.projection.handler(kind)
         if handler is not None:
             await handler(event, ProjectionContext(stored, unit, writes))
+
+    async def fetch_keys(self, rows: list[EventRow]) -> None:
+        """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""
+        if self._key_store is not None:
+            await self._key_store.keys_to_open(row[9] for row in rows)
 
     def known(self, rows: list[EventRow], number: int) -> list[EventRow]:
         """Of a page, the rows of a partition, without those that the policy for unknown types skips."""

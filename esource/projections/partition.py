@@ -103,7 +103,9 @@ class Partition:
                     job.pulse.oldest = rows[0][10]
                 if not is_last and database.backend.reads_ahead:
                     ahead = asyncio.ensure_future(self._page(upto))
-                await self._work_off(job.known(rows, self.number), upto)
+                known = job.known(rows, self.number)
+                await job.fetch_keys(known)
+                await self._work_off(known, upto)
                 self._notice()
                 if is_last or job.stopping.is_set():
                     return

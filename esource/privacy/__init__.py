@@ -1,0 +1,20 @@
+"""Personal data in events that are stored for ever: encrypted under a key per person, and that key destroyed.
+
+Mark fields with `Personal`, give the store a key store, and `KeyStore.destroy` makes all that was ever
+written of a subject unreadable: in the log, its copies, exports, archives and backups. ``docs/privacy.md``
+shows it, with what it does not cover.
+"""
+
+from esource.personal import Personal
+from esource.privacy.database import DatabaseKeyStore, new_master_key
+from esource.privacy.key_store import InMemoryKeyStore, KeyStore
+from esource.privacy.publishing import open_personal_data
+
+__all__ = [
+    "DatabaseKeyStore",
+    "InMemoryKeyStore",
+    "KeyStore",
+    "Personal",
+    "new_master_key",
+    "open_personal_data",
+]

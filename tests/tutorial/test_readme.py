@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import json
 import os
 import re
 import shlex
@@ -11,22 +10,9 @@ import subprocess
 import sys
 
 import pytest
+from documents import blocks, printed_by_python_blocks
 
 from esource import PostgreSQLEventStore, SQLiteEventStore, errors
-
-# Runs blocks one after another in one namespace, as `python -m asyncio` would.
-RUNNER = """
-import ast, asyncio, inspect, json, sys
-loop, names = asyncio.new_event_loop(), {"__name__": "__main__"}
-for number, block in enumerate(json.load(sys.stdin), 1):
-    code = compile(block, f"<block {number}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    if code.co_flags & inspect.CO_COROUTINE:
-        loop.run_until_complete(eval(code, names))
-    else:
-        exec(code, names)
-    print(f"-- {number}")
-loop.close()
-"""
 
 
 @pytest.fixture
@@ -34,28 +20,8 @@ def readme(root):
     return (root / "README.md").read_text()
 
 
-def blocks(readme, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)
-
-
 def test_every_python_block_runs(readme, tmp_path, empty_postgres_url):
-    code = blocks(readme, "python")
-    assert readme.count("```python") == len(code)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUNNER],
-        input=json.dumps(code),
-        cwd=tmp_path,
-        env={**os.environ, "DATABASE_URL": empty_postgres_url},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not done.stderr, done.stderr
-    printed = done.stdout.splitlines()
-    assert [line for line in printed if line.startswith("-- ")] == [
-        f"-- {n}" for n in range(1, len(code) + 1)
-    ]
+    printed = printed_by_python_blocks(readme, tmp_path, DATABASE_URL=empty_postgres_url)
     # What the comments beside print() promise.
     for promised in ("balance=120 2", "1 2", "0 events behind"):
         assert promised in printed

@@ -228,8 +228,12 @@ class EventStore:
             )
         check_name("aggregate_type", aggregate_type)
         encode = self.codec.encode
-        keys = None if self._key_store is None else await self._key_store.keys_to_seal(events)
-        encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
+        if self._key_store is None:
+            encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        else:
+            events = list(events)
+            keys = await self._key_store.keys_to_seal(events)
+            encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
         if self._tenant_id is not None:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:

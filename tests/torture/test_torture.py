@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from effort import examples
+
 from esource import EventStore, ReadOptions, StoredEvent
 from torture.writer import Written, batch
 
@@ -76,7 +78,9 @@ def check_log(log: Sequence[StoredEvent]) -> Counter[UUID]:
 async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_order(
     shared_store: EventStore, shared_database_url: str
 ):
-    writers = [start_writer(shared_database_url, tasks=8, enough=10_000, seed=seed) for seed in (1, 2)]
+    writers = [
+        start_writer(shared_database_url, tasks=8, enough=examples(4_000), seed=seed) for seed in (1, 2)
+    ]
     done = asyncio.Event()
     reader = asyncio.create_task(follow(shared_store, done))
     said = await asyncio.gather(*(acknowledged(writer) for writer in writers))
@@ -85,7 +89,7 @@ async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_
     assert [writer.returncode for writer in writers] == [0, 0]
 
     log = await whole_log(shared_store)
-    assert len(log) >= 20_000
+    assert len(log) >= examples(8_000)
     assert [event.global_position for event in seen] == [event.global_position for event in log]
     batches = check_log(log)
     claimed = {batch_id: size for writer in said for batch_id, size in writer.items()}
@@ -99,7 +103,7 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
     reader = asyncio.create_task(follow(shared_store, done))
     survivor = start_writer(shared_database_url, tasks=4, enough=4_000, seed=99)
     claimed: dict[UUID, int] = {}
-    for seed in range(5):
+    for seed in range(examples(3)):
         victim = start_writer(shared_database_url, tasks=8, enough=10**9, seed=seed)
         said = asyncio.create_task(acknowledged(victim))
         assert victim.stdout is not None
@@ -111,7 +115,9 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
     seen = await reader
     assert survivor.returncode == 0
     log = await whole_log(shared_store)
-    assert [event.global_position for event in seen] == [event.global_position for event in log]
+    # A server may still have finished the last victim's statement when the reader had left: behind all it saw.
+    assert [event.global_position for event in seen] == [event.global_position for event in log][: len(seen)]
+    assert claimed.keys() <= {event.event.batch_id for event in seen}
     batches = check_log(log)
     assert len(claimed) > 100
     missing = {batch_id: size for batch_id, size in claimed.items() if batches[batch_id] != size}

@@ -57,7 +57,10 @@ def install_wheel(session: nox.Session, *extras: str) -> None:
 def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run the suite on the installed package; `tests/conftest.py` refuses any other."""
     # The program, not `python -m`: that would put the checkout in front of the installed package.
-    session.run("pytest", *arguments, *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1", **environment})
+    # Slow tests, too.
+    session.run(
+        "pytest", "-m", "", *arguments, *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1", **environment}
+    )
 
 
 @nox.session(python=PYTHONS)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from orders import several
 
 from copying.conftest import Pair, fill
@@ -24,6 +25,7 @@ async def start(pair: Pair) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.slow
 async def test_a_copy_that_is_killed_goes_on_where_it_was(pair: Pair, open_stores):
     chance = random.Random(20)
     source = await open_stores(pair.source)

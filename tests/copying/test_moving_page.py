@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from documents import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_walk_from_a_live_sqlite_application_to_postgresql(empty_postgres_url, tmp_path):
     shutil.copy(ROOT / "examples" / "moving" / "writers.py", tmp_path)
     recorded = "".join(blocks((ROOT / "docs" / "moving.md").read_text(encoding="utf-8"), "console"))

@@ -190,7 +190,7 @@ async def adopted_by_hand(url: str) -> None:
     alembic("upgrade", "head", cwd=CHECKOUT, environment={"ESOURCE_URL": url})
 
 
-@pytest.fixture(params=[adopted_by_the_library, adopted_by_hand])
+@pytest.fixture(params=[adopted_by_the_library, pytest.param(adopted_by_hand, marks=pytest.mark.slow)])
 async def adopted_url(request, their_url) -> str:
     await request.param(their_url)
     return their_url

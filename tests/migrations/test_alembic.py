@@ -55,6 +55,7 @@ async def test_in_the_checkout_the_environment_names_the_database(empty_database
     assert await is_at_head(empty_database_url)
 
 
+@pytest.mark.slow
 async def test_in_the_checkout_an_argument_names_the_database_before_the_environment(
     empty_database_url, tmp_path
 ):
@@ -72,6 +73,7 @@ async def test_in_the_checkout_an_argument_names_the_database_before_the_environ
     assert not (tmp_path / "other.db").exists()
 
 
+@pytest.mark.slow
 async def test_in_the_checkout_history_current_check_and_downgrade_work(empty_database_url):
     environment = {"ESOURCE_URL": empty_database_url}
     alembic("upgrade", "head", cwd=CHECKOUT, environment=environment)
@@ -98,6 +100,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_in_the_url_is_said_in_one_line(arguments, message):
     revision = "0999" if message == "Can't locate revision" else "head"
@@ -108,6 +111,7 @@ def test_a_mistake_in_the_url_is_said_in_one_line(arguments, message):
     assert "secret" not in finished.stdout + finished.stderr
 
 
+@pytest.mark.slow
 async def test_two_deployments_migrate_at_once(empty_database_url):
     import asyncio
 
@@ -149,6 +153,7 @@ async def has_tables(url: str) -> bool:
     return await schema.current(url) is not None
 
 
+@pytest.mark.slow
 async def test_offline_the_printed_sql_keeps_what_is_stored(empty_database_url):
     url = empty_database_url
     await schema.upgrade(url, "0001")
@@ -209,6 +214,7 @@ async def test_from_the_installed_wheel_alembic_finds_the_scripts_in_the_package
     assert await schema.current(empty_database_url) == schema.HEAD
 
 
+@pytest.mark.slow
 async def test_the_installed_wheel_initializes_without_any_ini_file(installed, empty_database_url, tmp_path):
     printed = run(str(installed), "-c", APPEND, empty_database_url, cwd=tmp_path).stdout
 
@@ -294,6 +300,7 @@ async def test_an_application_upgrades_our_branch_with_its_own(host, empty_datab
     assert await is_at_head(url)
 
 
+@pytest.mark.slow
 async def test_an_application_takes_our_branch_down_and_up_again(host, empty_database_url):
     url = empty_database_url
     host("upgrade", "heads")
@@ -308,12 +315,14 @@ async def test_an_application_takes_our_branch_down_and_up_again(host, empty_dat
     assert await rows(url, "SELECT * FROM customers") == []
 
 
+@pytest.mark.slow
 async def test_an_applications_autogenerate_leaves_our_tables_alone(host):
     host("upgrade", "heads")
 
     assert "No new upgrade operations" in host("check")
 
 
+@pytest.mark.slow
 async def test_without_include_name_an_applications_autogenerate_would_drop_our_tables(host, tmp_path):
     host("upgrade", "heads")
     environment = tmp_path / "migrations" / "env.py"

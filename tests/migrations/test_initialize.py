@@ -96,6 +96,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", [None, "0001"], ids=["fresh", "older"])
 async def test_a_store_a_program_and_alembic_migrate_one_database_at_once(
     empty_database_url, tmp_path, found
@@ -117,6 +118,7 @@ async def test_a_store_a_program_and_alembic_migrate_one_database_at_once(
     assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(0 if found is None else 1,)]
 
 
+@pytest.mark.slow
 async def test_many_processes_upgrade_an_older_database_at_once(empty_database_url, tmp_path):
     await at_revision(empty_database_url, "0001")
 

@@ -323,6 +323,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
     await check_against_a_rebuild(shared_store)
 
 
+@pytest.mark.slow
 async def test_partitions_of_a_killed_worker_are_taken_over(
     shared_store: EventStore, shared_database_url: str, start_worker: Start
 ):

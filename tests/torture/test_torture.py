@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from effort import examples
 
 from esource import EventStore, ReadOptions, StoredEvent
@@ -96,6 +97,7 @@ async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_
     assert claimed == dict(batches)
 
 
+@pytest.mark.slow
 async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_half_batch(
     shared_store: EventStore, shared_database_url: str
 ):

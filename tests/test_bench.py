@@ -35,6 +35,7 @@ ONLY = {
 KINDS = {"sqlite": ["sqlite-normal"], "postgresql": ["postgresql"], "memory": ["memory"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", databases())
 def test_a_tiny_run_of_esource_and_the_raw_drivers_measures_everything_and_loses_nothing(
     name, tmp_path, request

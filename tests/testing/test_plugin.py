@@ -23,7 +23,7 @@ EVENTS = """
 """
 
 
-@pytest.fixture(params=["strict", "auto"])
+@pytest.fixture(params=["strict", pytest.param("auto", marks=pytest.mark.slow)])
 def project(request, pytester, monkeypatch):
     """A project that has asked for the plugin; each mode of pytest-asyncio in turn."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)

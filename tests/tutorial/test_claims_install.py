@@ -47,6 +47,7 @@ def test_python_3_10_is_enough(root):
         ast.parse(file.read_text(), str(file), feature_version=(3, 10))
 
 
+@pytest.mark.slow  # the examples run elsewhere, too, with everything installed
 @pytest.mark.parametrize("example", SQLITE_EXAMPLES)
 def test_the_sqlite_extra_alone_runs_every_sqlite_example(run_code, examples, example):
     run_code(

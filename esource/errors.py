@@ -291,12 +291,15 @@ class CopyRefusedError(EventSourceError):
     Copy into an empty database, or into one that an earlier copy of the same source has begun.
     """
 
-    def __init__(self, target: str, found: str) -> None:
+    def __init__(self, target: str, found: str, *, is_to_be_empty: bool = False) -> None:
         self.target = target
         self.found = found
-        super().__init__(
-            f"{target} is no copy of this source, not even a part of one: {found}. Nothing was changed."
-        )
+        if is_to_be_empty:
+            problem, remedy = f"{target} is not empty", "Choose an empty database"
+        else:
+            problem = f"{target} is no copy of this source, not even a part of one"
+            remedy = "Choose an empty database, or one that holds the beginning of a copy of this source"
+        super().__init__(f"{problem}: {found}. Nothing was changed. {remedy}")
 
 
 class PrivacyError(EventSourceError):

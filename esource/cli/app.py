@@ -17,13 +17,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+PANELS = {
+    "The schema": ("init", "upgrade", "downgrade", "current", "history", "check", "sql", "adopt"),
+    "Looking": ("info", "streams", "show", "event", "tail", "doctor", "verify"),
+    "Moving": ("copy", "cut-over", "reopen", "verify-copy"),
+    "Files": ("backup", "export", "import"),
+    "Closing and archiving": ("close", "archive", "restore"),
+}
+"""The commands under the headings of docs/cli.md."""
+
 app.add_typer(schema.commands)
 app.add_typer(looking.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
-app.add_typer(followers.projections, name="projections")
-app.add_typer(followers.dlq, name="dlq")
-app.add_typer(followers.outbox, name="outbox")
+app.add_typer(followers.projections, name="projections", rich_help_panel="Followers of the log")
+app.add_typer(followers.dlq, name="dlq", rich_help_panel="Followers of the log")
+app.add_typer(followers.outbox, name="outbox", rich_help_panel="Followers of the log")
+
+for _commands in (schema, looking, moving, keeping):
+    for _command in _commands.commands.registered_commands:
+        _command.rich_help_panel = next(panel for panel, names in PANELS.items() if _command.name in names)
 
 
 def _show_version(wanted: bool) -> None:
@@ -34,8 +47,8 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback(
     epilog="Exit codes: 0 done. 1 a check found something, or a handler or publisher failed. 2 wrong usage. "
-    "3 the database refused or cannot be reached. 4 a precondition is not met: another schema, no such stream, "
-    "event or checkpoint. 70 a bug, here or in the application's code. 130 interrupted."
+    "3 the database refused or cannot be reached. 4 what is there does not allow it: another schema, a target or "
+    "file that holds something else, a closed stream, a store that has moved, no such stream or event. 70 a bug, here or in the application's code. 130 interrupted."
 )
 def _esource(
     *,

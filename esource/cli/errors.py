@@ -13,17 +13,32 @@ from typer.core import TyperGroup
 
 from esource.errors import (
     AggregateNotFoundError,
+    ArchiveRefusedError,
+    CopyRefusedError,
     DatabaseError,
     EventSourceError,
+    FileRefusedError,
     ProjectionFailedError,
     SchemaError,
     SchemaMissingError,
     SchemaOutdatedError,
     SchemaUnmanagedError,
     StoreClosedError,
+    StoreMovedError,
+    StreamClosedError,
 )
 
 _secrets: set[str] = set()
+
+_PRECONDITIONS = (
+    AggregateNotFoundError,
+    ArchiveRefusedError,
+    CopyRefusedError,
+    FileRefusedError,
+    StoreMovedError,
+    StreamClosedError,
+)
+"""What was asked for makes sense, but not with what is there."""
 
 
 class Code(IntEnum):
@@ -37,7 +52,8 @@ class Code(IntEnum):
     DATABASE = 3
     """The database refused or cannot be reached."""
     PRECONDITION = 4
-    """Another schema than this library's, no such stream, event, checkpoint or row."""
+    """What is there does not allow it: another schema, a target or a file that holds something else, a closed
+    stream, a store that has moved, no such stream, event, checkpoint or row."""
     BUG = 70
     """What nobody expected."""
     INTERRUPTED = 130
@@ -78,7 +94,7 @@ def explain(error: Exception) -> tuple[str, Code]:
         return str(error), error.code
     if isinstance(error, SchemaError):
         return _with_command(error), Code.PRECONDITION
-    if isinstance(error, AggregateNotFoundError):
+    if isinstance(error, _PRECONDITIONS):
         return str(error), Code.PRECONDITION
     if isinstance(error, (DatabaseError, StoreClosedError)):
         return str(error), Code.DATABASE

@@ -67,7 +67,7 @@ async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
             ("product", found.product),
             ("schema", found.schema),
             ("size", size(whole.bytes)),
-            *((part.name, size(part.bytes)) for part in parts),
+            *((f"size of {part.name}", size(part.bytes)) for part in parts),
             ("events", f"{found.events:,}"),
             ("last position", f"{found.position:,}"),
             ("streams", ", ".join(f"{count:,} {kind}" for kind, count in found.streams.items()) or "none"),

@@ -8,7 +8,7 @@ import typer
 
 from esource import copying
 from esource.cli.errors import Code
-from esource.cli.opening import DatabaseUrl, asynchronous, database_url, writing
+from esource.cli.opening import DatabaseUrl, asynchronous, reading, writing
 from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
 
@@ -52,6 +52,13 @@ async def copy(
         bool, typer.Option("--follow", help="Go on copying what is appended until `esource cut-over`.")
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every row of both afterwards.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on where an earlier copy ended; or refuse a target that is not empty.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Copy a whole store to another database, in any direction.
@@ -59,10 +66,11 @@ async def copy(
     A copy that was ended at any moment goes on when it is started again. Nothing is changed in the source.
     """
     bar = Bar()
-    with bar.progress:
-        result = await copying.copy(
-            database_url(source), database_url(target), follow=follow, verify=verify, on_progress=bar.tell
-        )
+    async with reading(source) as here, writing(target, any_schema=True, create=True) as there:
+        with bar.progress:
+            result = await copying.copy(
+                here, there, follow=follow, verify=verify, resume=resume, on_progress=bar.tell
+            )
     _show(result, as_json=as_json)
     if result.verification is not None and not result.verification.is_identical:
         raise typer.Exit(Code.FOUND)
@@ -76,8 +84,9 @@ async def cut_over(source: Source, target: Target, as_json: AsJson = False) -> N
     Writers wait while the last events are copied. If anything fails, the source is as it was.
     """
     bar = Bar()
-    with bar.progress:
-        result = await copying.cut_over(database_url(source), database_url(target), on_progress=bar.tell)
+    async with writing(source) as here, writing(target, any_schema=True, create=True) as there:
+        with bar.progress:
+            result = await copying.cut_over(here, there, on_progress=bar.tell)
     _show(result, as_json=as_json)
 
 
@@ -100,8 +109,9 @@ async def reopen(url: DatabaseUrl = None) -> None:
 async def verify_copy(source: Source, target: Target, as_json: AsJson = False) -> None:
     """Compare two stores row by row; exit code 1 if they differ."""
     bar = Bar()
-    with bar.progress:
-        found = await copying.verify_copy(database_url(source), database_url(target), on_progress=bar.tell)
+    async with reading(source) as here, reading(target) as there:
+        with bar.progress:
+            found = await copying.verify_copy(here, there, on_progress=bar.tell)
     output = Output(as_json=as_json)
     if as_json:
         output.document(found)

@@ -16,9 +16,8 @@ from esource.copying.beside import counters, load, raise_counters
 from esource.copying.checking import unmovable
 from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.moving import CopyProgress, OnProgress
-from esource.copying.rows import BESIDE, EVENTS, Relation, Row, same_keys, scan
-from esource.database import Database
-from esource.errors import CopyRefusedError, FileRefusedError, InvalidEventError, InvalidOptionError
+from esource.copying.rows import BESIDE, EVENTS, Relation, Row, require_empty, same_keys, scan
+from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
 from esource.tenants import require_whole
 
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
@@ -135,7 +134,7 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
             await schema.initialize(database)
             async with database.transaction() as unit:
                 await database.backend.lock_log(unit.driver)
-                await _require_empty(database)
+                await require_empty(database)
                 made_by = str(reader.header.get("database"))
                 batches = reader.batches()
                 while (batch := await asyncio.to_thread(next, batches, None)) is not None:
@@ -155,13 +154,6 @@ def _counters(reader: RowsReader, file: str) -> dict[str, int]:
     if not isinstance(found, dict) or any(type(value) is not int for value in found.values()):
         raise FileRefusedError(file, f"its counters are no numbers: {found!r:.80}", line=1)
     return found
-
-
-async def _require_empty(database: Database) -> None:
-    for relation in (EVENTS, *BESIDE):
-        [(rows,)] = await database.rows(relation.count, {})
-        if rows:
-            raise CopyRefusedError(database.name, f"it holds {rows} rows in {relation.name}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from esource import schema
 from esource.copying.beside import Change, counters, mirror, raise_counters
 from esource.copying.log import LogCopy, last_position, require_prefix
-from esource.copying.rows import BESIDE, EVENTS, TABLES
+from esource.copying.rows import BESIDE, EVENTS, TABLES, require_empty
 from esource.copying.verification import Verification, verify_beside, verify_log
 from esource.database import Database
 from esource.errors import (
@@ -71,6 +71,7 @@ async def copy(
     *,
     follow: bool = False,
     verify: bool = False,
+    resume: bool = True,
     on_progress: OnProgress | None = None,
 ) -> CopyResult:
     """Copy all five tables from one store to another, in any direction.
@@ -85,16 +86,19 @@ async def copy(
             same source.
         follow: keep copying what is appended, until this is cancelled or `cut_over` has moved the store.
         verify: compare every row of both afterwards. Not together with ``follow``: `cut_over` does it.
+        resume: go on with a target that holds the beginning of a copy. If not, the target must be empty.
         on_progress: called now and then.
 
     Raises:
-        CopyRefusedError: the target holds something else.
+        CopyRefusedError: the target holds something else, or anything at all if it must be empty.
         InvalidEventError: a row that another program wrote to the source cannot be stored in the target.
         SchemaError: the source's tables are missing, older or newer.
     """
     if follow and verify:
         raise InvalidOptionError("follow and verify exclude each other: cut_over verifies at the end")
     async with _both(source, target) as (here, there):
+        if not resume:
+            await require_empty(there)
         move = await _Move.begin(here, there, on_progress)
         await move.catch_up()
         if follow:

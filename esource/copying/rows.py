@@ -19,6 +19,7 @@ from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, delete, 
 from esource.database import Database
 from esource.dialect import Statement
 from esource.dialect.constructs import byte_order, iso_text, member_of
+from esource.errors import CopyRefusedError
 from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
 from esource.types import Identifier, Json, Timestamp, as_text, canonical_moment
 
@@ -206,6 +207,19 @@ async def scan(
         if len(rows) < size:
             return
         after, size = place_of(relation, rows[-1]), next_size(relation, rows)
+
+
+async def require_empty(database: Database) -> None:
+    """
+    Raises:
+        CopyRefusedError: there is a row in one of the five tables.
+    """
+    for relation in (EVENTS, *BESIDE):
+        [(rows,)] = await database.rows(relation.count, {})
+        if rows:
+            raise CopyRefusedError(
+                database.name, f"it holds {rows} rows in {relation.name}", is_to_be_empty=True
+            )
 
 
 # -- one form for all databases ----------------------------------------------------------------------

@@ -111,6 +111,6 @@ class PostgreSQLInspection(Inspection):
 
     async def back_up(self, driver: Any, target: Path, tell: Callable[[int, int], None]) -> None:
         raise InvalidOptionError(
-            f"a PostgreSQL database is backed up by its own program: pg_dump --format=custom --file={target} "
+            "a PostgreSQL database is backed up by its own program: pg_dump --format=custom --file=FILE "
             "DATABASE; or use `esource export`"
         )

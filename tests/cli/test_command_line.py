@@ -9,7 +9,9 @@ from pathlib import Path
 
 from orders import placed, several
 
+from cli.commands import esource as run
 from esource import CheckpointRepository
+from esource.cli.app import PANELS
 
 
 async def esource(*arguments: str, folder: Path | None = None) -> tuple[int, str, str]:
@@ -84,3 +86,52 @@ async def test_a_store_is_copied_compared_cut_over_and_reopened(shared_store, sh
     assert code == 0
     event = placed()
     assert await shared_store.append_events(event.aggregate_id, "Order", [event])
+
+
+async def test_a_copy_makes_no_source_and_no_target_of_a_name_that_is_wrong(tmp_path):
+    """SQLite only: a server's databases are no files."""
+    for command in ("copy", "cut-over", "verify-copy"):
+        done = await run(command, tmp_path / "none.db", tmp_path / "target.db")
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert "none.db" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_copy_that_may_not_resume_refuses_a_target_with_rows(
+    shared_store, shared_database_url, tmp_path
+):
+    [first, *_] = events = several(3)
+    await shared_store.append_events(first.aggregate_id, "Order", events, 0)
+    move = ("copy", shared_database_url, tmp_path / "target.db")
+    assert (await run(*move, "--no-resume")).exit_code == 0
+    done = await run(*move, "--no-resume")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "is not empty: it holds 3 rows in events" in done.stderr
+    assert "Choose an empty database" in done.stderr
+    done = await run(*move, "--resume")
+    assert done.exit_code == 0
+    assert "Nothing was to be done" in done.stdout
+
+
+async def test_what_is_there_and_does_not_allow_a_command_is_a_precondition(
+    shared_store, shared_database_url, tmp_path
+):
+    event = placed()
+    await shared_store.append_events(event.aggregate_id, "Order", [event])
+    url = ("--url", shared_database_url)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{}")
+    assert (await run("import", broken, *url)).exit_code == 4
+    stream = f"{event.aggregate_id}:Order"
+    assert (await run("archive", tmp_path / "a.jsonl", *url, "--stream", stream, "--yes")).exit_code == 4
+    await run("cut-over", shared_database_url, tmp_path / "target.db")
+    done = await run("close", stream, *url, "--yes")
+    assert done.exit_code == 4
+    assert "has moved to" in done.stderr
+
+
+async def test_help_lists_every_command_under_a_heading():
+    done = await run("--help")
+    for heading in (*PANELS, "Followers of the log"):
+        assert heading in done.stdout
+    assert "Commands ─" not in done.stdout

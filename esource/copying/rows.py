@@ -210,7 +210,8 @@ async def scan(
 
 
 async def require_empty(database: Database) -> None:
-    """
+    """Go on only if a database holds nothing yet.
+
     Raises:
         CopyRefusedError: there is a row in one of the five tables.
     """

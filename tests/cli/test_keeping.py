@@ -30,7 +30,7 @@ async def test_an_export_fills_another_database(order, shared_database_url, tmp_
     done = await esource("verify-copy", shared_database_url, target)
     assert done.exit_code == 0
     done = await esource("import", file, "--url", target)
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "3 rows in events" in done.stderr
     done = await esource("export", file, "--url", shared_database_url)
     assert done.exit_code == 2

@@ -34,6 +34,7 @@ class Row:
 @dataclass
 class OutboxRow:
     event_id: UUID
+    tenant: UUID | None
     status: str = "pending"
     attempts: int = 0
 
@@ -72,7 +73,12 @@ class Plain:
         return any(row.closes for row in self.rows(stream))
 
     def append(
-        self, stream: Stream, events: list[DomainEvent], expected: int, tenant: UUID | None = None
+        self,
+        stream: Stream,
+        events: list[DomainEvent],
+        expected: int,
+        tenant: UUID | None = None,
+        has_outbox: bool = True,
     ) -> tuple[str, int]:
         if tenant is not None:
             if any(event.tenant_id not in (None, tenant) for event in events):
@@ -117,22 +123,43 @@ class Plain:
         if not fits:
             raise Refused(conflict)
         for step, event in enumerate(events, 1):
-            self._add(stream, event.model_copy(update={"aggregate_version": version + step}))
+            self.log.append(
+                Row(stream, version + step, event.model_copy(update={"aggregate_version": version + step}))
+            )
+            if has_outbox:
+                self.outbox.append(OutboxRow(event.event_id, event.tenant_id))
         return "stored", version + len(events)
 
-    def close(self, stream: Stream, tombstone: DomainEvent, expected: int) -> tuple[str, int]:
-        version = self.version(stream)
-        if self.is_closed(stream):
-            return "repeated", version
-        if expected == ExpectedVersion.STREAM_EXISTS and version == 0:
-            raise Refused("OptimisticLockError 0")
-        self._add(stream, tombstone.model_copy(update={"aggregate_version": version + 1}))
+    def close(
+        self, stream: Stream, tombstone: DomainEvent, expected: int, tenant: UUID | None = None
+    ) -> tuple[str, int]:
+        try:
+            result = self.append(stream, [tombstone], expected, tenant)
+        except Refused as refused:
+            if refused.errors == ("StreamClosedError",):
+                return "repeated", self.version(stream, tenant)
+            raise
         self.log[-1].closes = True
-        return "stored", version + 1
+        return result
 
-    def _add(self, stream: Stream, event: DomainEvent) -> None:
-        self.log.append(Row(stream, event.aggregate_version, event))
-        self.outbox.append(OutboxRow(event.event_id))
+    def only_stream(self, aggregate_id: UUID, tenant: UUID | None) -> Stream:
+        """The one stream of that id."""
+        streams = {row.stream for row in self.log if row.stream[0] == aggregate_id and _seen(row, tenant)}
+        if len(streams) > 1:
+            raise Refused("InvalidOptionError")
+        return streams.pop() if streams else (aggregate_id, "")
+
+    def owns(self, stream: Stream, tenant: UUID | None) -> bool:
+        """Whether the stream is one of the tenant's, to which every stream is if it is None."""
+        rows = self.rows(stream)
+        return tenant is None or (bool(rows) and rows[-1].event.tenant_id == tenant)
+
+    def event(self, event_id: UUID, tenant: UUID | None = None) -> tuple[int, DomainEvent] | None:
+        """Place and event of an id."""
+        for place, event in self.read(ReadOptions(), None, tenant):
+            if event.event_id == event_id:
+                return place, event
+        return None
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -164,29 +191,54 @@ class Plain:
 
     # -- beside the log --------------------------------------------------------------------------
 
-    def save_position(self, name: str, position: int, event_id: UUID) -> None:
+    def save_position(self, name: str, position: int | None, event_id: UUID) -> bool:
+        """Whether that was news; the position is unknown of an event that is not stored."""
         kept = self.checkpoints.get(name)
         if kept is None:
             self.checkpoints[name] = [position, event_id, 1]
-        elif kept[0] is None or position > kept[0]:
+            return True
+        if kept[0] is None:
+            is_news = position is not None or event_id != kept[1]
+        else:
+            is_news = position is not None and position > kept[0]
+        if is_news:
             kept[:] = [position, event_id, kept[2] + 1]
+        return is_news
 
-    def save_snapshot(self, stream: Stream, version: int, schema: int, state: dict[str, Any]) -> bool:
+    def save_snapshot(
+        self, stream: Stream, version: int, schema: int, state: dict[str, Any], tenant: UUID | None
+    ) -> bool:
+        if not self.owns(stream, tenant):
+            raise Refused("TenantMismatchError")
         kept = self.snapshots.get(stream)
         if kept is not None and kept[0] > version:
             return False
         self.snapshots[stream] = (version, schema, state)
         return True
 
-    def add_letter(self, event_id: UUID, name: str, attempts: int) -> None:
+    def snapshots_of(self, tenant: UUID | None) -> dict[Stream, tuple[int, int, dict[str, Any]]]:
+        return {
+            stream: kept
+            for stream, kept in self.snapshots.items()
+            if tenant is None or self.version(stream, tenant) > 0
+        }
+
+    def add_letter(self, event_id: UUID, name: str, attempts: int, tenant: UUID | None) -> None:
+        if tenant is not None and self.event(event_id, tenant) is None:
+            raise Refused("TenantMismatchError")
         for letter in self.letters:
             if (letter.event_id, letter.name) == (event_id, name):
                 letter.attempts, letter.status = attempts, "failed"
                 return
         self.letters.append(Letter(event_id, name, attempts))
 
-    def pending(self) -> list[UUID]:
-        return [row.event_id for row in self.outbox if row.status == "pending"]
+    def letters_of(self, tenant: UUID | None) -> list[Letter]:
+        if tenant is None:
+            return self.letters
+        return [letter for letter in self.letters if self.event(letter.event_id, tenant) is not None]
+
+    def outbox_of(self, tenant: UUID | None, status: str) -> list[OutboxRow]:
+        return [row for row in self.outbox if tenant in (None, row.tenant) and row.status == status]
 
 
 def _seen(row: Row, tenant: UUID | None) -> bool:

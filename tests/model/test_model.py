@@ -12,7 +12,9 @@ from conftest import databases
 from effort import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource import (
     CheckpointRepository,
@@ -22,7 +24,8 @@ from esource import (
     SnapshotStore,
     open_store,
 )
-from model.operations import Load, Operation, Read, Store, answer_of, operations, outcome_of, registry
+from model.drawing import appends, first_appends, operations
+from model.operations import Append, Load, Operation, Read, Store, answer_of, outcome_of, registry
 from model.plain import Plain
 
 TABLES = "events, event_outbox, snapshots, projection_checkpoints, dead_letter_queue"
@@ -39,6 +42,7 @@ class Stores(RuleBasedStateMachine):
     def __init__(self, urls: dict[str, str], template: Any, folder: Any) -> None:
         super().__init__()
         self.plain = Plain()
+        self.has_diverged = False
         self.loop = asyncio.new_event_loop()
         self.targets: list[Store] = []
         options = {"outbox_enabled": True, "enable_tracing": False}
@@ -51,7 +55,12 @@ class Stores(RuleBasedStateMachine):
             else:
                 store = open_store(urls[name], registry, **options)
                 self.wait(self.emptied(store))
-            self.targets.append(Store(name, store))
+            engine = None
+            if name != "memory":
+                driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}[name]
+                url = make_url(f"sqlite:///{path}" if name == "sqlite" else urls[name])
+                engine = create_async_engine(url.set(drivername=driver))
+            self.targets.append(Store(name, store, engine))
 
     async def emptied(self, store: Any) -> None:
         async with store.transaction() as transaction:
@@ -62,13 +71,21 @@ class Stores(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.compare(EVERYTHING)
-            for stream in range(3):
-                self.compare(Load(stream, None, 0))
+            if not self.has_diverged:
+                self.compare(EVERYTHING)
+                for stream in range(3):
+                    self.compare(Load(stream, None, 0))
         finally:
             for target in self.targets:
                 self.wait(target.store.close())
+                if target.engine is not None:
+                    self.wait(target.engine.dispose())
             self.loop.close()
+
+    @initialize(appended=first_appends)
+    def begin(self, appended: list[Append]) -> None:
+        for append in appended:
+            self.compare(append)
 
     @rule(operation=operations)
     def compare(self, operation: Operation) -> None:
@@ -102,6 +119,35 @@ class Stores(RuleBasedStateMachine):
             self.plain.become(fork)
         self.compare(EVERYTHING)
 
+    @rule(steps=st.lists(appends, min_size=1, max_size=3), commits=st.booleans())
+    def transaction_of_the_application(self, steps: list[Append], commits: bool) -> None:
+        """Appends that join a transaction of an engine that is not the store's."""
+        fork = self.plain.fork()
+        answers = [answer_of(step.on_model, fork) for step in steps]
+        for target in self.targets:
+            outcomes = self.wait(self.run_joined(target, steps, commits))
+            for step, (answer, errors), (found, error) in zip(steps, answers, outcomes, strict=True):
+                self.check(target, step, answer, errors, found, error)
+        if commits:
+            self.plain.become(fork)
+        self.compare(EVERYTHING)
+
+    async def run_joined(self, target: Store, steps: list[Append], commits: bool) -> list[Any]:
+        if target.engine is None:  # nobody else can open it
+            return (await self.run_together(target, steps, commits, False))[:-1]
+        async with target.engine.connect() as connection:
+            beside = SimpleNamespace(joined=connection)
+            outcomes = [await outcome_of(step.on_store(target, beside)) for step in steps]
+            await (connection.commit() if commits else connection.rollback())
+        return outcomes
+
+    @rule()
+    def reopen(self) -> None:
+        for target in self.targets:
+            if target.engine is not None:
+                self.wait(target.store.close())
+                self.wait(target.store.open())
+
     async def run_together(
         self, target: Store, steps: list[Operation], commits: bool, inner: bool
     ) -> list[Any]:
@@ -132,11 +178,13 @@ class Stores(RuleBasedStateMachine):
         found: Any,
         error: str,
     ) -> None:
+        self.has_diverged = True  # unless what follows holds
         if errors:
             assert error in errors, f"{target.name}: {operation} gave {error or found}, not one of {errors}"
         else:
             assert not error, f"{target.name}: {operation} raised {error}, not {answer}"
             assert found == answer, f"{target.name}: {operation}"
+        self.has_diverged = False
 
 
 def test_every_store_does_what_the_model_says(request, sqlite_template, tmp_path):
@@ -146,7 +194,7 @@ def test_every_store_does_what_the_model_says(request, sqlite_template, tmp_path
     run_state_machine_as_test(
         lambda: Stores(urls, sqlite_template, tmp_path),
         settings=settings(
-            max_examples=examples(25),
+            max_examples=examples(15),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

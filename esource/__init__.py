@@ -32,6 +32,7 @@ from esource.events import (
 from esource.handlers import ProjectionContext, handles
 from esource.health import Health
 from esource.leases import Lease
+from esource.limits import Limits
 from esource.memory import (
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
@@ -96,6 +97,7 @@ __all__ = [
     "InvalidEventError",
     "InvalidOptionError",
     "Lease",
+    "Limits",
     "OptimisticLockError",
     "OutboxRelay",
     "OutboxRepository",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from esource.errors import InvalidOptionError
@@ -16,6 +17,17 @@ LARGEST_INTEGER = 2**31 - 1
 LARGEST_AGE_DAYS = 365_000
 """A thousand years."""
 
+SHOWN_CHARACTERS = 80
+"""Of a value that a message quotes."""
+
+
+def shown(value: Any) -> str:
+    """A value for a message, which nobody wants to be as long as the value may be."""
+    if isinstance(value, (str, bytes)) and len(value) > SHOWN_CHARACTERS:
+        return f"{value[:SHOWN_CHARACTERS]!r}…"
+    text = repr(value)
+    return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"
+
 
 def check_whole(name: str, value: int, *, least: int = 0, most: int = LARGEST_POSITION) -> int:
     """The number itself, if it is whole and within bounds.
@@ -24,9 +36,9 @@ def check_whole(name: str, value: int, *, least: int = 0, most: int = LARGEST_PO
         InvalidOptionError: it is not.
     """
     if type(value) is not int or value < least:
-        raise InvalidOptionError(f"{name} must be a whole number from {least}, not {value!r}")
+        raise InvalidOptionError(f"{name} must be a whole number from {least}, not {shown(value)}")
     if value > most:
-        raise InvalidOptionError(f"{name} must be at most {most}, not {value}")
+        raise InvalidOptionError(f"{name} must be at most {most}, not {shown(value)}")
     return value
 
 
@@ -37,7 +49,7 @@ def check_id(name: str, value: UUID) -> UUID:
         InvalidOptionError: it is not.
     """
     if not isinstance(value, UUID):
-        raise InvalidOptionError(f"{name} must be a UUID, not {value!r}")
+        raise InvalidOptionError(f"{name} must be a UUID, not {shown(value)}")
     return value
 
 
@@ -48,7 +60,7 @@ def check_moment(name: str, value: datetime) -> datetime:
         InvalidOptionError: it has none.
     """
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {value!r}")
+        raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {shown(value)}")
     return value
 
 
@@ -59,5 +71,5 @@ def check_seconds(name: str, value: float) -> float:
         InvalidOptionError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOptionError(f"{name} must be more than 0 seconds, not {value!r}")
+        raise InvalidOptionError(f"{name} must be more than 0 seconds, not {shown(value)}")
     return float(value)

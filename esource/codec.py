@@ -33,6 +33,7 @@ from esource.errors import (
     UnknownEventTypeError,
 )
 from esource.events import DomainEvent, EventRegistry, UntypedEvent
+from esource.limits import STANDARD_LIMITS, Limits
 from esource.personal import (
     ALL_ERASED,
     COLUMN_FIELDS,
@@ -46,7 +47,7 @@ from esource.personal import (
     sealed_payload,
 )
 from esource.sealing import BrokenSealError
-from esource.storable import check_json, check_name, check_text, find_unstorable
+from esource.storable import check_json, check_name, check_size, check_text, find_unstorable
 from esource.system_events import SYSTEM_EVENTS
 from esource.types import as_utc, from_iso, to_iso
 from esource.untyped import UuidNames, structured_fields, untyped_fields
@@ -136,6 +137,7 @@ class Codec:
         string_id_fields: set[str] | None = None,
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
+        limits: Limits = STANDARD_LIMITS,
     ) -> None:
         if unknown_events not in ("raise", "skip", "untyped"):
             raise InvalidOptionError(
@@ -145,6 +147,7 @@ class Codec:
         self.unknown_events: UnknownEvents = unknown_events
         self._uuid_names = UuidNames(uuid_fields, string_id_fields, auto_detect_uuid=auto_detect_uuid)
         self._forms: dict[str, _Form] = {}
+        self._limits = limits
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -172,7 +175,7 @@ class Codec:
                 f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
                 f"not to {aggregate_type} {aggregate_id}",
             )
-        return encode(event, keys)
+        return encode(event, keys, self._limits)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -310,17 +313,17 @@ def _without_values(error: Exception) -> str:
     return type(error).__name__
 
 
-def encode(event: DomainEvent, keys: Keys | None = None) -> EncodedEvent:
+def encode(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> EncodedEvent:
     """The row values of an event, wherever it belongs. No I/O.
 
     Raises:
-        InvalidEventError: it holds what may not be stored.
+        InvalidEventError: it holds what may not be stored, or is beyond a limit.
         KeyStoreMissingError: it has personal fields, and there are no keys.
         SubjectErasedError: the key of a subject was destroyed.
     """
-    check_name("event_type", event.event_type)
+    check_name("event_type", event.event_type, limits.name_characters)
     if event.actor_id is not None:
-        check_text("actor_id", event.actor_id)
+        check_text("actor_id", event.actor_id, limits.name_characters)
     try:
         # model_copy(update=...) skips the event's own validators
         if event.occurred_at.utcoffset() is None:
@@ -340,7 +343,7 @@ def encode(event: DomainEvent, keys: Keys | None = None) -> EncodedEvent:
         event.tenant_id,
         event.actor_id,
         occurred_at,
-        payload_of(event, keys),
+        payload_of(event, keys, limits),
     )
 
 
@@ -356,7 +359,7 @@ def _shape(event_class: type[DomainEvent]) -> tuple[tuple[str, ...], PersonalFie
     )
 
 
-def payload_of(event: DomainEvent, keys: Keys | None = None) -> str:
+def payload_of(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> str:
     """The JSON text of everything in an event that no column holds.
 
     Raises:
@@ -383,10 +386,13 @@ def payload_of(event: DomainEvent, keys: Keys | None = None) -> str:
         find_unstorable("", event.model_extra)
         if SEALED in event.model_extra:
             raise InvalidEventError(SEALED, "is the name under which personal fields are sealed")
-    payload = check_json("", payload)
+    if len(payload) > limits.payload_characters:  # asked here: a call would cost each event more
+        check_size("payload", payload, limits)
+    payload = check_json("", payload, limits.json_depth)
     if personal is None:
         return payload
-    payload = sealed_payload(event, personal, payload, keys)
+    payload = sealed_payload(event, personal, payload, keys, limits)
+    check_size("payload", payload, limits)
     _require_erasable(type(event), event, payload)
     return payload
 

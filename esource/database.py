@@ -32,6 +32,7 @@ from esource.dialect import (
     parse_url,
 )
 from esource.errors import InvalidOptionError, StoreClosedError
+from esource.limits import STANDARD_LIMITS
 from esource.wakeup import WakeUp
 
 T = TypeVar("T")
@@ -83,6 +84,8 @@ class Database:
         self.url = url
         self.name = backend.describe(url)
         self.retry_seconds = RETRY_SECONDS
+        self.limits = STANDARD_LIMITS
+        """What may be written, by whatever shares this database: those of its store."""
         self.connections = Connections(backend, url, **connections)
         self._transactions: list[Unit] = []
         self.wake_up = WakeUp(self._watch)

@@ -11,11 +11,12 @@ from uuid import UUID
 
 from sqlalchemy import Text, and_, bindparam, case, delete, func, literal_column, or_, select, update
 
-from esource.arguments import LARGEST_AGE_DAYS, LARGEST_INTEGER, check_id, check_whole
+from esource.arguments import LARGEST_AGE_DAYS, LARGEST_INTEGER, check_id, check_whole, shown
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, upsert
 from esource.errors import InvalidOptionError
 from esource.events import utc_now
+from esource.limits import CEILING
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import dead_letter_queue
 from esource.tenants import TenantAccess
@@ -211,7 +212,7 @@ class DLQRepository:
             event_id=event_id,
             projection_name=check_name("projection_name", projection_name),
             event_type=check_name("event_type", event_type),
-            event_data=json_text("event_data", event_data),
+            event_data=json_text("event_data", event_data, CEILING),
             error_message=storable_text(f"{type(error).__name__}: {error}"),
             error_stacktrace=storable_text("".join(traceback.format_exception(error))),
             retry_count=check_whole("retry_count", retry_count, most=LARGEST_INTEGER),
@@ -228,7 +229,7 @@ class DLQRepository:
             InvalidOptionError: no such status, or a limit below 1.
         """
         if status is not None and status not in STATUSES:
-            raise InvalidOptionError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
+            raise InvalidOptionError(f"status must be one of {', '.join(STATUSES)}, not {shown(status)}")
         rows = await self._access.read(
             _LIST,
             projection_name=projection_name,
@@ -301,8 +302,8 @@ def _entry(row: tuple[Any, ...]) -> DLQEntry:
 def _row_id(dlq_id: int | str) -> int:
     try:
         number = int(dlq_id)
-    except (ValueError, TypeError) as error:
-        raise InvalidOptionError(f"dlq_id must be a whole number, not {dlq_id!r}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidOptionError(f"dlq_id must be a whole number, not {shown(dlq_id)}") from error
     return check_whole("dlq_id", number)
 
 

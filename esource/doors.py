@@ -15,6 +15,7 @@ from esource.dialect import Switches, backend_for_url, parse_url
 from esource.dialect.backend import without_password
 from esource.errors import InvalidOptionError
 from esource.events import EventRegistry
+from esource.limits import STANDARD_LIMITS, Limits
 from esource.privacy.key_store import KeyStore
 from esource.store import EventStore
 
@@ -41,6 +42,7 @@ class SQLiteEventStore(EventStore):
         outbox_enabled: Write an outbox row with every event, in the same transaction.
         unknown_events: What a reader does with event types that no class is registered for.
         key_store: The keys of personal fields (`esource.privacy`); closing the store does not close it.
+        limits: How much may be written at once.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SQLiteEventStore(EventStore):
         outbox_enabled: bool = False,
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
+        limits: Limits = STANDARD_LIMITS,
     ) -> None:
         path = fspath(database)
         if not path:
@@ -86,6 +89,7 @@ class SQLiteEventStore(EventStore):
             auto_detect_uuid=auto_detect_uuid,
             unknown_events=unknown_events,
             key_store=key_store,
+            limits=limits,
         )
 
     @classmethod
@@ -145,6 +149,7 @@ class PostgreSQLEventStore(EventStore):
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
+        limits: Limits = STANDARD_LIMITS,
         transaction_pooling: bool = False,
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
@@ -173,6 +178,7 @@ class PostgreSQLEventStore(EventStore):
             auto_detect_uuid=auto_detect_uuid,
             unknown_events=unknown_events,
             key_store=key_store,
+            limits=limits,
         )
 
     @property

@@ -22,12 +22,13 @@ from sqlalchemy import (
     update,
 )
 
-from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole
+from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole, shown
 from esource.codec import encode
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent, utc_now
+from esource.limits import CEILING
 from esource.privacy.key_store import KeyStore
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import event_outbox, events
@@ -221,7 +222,7 @@ class OutboxRepository:
             KeyStoreMissingError: it has personal fields, and this was made of no store with a key store.
         """
         keys = None if self._key_store is None else await self._key_store.keys_to_seal([event])
-        encoded = encode(event, keys)
+        encoded = encode(event, keys, self._access.database.limits)
         if self._access.tenant_id is not None:
             encoded = owned(encoded, self._access.tenant_id)
         rows = await self._access.insert(
@@ -244,6 +245,7 @@ class OutboxRepository:
                     event.actor_id,
                     to_iso(encoded.timestamp),
                 ),
+                CEILING,  # its payload was measured before
             ),
             now=utc_now(),
         )
@@ -309,7 +311,7 @@ class OutboxRepository:
                 pass
         elif isinstance(value, kind) and not isinstance(value, bool):
             return check_whole("outbox_id", value) if isinstance(value, int) else value
-        raise InvalidOptionError(f"an outbox row's id is of type {kind.__name__} here, not {value!r}")
+        raise InvalidOptionError(f"an outbox row's id is of type {kind.__name__} here, not {shown(value)}")
 
     async def close(self) -> None:
         """Close the connection that a URL was opened with; anything borrowed stays open."""

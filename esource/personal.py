@@ -30,8 +30,9 @@ from esource.errors import (
     SubjectErasedError,
 )
 from esource.events import DomainEvent, Payload
+from esource.limits import STANDARD_LIMITS, Limits
 from esource.sealing import BrokenSealError, break_seal, seal
-from esource.storable import check_json, check_text
+from esource.storable import check_json, check_size, check_text
 
 SEALED = "esource:sealed"
 """The member of a payload that holds the personal fields. No field's name has a colon."""
@@ -247,7 +248,13 @@ def _subject(event: object, field: str) -> str:
         raise InvalidEventError(field, f"says whose personal data this is: {error}") from error
 
 
-def sealed_payload(event: DomainEvent, personal: PersonalFields, payload: str, keys: Keys | None) -> str:
+def sealed_payload(
+    event: DomainEvent,
+    personal: PersonalFields,
+    payload: str,
+    keys: Keys | None,
+    limits: Limits = STANDARD_LIMITS,
+) -> str:
     """The payload's plain part, with the personal fields sealed.
 
     Raises:
@@ -266,7 +273,8 @@ def sealed_payload(event: DomainEvent, personal: PersonalFields, payload: str, k
         text = event.__pydantic_serializer__.to_json(
             event, include=group.names, by_alias=False, round_trip=True
         ).decode()
-        content = check_json("", text).encode()
+        check_size("payload", text, limits)
+        content = check_json("", text, limits.json_depth).encode()
         entries.append(
             {
                 "form": FORM,

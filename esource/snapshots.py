@@ -102,7 +102,7 @@ class SnapshotStore:
                 aggregate_type=aggregate_type,
                 version=check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER),
                 schema_version=check_whole("schema_version", snapshot.schema_version, most=LARGEST_INTEGER),
-                state=json_text("state", snapshot.state),
+                state=json_text("state", snapshot.state, self._access.database.limits),
                 created_at=check_moment("created_at", snapshot.created_at),
             )
         )

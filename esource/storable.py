@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from esource.arguments import shown
 from esource.errors import InvalidEventError
+from esource.limits import CEILING, STANDARD_LIMITS, Limits
 from esource.types import NAME_LENGTH
 
 
@@ -22,32 +24,47 @@ def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
         InvalidEventError: it is no text, is too long, or holds a NUL character or half a surrogate pair.
     """
     if not isinstance(value, str):
-        raise InvalidEventError(field, f"is {value!r}, which is not text")
+        raise InvalidEventError(field, f"is {shown(value)}, which is not text")
     if limit is not None and len(value) > limit:
         raise InvalidEventError(field, f"has {len(value)} characters, the limit is {limit}")
     if "\x00" in value:
         raise InvalidEventError(field, "holds a NUL character, which PostgreSQL cannot store")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidEventError(field, "holds half of a surrogate pair, which is not text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidEventError(field, "holds half of a surrogate pair, which is not text") from None
     return value
 
 
 @lru_cache(maxsize=4096)
-def check_name(field: str, value: str) -> str:
+def check_name(field: str, value: str, limit: int = NAME_LENGTH) -> str:
     """`check_text` for names that recur with every event, remembered; they may not be empty either."""
     if value == "":
         raise InvalidEventError(field, "is empty")
-    return check_text(field, value)
+    return check_text(field, value, limit)
+
+
+LONGEST_ERROR = 100_000
+"""Characters of an error's text that are kept."""
 
 
 def storable_text(text: str) -> str:
-    """A text with what PostgreSQL cannot store written as escapes: a recorded error must not fail in turn."""
+    """A text with what PostgreSQL cannot store written as escapes, and cut off where it is endless: a recorded
+    error must not fail in turn.
+
+    Raises:
+        InvalidEventError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidEventError("error", f"is {shown(text)}, which is not text")
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[:LONGEST_ERROR]}… ({len(text)} characters)"
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
-JSON_DEPTH = 200
-"""How deep lists and objects may be nested, the payload itself included: pydantic's JSON reader goes no
-deeper."""
+JSON_DEPTH = CEILING.json_depth
+"""How deep JSON is read again, by pydantic's reader."""
 
 JSON_DIGITS = 4300
 """Digits that an integer may have: Python's and pydantic's readers take no more."""
@@ -58,8 +75,8 @@ _PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]]|$)")
 _TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+?\d+')
 
 
-def json_text(field: str, value: Any) -> str:
-    """A JSON value as text, if both databases can hold it.
+def json_text(field: str, value: Any, limits: Limits = STANDARD_LIMITS) -> str:
+    """A JSON value as text, if both databases can hold it, and it is within the limits.
 
     Raises:
         InvalidEventError: naming the path of the offending value, or the field if it is no JSON at all.
@@ -69,12 +86,26 @@ def json_text(field: str, value: Any) -> str:
     except (ValueError, RecursionError) as error:
         find_unstorable(field, value)
         raise InvalidEventError(field, f"cannot be written as JSON: {error}") from error
-    return check_json(field, text)
+    check_size(field, text, limits)
+    return check_json(field, text, limits.json_depth)
 
 
-def check_json(field: str, text: str) -> str:
+def check_size(field: str, text: str, limits: Limits) -> None:
+    """
+    Raises:
+        InvalidEventError: the JSON text is longer than the limit.
+    """
+    if len(text) > limits.payload_characters:
+        raise InvalidEventError(
+            field,
+            f"has {len(text)} characters of JSON, the limit is {limits.payload_characters}",
+            remedy="Keep what is large elsewhere and store where it is, or raise Limits.payload_characters",
+        )
+
+
+def check_json(field: str, text: str, depth: int = JSON_DEPTH) -> str:
     """JSON text as both databases can hold it and every reader can read it: no NUL characters, NaN or
-    infinities, no deeper than `JSON_DEPTH`, no integer longer than `JSON_DIGITS`.
+    infinities, no deeper than the limit, no integer longer than `JSON_DIGITS`.
 
     Raises:
         InvalidEventError: naming the path of the offending value, below ``field``.
@@ -82,10 +113,10 @@ def check_json(field: str, text: str) -> str:
     # The cheap looks first; only a text that might be wrong is read to find out.
     size = len(text)
     if (size > JSON_DIGITS and _LONG_NUMBER.search(text)) or (
-        size > JSON_DEPTH and text.count("[") + text.count("{") >= JSON_DEPTH
+        size > depth and text.count("[") + text.count("{") >= depth
     ):
         try:
-            from_json(text)
+            _require_depth(field, from_json(text), depth)
         except ValueError as error:
             raise InvalidEventError(
                 field or "payload",
@@ -97,6 +128,21 @@ def check_json(field: str, text: str) -> str:
     if _PERHAPS_EXPONENT.search(text):
         text = _TEXT_OR_EXPONENT.sub(_without_exponent, text)
     return text
+
+
+def _require_depth(field: str, value: Any, depth: int) -> None:
+    if depth >= JSON_DEPTH:
+        return  # it could be read
+    level, deeper = 0, [value]
+    while deeper := [part for part in deeper if isinstance(part, (dict, list))]:
+        level += 1
+        if level > depth:
+            raise InvalidEventError(
+                field or "payload",
+                f"has more than {depth} levels of nesting",
+                remedy=f"Make it flatter, or raise Limits.json_depth (at most {JSON_DEPTH})",
+            )
+        deeper = [inner for part in deeper for inner in (part.values() if isinstance(part, dict) else part)]
 
 
 def _without_exponent(found: re.Match[str]) -> str:

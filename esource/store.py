@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from esource.database import Database, Unit
 from esource.dialect import Statement
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.events import DomainEvent, EventRegistry, default_registry
+from esource.limits import STANDARD_LIMITS, Limits
 from esource.privacy.key_store import KeyStore
 from esource.reading import (
     EVENT_EXISTS,
@@ -76,7 +78,11 @@ class EventStore:
         auto_detect_uuid: bool = True,
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
+        limits: Limits = STANDARD_LIMITS,
     ) -> None:
+        if not isinstance(limits, Limits):
+            raise InvalidOptionError(f"limits must be esource.Limits, not {type(limits).__name__}")
+        database.limits = self._limits = limits
         if key_store is not None:
             if not isinstance(key_store, KeyStore):
                 raise InvalidOptionError(
@@ -91,6 +97,7 @@ class EventStore:
             string_id_fields=string_id_fields,
             auto_detect_uuid=auto_detect_uuid,
             unknown_events=unknown_events,
+            limits=limits,
         )
         self.outbox_enabled = outbox_enabled
         self._appender = Appender(database, outbox=outbox_enabled)
@@ -216,7 +223,7 @@ class EventStore:
             OptimisticLockError: the stream is at another version.
             StreamClosedError: the stream is closed.
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
-            InvalidEventError: an event belongs to another stream or may not be stored.
+            InvalidEventError: an event belongs to another stream, may not be stored, or is beyond a limit.
             TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
             KeyStoreMissingError: an event has personal fields, and the store has no key store.
             SubjectErasedError: an event has personal fields of somebody whose key was destroyed.
@@ -226,8 +233,9 @@ class EventStore:
             raise InvalidOptionError(
                 f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
             )
-        check_name("aggregate_type", aggregate_type)
+        check_name("aggregate_type", aggregate_type, self._limits.name_characters)
         encode = self.codec.encode
+        events = _few_enough(events, self._limits.append_events)
         if self._key_store is None:
             encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
         else:
@@ -240,7 +248,7 @@ class EventStore:
             unit = None if connection is None else await self._database.join(connection)
             return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
         if len(encoded) > 1:
-            _check_together(encoded)
+            _check_together(encoded, self._limits)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
         if self._tracer is None:
             if connection is None and self._tenant_id is None and self._database.current_unit() is None:
@@ -541,7 +549,27 @@ class EventStore:
         return types[0] if types else ""
 
 
-def _check_together(encoded: list[EncodedEvent]) -> None:
+def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:
+    """The events, if they are no more than the limit; an iterator is not followed beyond it."""
+    if not isinstance(events, (list, tuple)):
+        events = list(islice(events, limit + 1))
+    if len(events) > limit:
+        raise InvalidEventError(
+            "events",
+            f"are more than {limit}, the limit of one append",
+            remedy="Append them in several steps, or raise Limits.append_events",
+        )
+    return events
+
+
+def _check_together(encoded: list[EncodedEvent], limits: Limits) -> None:
+    characters = sum(len(event.payload) for event in encoded)
+    if characters > limits.append_characters:
+        raise InvalidEventError(
+            "events",
+            f"have {characters} characters of JSON together, the limit is {limits.append_characters}",
+            remedy="Append them in several steps, or raise Limits.append_characters",
+        )
     seen: set[UUID] = set()
     for event in encoded:
         if event.event_id in seen:

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
+from esource.arguments import shown
 from esource.codec import EventRow
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent
@@ -203,11 +204,13 @@ def parse_stream_name(stream_id: str) -> tuple[UUID, str]:
     Raises:
         InvalidOptionError: it is not of the form ``<aggregate_id>:<aggregate_type>``.
     """
-    aggregate_id, separator, aggregate_type = stream_id.partition(":")
+    aggregate_id, separator, aggregate_type = (
+        stream_id.partition(":") if isinstance(stream_id, str) else ("", "", "")
+    )
     try:
         parsed = UUID(aggregate_id)
     except ValueError:
         separator = ""
     if not separator or not aggregate_type:
-        raise InvalidOptionError(f"a stream id is <aggregate_id>:<aggregate_type>, not {stream_id!r}")
+        raise InvalidOptionError(f"a stream id is <aggregate_id>:<aggregate_type>, not {shown(stream_id)}")
     return parsed, aggregate_type

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import String, Uuid
 from sqlalchemy.exc import DBAPIError
 
+from esource.arguments import check_id
 from esource.errors import (
     DatabaseUnavailableError,
     EventSourceError,
+    InvalidEventError,
+    InvalidOptionError,
     SchemaMissingError,
     SchemaOutdatedError,
 )
+from esource.storable import check_text
+from esource.types import Identifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Executable
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.types import TypeEngine
 
     from esource.codec import EncodedEvent
     from esource.dialect.inspection import Inspection
@@ -32,22 +39,65 @@ Failure = Literal["unique", "lost", "again", "other"]
 and the outcome unknown; the database asks to try again (serialization failure, deadlock); none of these."""
 
 
+def _check_id(name: str, value: Any) -> Any:
+    """An id, or its text, which only PostgreSQL would refuse if it is none."""
+    if value is None or isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value) if isinstance(value, str) else check_id(name, value)
+    except ValueError:
+        return check_id(name, value)
+
+
+def _check_words(name: str, value: Any) -> Any:
+    """Text, if a database could hold it: only PostgreSQL refuses a NUL, only SQLite's driver raises an error of
+    another kind for half a surrogate pair."""
+    if value is None:
+        return value
+    try:
+        return check_text(name, value, limit=None)
+    except InvalidEventError as error:
+        raise InvalidOptionError(str(error)) from None
+
+
+def _check_of(kind: TypeEngine[Any]) -> Callable[[str, Any], Any] | None:
+    if isinstance(kind, (Identifier, Uuid)):
+        return _check_id
+    return _check_words if isinstance(kind, String) else None
+
+
+def checked_names(values: Sequence[Any]) -> list[Any]:
+    """The values of a list parameter: names that a database could hold, ids and keys.
+
+    Raises:
+        InvalidOptionError: something else.
+    """
+    return [value if isinstance(value, (UUID, int)) else _check_words("a name", value) for value in values]
+
+
 class Compiled(NamedTuple):
     """A statement as one database's driver takes it."""
 
     text: str
-    parameters: tuple[tuple[str, Callable[[Any], Any] | None], ...]
-    """Names in the driver's order, each with the type's encoder where it needs one."""
+    parameters: tuple[tuple[str, Callable[[Any], Any] | None, Callable[[str, Any], Any] | None], ...]
+    """Names in the driver's order, each with the type's encoder where it needs one, and what refuses a value
+    that one database would take and another would not."""
     constants: Mapping[str, Any]
     """Values that the statement itself brought along."""
     decoders: tuple[Callable[[Any], Any] | None, ...]
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """The positional arguments of one execution."""
+        """The positional arguments of one execution.
+
+        Raises:
+            InvalidOptionError: an id that is none, or text that not every database can compare or hold.
+        """
         constants = self.constants
         arguments = []
-        for name, encode in self.parameters:
+        for name, encode, check in self.parameters:
             value = constants[name] if name in constants else values[name]
+            if check is not None:
+                value = check(name, value)
             arguments.append(value if encode is None else encode(value))
         return arguments
 
@@ -84,10 +134,11 @@ class Statement:
             dialect=dialect, compile_kwargs={"render_postcompile": True}
         )
         columns = getattr(self.construct, "exported_columns", ())
+        kinds = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
         return Compiled(
             str(compiled),
             tuple(
-                (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+                (name, kinds[name].bind_processor(dialect), _check_of(kinds[name]))
                 for name in compiled.positiontup or ()
             ),
             {name: bind.value for name, bind in compiled.binds.items() if not bind.required},

@@ -20,6 +20,7 @@ from esource.dialect.backend import (
     Statement,
     Switches,
     Written,
+    checked_names,
     driver_error,
     unavailable,
     without_password,
@@ -127,7 +128,7 @@ class PostgreSQLBackend(Backend):
     async def append(self, driver: _Connection, plan: Plan, *, commit: bool) -> Written:
         compiled = self._appends[shape(plan)].on(self)
         values = arguments(plan)
-        record = await driver.fetchrow(compiled.text, *[values[name] for name, _ in compiled.parameters])
+        record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
         if record[0] is None:
             raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
@@ -179,7 +180,7 @@ class PostgreSQLBackend(Backend):
         return PostgreSQLMoving(self)
 
     def names(self, values: Sequence[Any]) -> Any:
-        return list(values)
+        return checked_names(values)
 
     def is_alive(self, driver: _Connection) -> bool:
         return not driver.is_closed()

@@ -15,7 +15,16 @@ from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from esource.dialect.backend import Backend, Failure, Plan, Statement, Written, driver_error, unavailable
+from esource.dialect.backend import (
+    Backend,
+    Failure,
+    Plan,
+    Statement,
+    Written,
+    checked_names,
+    driver_error,
+    unavailable,
+)
 from esource.dialect.constructs import version_or_closed
 from esource.dialect.moving import FENCE
 from esource.dialect.sqlite_hop import hop
@@ -294,7 +303,7 @@ class SQLiteBackend(Backend):
         return SQLiteMoving(self)
 
     def names(self, values: Sequence[Any]) -> Any:
-        return json.dumps(list(values))
+        return json.dumps(checked_names(values))
 
     def is_alive(self, driver: aiosqlite.Connection) -> bool:
         return driver._connection is not None and driver._running  # noqa: SLF001 - said nowhere else

@@ -64,6 +64,8 @@ class SQLiteEventStore(EventStore):
         limits: Limits = STANDARD_LIMITS,
     ) -> None:
         path = fspath(database)
+        if not isinstance(path, str):
+            raise InvalidOptionError(f"database must be a path as text, not {type(path).__name__}")
         if not path:
             raise InvalidOptionError('database must be a path or ":memory:", not an empty text')
         if busy_timeout < 0:

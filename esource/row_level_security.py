@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.arguments import check_id
 from esource.database import Database
+from esource.dialect.quoting import identifier
 from esource.dialect.row_level_security import BIND, IS_ENABLED, UNBIND, UNFIT_ROLE, grants, revocations
 from esource.errors import InvalidOptionError, SchemaMissingError
 from esource.schema import current, migrate, opened_database
@@ -99,7 +100,7 @@ async def bind_role(database: Any, role: str, tenant_id: UUID | None) -> None:
                 await connection.exec_driver_sql(BIND, (role, tenant_id))
                 if tenant_id is None:
                     return
-                for statement in grants(_quoted(connection, role), await _schema(connection)):
+                for statement in grants(identifier(role), await _schema(connection)):
                     await connection.exec_driver_sql(statement)
 
 
@@ -119,7 +120,7 @@ async def unbind_role(database: Any, role: str) -> None:
                 tenant_id = (await connection.exec_driver_sql(UNBIND, (role,))).scalar()
                 exists = (await connection.exec_driver_sql(UNFIT_ROLE, (role,))).scalar() is not None
                 if tenant_id is not None and exists:
-                    for statement in revocations(_quoted(connection, role), await _schema(connection)):
+                    for statement in revocations(identifier(role), await _schema(connection)):
                         await connection.exec_driver_sql(statement)
 
 
@@ -142,8 +143,4 @@ async def _is_enabled(connection: AsyncConnection) -> bool:
 
 
 async def _schema(connection: AsyncConnection) -> str:
-    return _quoted(connection, str((await connection.exec_driver_sql("SELECT current_schema()")).scalar()))
-
-
-def _quoted(connection: AsyncConnection, name: str) -> str:
-    return connection.dialect.identifier_preparer.quote_identifier(name)
+    return identifier(str((await connection.exec_driver_sql("SELECT current_schema()")).scalar()))

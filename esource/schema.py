@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, inspect, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.database import Database
-from esource.dialect import Statement, backend_for_url
+from esource.dialect import Statement, backend_for_url, parse_url
 from esource.dialect.partitioning import KEYS_TABLE, PREFIX
 from esource.dialect.row_level_security import DISABLE, ENABLE, ROLES_TABLE
 from esource.errors import (
@@ -334,7 +333,7 @@ def _run_on_chosen_database(context: Any) -> None:
             "sqlalchemy.url in alembic.ini"
         )
     if context.is_offline_mode():
-        backend = backend_for_url(make_url(url))
+        backend = backend_for_url(parse_url(url))
         context.configure(dialect_name=backend.name, literal_binds=True, **comparison_options())
         _run_in(context)
         return

@@ -85,7 +85,7 @@ class RowsReader:
         first = self._next()
         try:
             header = {} if first is None else json.loads(first)
-        except ValueError:
+        except (ValueError, RecursionError):
             header = {}
         if not isinstance(header, dict) or header.get(KIND) != BEGIN:
             raise self._refused("this is no file of rows that esource has written")

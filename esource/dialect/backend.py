@@ -339,9 +339,12 @@ def _lacks_column(error: BaseException) -> bool:
     return "no such column" in str(error) or "has no column named" in str(error)
 
 
+_SHOWN_OPTIONS = ("host", "port", "user", "database", "target_session_attrs")
+
+
 def without_password(url: URL) -> str:
-    """The URL for messages: the password masked, and left out where it is one of the URL's options."""
-    options = [name for name in url.query if "password" in name]
+    """The URL for messages: the password masked, and of the options only those that are no secret."""
+    options = [name for name in url.query if name not in _SHOWN_OPTIONS]
     return url.difference_update_query(options).render_as_string(hide_password=True)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 
 from esource.dialect.backend import Statement
 from esource.dialect.moving import FENCE, LOCK_SECONDS, MOVED, Moving
+from esource.dialect.quoting import literal
 from esource.types import Json, Timestamp, canonical_moment
 
 _IDENTITY = Statement(
@@ -91,12 +92,12 @@ class PostgreSQLMoving(Moving):
         )
 
     async def fence(self, driver: Any, tables: Sequence[Table], moved_to: str) -> None:
-        quoted = moved_to.replace("'", "''")
+        message = literal(f"{FENCE}: {moved_to}")
+        body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = {message}; END"
         await self._run(
             driver,
-            f"CREATE FUNCTION {FENCE}() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN "
-            f"RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = '{FENCE}: {quoted}'; END $body$",
-            f"COMMENT ON FUNCTION {FENCE}() IS '{quoted}'",
+            f"CREATE FUNCTION {FENCE}() RETURNS trigger LANGUAGE plpgsql AS {literal(body)}",
+            f"COMMENT ON FUNCTION {FENCE}() IS {literal(moved_to)}",
             *(
                 f"CREATE TRIGGER {FENCE} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table.name} "
                 f"FOR EACH STATEMENT EXECUTE FUNCTION {FENCE}()"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from esource.arguments import shown
 from esource.dialect.backend import STANDARD, Switches
 from esource.errors import InvalidOptionError, MissingDriverError
 
@@ -49,16 +51,74 @@ _BACKENDS = {
 def parse_url(url: str | URL) -> URL:
     """A database URL in its parts.
 
+    A password among the options of a PostgreSQL URL is moved to where nothing shows it.
+
     Raises:
         InvalidOptionError: it is none. Its text stays out of the message: a password may be in it.
     """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise InvalidOptionError(
             "the database URL cannot be read: it must look like sqlite:///events.db or "
             "postgresql://user:password@host:5432/database, with special characters in percent-encoding"
         ) from None  # the cause may quote a part of the password
+    if parsed.drivername.startswith("sqlite"):
+        return _sqlite_file(parsed)
+    return _postgresql_server(parsed) if parsed.drivername.startswith("postgres") else parsed
+
+
+def _sqlite_file(url: URL) -> URL:
+    if url.host or url.username or url.password or url.port:
+        raise InvalidOptionError(
+            "a SQLite URL names a file, after three slashes: sqlite:///events.db, or sqlite:////srv/events.db. "
+            "After two comes a host, which SQLite has not"
+        )
+    try:
+        if b"\0" in os.fsencode(url.database or ""):
+            raise InvalidOptionError("the name of the SQLite file holds a NUL character")
+    except UnicodeEncodeError:
+        raise InvalidOptionError("the name of the SQLite file holds half of a surrogate pair") from None
+    return url
+
+
+LAST_PORT = 65535
+
+URL_OPTIONS = frozenset(
+    {
+        *("host", "port", "user", "password", "database", "ssl", "passfile", "target_session_attrs"),
+        *("krbsrvname", "gsslib", "prepared_statement_cache_size"),
+    }
+)
+"""What the driver and SQLAlchemy take as text; the rest has other types, and goes into ``connect_args``."""
+
+
+def _postgresql_server(url: URL) -> URL:
+    unknown = sorted(url.query.keys() - URL_OPTIONS)
+    if unknown:
+        raise InvalidOptionError(
+            f"a PostgreSQL URL has no option {shown(unknown[0])}: pass what asyncpg.connect takes with "
+            "connect_args={...}"
+        )
+    # The driver would report these in errors of other kinds, or with the text in question.
+    ports = [port for given in _each(url.query.get("port", ())) for port in given.split(",")]
+    ports += [] if url.port is None else [str(url.port)]
+    if not all(port.isdecimal() and len(port) <= 5 and 0 < int(port) <= LAST_PORT for port in ports):
+        raise InvalidOptionError("the port of the PostgreSQL URL is no number from 1 to 65535")
+    if any(
+        "\0" in part for part in (url.username or "", url.password or "", url.host or "", url.database or "")
+    ):
+        raise InvalidOptionError("the PostgreSQL URL holds a NUL character")
+    if "password" not in url.query:
+        return url
+    passwords = _each(url.query["password"])
+    if len(passwords) > 1:
+        raise InvalidOptionError("the PostgreSQL URL has several passwords among its options")
+    return url.difference_update_query(["password"]).set(password=passwords[0])
+
+
+def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
 
 
 def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from esource.dialect.quoting import identifier, literal
 from esource.dialect.row_level_security import FUNCTIONS, ROLES_TABLE
 
 _TABLES = ("events", "event_outbox", "projection_checkpoints", "dead_letter_queue", "snapshots")
@@ -21,7 +22,7 @@ class Roles(NamedTuple):
 
 def statements(names: Roles) -> list[str]:
     """Idempotent; before the first migration as well as after any. For one transaction of an administrator."""
-    schema, migrator, writer, reader = map(_quoted, names)
+    schema, migrator, writer, reader = map(identifier, names)
     roles = (migrator, writer, reader)
     everybody = ", ".join(roles)
     ours = {table: f"{schema}.{table}" for table in (*_TABLES, _VERSION_TABLE, ROLES_TABLE)}
@@ -30,13 +31,13 @@ def statements(names: Roles) -> list[str]:
     return [
         *(
             _if(
-                f"NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {_literal(name)})",
+                f"NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(name)})",
                 f"CREATE ROLE {role} LOGIN",
             )
             for name, role in zip(names[1:], roles, strict=True)
         ),
         *(
-            f"DO {_literal(f'BEGIN EXECUTE format({_literal(setting)}, current_database()); END')}"
+            f"DO {literal(f'BEGIN EXECUTE format({literal(setting)}, current_database()); END')}"
             for role in roles
             for setting in _settings(names.schema, role)
         ),
@@ -88,34 +89,23 @@ def statements(names: Roles) -> list[str]:
 
 
 def _own(function: str, role: str) -> str:
-    found = f"to_regprocedure({_literal(function)})"
+    found = f"to_regprocedure({literal(function)})"
     change = f"ALTER FUNCTION %s OWNER TO {role.replace('%', '%%')}"
-    return _if(f"{found} IS NOT NULL", f"EXECUTE format({_literal(change)}, {found})")
+    return _if(f"{found} IS NOT NULL", f"EXECUTE format({literal(change)}, {found})")
 
 
 def _settings(schema: str, role: str) -> list[str]:
     """What a role needs of the database itself, whose name only the database knows; for `format`."""
     role = role.replace("%", "%%")
-    path = _quoted(schema).replace("%", "%%")
+    path = identifier(schema).replace("%", "%%")
     # Our statements name their tables without a schema, and find those of this one by themselves.
     found = [] if schema == "public" else [f"ALTER ROLE {role} IN DATABASE %I SET search_path TO {path}"]
     return [f"GRANT CONNECT ON DATABASE %I TO {role}", *found]
 
 
 def _if_there(table: str, *then: str) -> str:
-    return _if(f"to_regclass({_literal(table)}) IS NOT NULL", *then)
+    return _if(f"to_regclass({literal(table)}) IS NOT NULL", *then)
 
 
 def _if(condition: str, *then: str) -> str:
-    return f"DO {_literal(f'BEGIN IF {condition} THEN {chr(59).join(then)}; END IF; END')}"
-
-
-def _literal(text: str) -> str:
-    """A text constant, whatever is in it: with `standard_conforming_strings`, on since 9.1, a quote is all
-    that has a meaning."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    # Not SQLAlchemy's quoting: it doubles the percent sign for drivers that format their statements.
-    return '"' + name.replace('"', '""') + '"'
+    return f"DO {literal(f'BEGIN IF {condition} THEN {chr(59).join(then)}; END IF; END')}"

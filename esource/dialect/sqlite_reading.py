@@ -48,4 +48,6 @@ def reading_uri(path: str) -> str:
         mode = "mode=rw"
     else:
         mode = "mode=ro&immutable=1"
-    return f"file:{quote(os.fspath(file))}?{mode}"
+    # An absolute path comes after the two slashes of a host that is not named: it may itself begin with two.
+    start = "file://" if file.is_absolute() else "file:"
+    return f"{start}{quote(os.fsencode(file))}?{mode}"

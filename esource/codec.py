@@ -173,7 +173,7 @@ class Codec:
             raise InvalidEventError(
                 "aggregate_id" if event.aggregate_id != aggregate_id else "aggregate_type",
                 f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
-                f"not to {aggregate_type} {aggregate_id}",
+                f"not to {aggregate_type} {aggregate_id!s:.80}",
             )
         return encode(event, keys, self._limits)
 

@@ -6,12 +6,14 @@ import json
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Integer, String
+from pydantic_core import from_json
+from sqlalchemy import BigInteger, Column, Integer, String
 
 from esource.copying.rows import Relation, Row
 from esource.errors import InvalidEventError
-from esource.storable import check_json
-from esource.tables import event_outbox
+from esource.limits import CEILING
+from esource.storable import check_json, check_size, check_text
+from esource.tables import event_outbox, events
 from esource.types import Identifier, Json, Timestamp, from_iso
 
 
@@ -28,7 +30,7 @@ def unmovable(relation: Relation, row: Row) -> tuple[str, str] | None:
             return name, "is missing"
         try:
             problem = _problem(column, value)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             problem = f"{value!r:.80} cannot be read: {error}"
         except InvalidEventError as error:
             problem = error.problem
@@ -43,15 +45,19 @@ def _problem(column: Column[Any], value: Any) -> str | None:
     elif isinstance(column.type, Timestamp):
         from_iso(value)
     elif isinstance(column.type, Json):
+        check_size(column.name, value, CEILING)
         json.loads(check_json(column.name, value))
+        if "\\u" in value:
+            from_json(value)  # which refuses half of a surrogate pair
     elif column is event_outbox.c.id:
         if type(value) is not int:
             UUID(value)
     elif isinstance(column.type, Integer):
-        if type(value) is not int or not -(2**63) <= value < 2**63:
-            return f"{value!r:.80} is no whole number of 64 bits"
-    elif not isinstance(value, str) or "\0" in value:
-        return "is no text, or holds a NUL"
-    elif isinstance(column.type, String) and column.type.length and len(value) > column.type.length:
-        return f"is longer than {column.type.length} characters"
+        bits = 64 if isinstance(column.type, BigInteger) else 32
+        if type(value) is not int or not -(1 << bits - 1) <= value < 1 << bits - 1:
+            return f"{value!r:.80} is no whole number of {bits} bits"
+        if value < 1 and column.table is events:
+            return f"{value} is below 1"
+    else:
+        check_text(column.name, value, column.type.length if isinstance(column.type, String) else None)
     return None

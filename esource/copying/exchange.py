@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from esource import schema
+from esource.arguments import LARGEST_POSITION
 from esource.copying.beside import counters, load, raise_counters
 from esource.copying.checking import unmovable
 from esource.copying.files import RowsReader, RowsWriter, opened, written
@@ -137,23 +138,31 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
                 await require_empty(database)
                 made_by = str(reader.header.get("database"))
                 batches = reader.batches()
+                last = 0
                 while (batch := await asyncio.to_thread(next, batches, None)) is not None:
                     for relation in (EVENTS, *BESIDE):
                         rows = [row for of, row in batch if of is relation]
                         if rows:
                             with_key = same_keys(relation, made_by, database.backend.name)
                             await load(unit, relation, rows, with_key=with_key)
+                            if relation is EVENTS:
+                                last = max(last, *(row[EVENTS.key_place] for row in rows))
                     if on_progress is not None:
                         on_progress(CopyProgress("import", reader.counts[EVENTS.name], 0))
-                await raise_counters(database, (EVENTS, *BESIDE), _counters(reader, name_of(file)))
+                found = _counters(reader, name_of(file))
+                # Whatever the first line says: what is appended next must come after what is here.
+                found[EVENTS.name] = max(last, found.get(EVENTS.name, 0))
+                await raise_counters(database, (EVENTS, *BESIDE), found)
         return ExchangeResult(database.name, name_of(file), dict(reader.counts), time.monotonic() - started)
 
 
 def _counters(reader: RowsReader, file: str) -> dict[str, int]:
     found = reader.header.get("counters")
-    if not isinstance(found, dict) or any(type(value) is not int for value in found.values()):
+    if not isinstance(found, dict) or any(
+        type(value) is not int or not 0 <= value <= LARGEST_POSITION for value in found.values()
+    ):
         raise FileRefusedError(file, f"its counters are no numbers: {found!r:.80}", line=1)
-    return found
+    return dict(found)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class RowsReader:
                     yield batch
                     return
                 batch.append(read_line(found))
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError, OverflowError) as error:
                 raise self._refused(str(error)) from error
             self._digest.update(line)
             self.counts[batch[-1][0].name] += 1

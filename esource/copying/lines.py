@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Column
 
@@ -174,6 +175,8 @@ def _event_values(found: dict[str, Member]) -> Iterator[tuple[str, Any]]:
         name = _COLUMNS.get(attribute)
         if name in _NUMBERS:
             yield name, _whole(attribute, member.value)
+        elif (attribute == "data" and not isinstance(member.value, dict)) or member.value == "":
+            raise ValueError(f"{attribute} {member.text:.80} is not what an event has there")
         elif name is not None:
             yield name, _value(EVENTS.table.c[name], name, member)
     subject = _required(found, "subject").value
@@ -181,7 +184,7 @@ def _event_values(found: dict[str, Member]) -> Iterator[tuple[str, Any]]:
     if not aggregate_type:
         raise ValueError(f"the subject {subject!r:.80} names no stream: <aggregate type>/<id> expected")
     yield "aggregate_type", aggregate_type
-    yield "aggregate_id", aggregate_id
+    yield "aggregate_id", str(UUID(aggregate_id))
 
 
 def _required(found: dict[str, Member], name: str) -> Member:
@@ -205,6 +208,8 @@ def _value(column: Column[Any] | None, name: str, member: Member) -> Any:
         return member.text
     if isinstance(column.type, Timestamp):
         return canonical_moment(str(member.value))
+    if isinstance(column.type, Identifier):
+        return str(UUID(str(member.value)))  # one form of several, the one that SQLite is asked for
     return member.value
 
 

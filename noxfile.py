@@ -88,6 +88,20 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Known weaknesses of what `esource[all]` installs, as PyPI tells them; asks the network.
+
+    Fails where it cannot find out: an audit that has looked at nothing has found nothing.
+    """
+    session.install(".[all]")
+    installed = session.run("python", "-m", "pip", "freeze", "--exclude", "esource", silent=True)
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    requirements.write_text(str(installed), encoding="utf-8")
+    session.install("pip-audit>=2.7")
+    session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "--requirement", str(requirements))
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """mypy, strict."""
     session.install("-e", ".[all,test,lint]")

@@ -57,7 +57,7 @@ def test_the_public_names_are_these():
         AppendResult CheckpointRepository DLQRepository DeclarativeAggregate DomainEvent DuplicateEventError
         EventPublisher EventRegistry EventSourceError EventStore EventStream Every ExpectedVersion Health
         InMemoryCheckpointRepository InMemoryDLQRepository InMemoryEventStore InMemoryOutboxRepository
-        InMemorySnapshotStore InvalidEventError InvalidOptionError Lease OptimisticLockError
+        InMemorySnapshotStore InvalidEventError InvalidOptionError Lease Limits OptimisticLockError
         OutboxRepository PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
         PostgreSQLOutboxRepository PostgreSQLSnapshotStore Projection ProjectionContext
         ProjectionFailedError ProjectionRunner ReadDirection ReadOptions Retry SQLiteCheckpointRepository

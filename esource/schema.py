@@ -29,6 +29,7 @@ from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, in
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from esource.arguments import shown
 from esource.database import Database
 from esource.dialect import Statement, backend_for_url, parse_url
 from esource.dialect.partitioning import KEYS_TABLE, PREFIX
@@ -219,6 +220,10 @@ async def create_append_lock(database: Any) -> None:
 
 
 async def _command(database: Any, command: str, revision: str) -> None:
+    if not isinstance(revision, str) or not revision:
+        raise InvalidOptionError(
+            f"revision must be one of {', '.join(REVISIONS)}, head or base, not {shown(revision)}"
+        )
     async with opened_database(database) as opened:
         found = await _current(opened)
         if found is not None and found not in REVISIONS:

@@ -83,7 +83,7 @@ async def test_a_role_of_any_name_is_bound_to_its_tenant_on_postgresql(postgres_
     await row_level_security.disable(postgres_url)
 
 
-@pytest.mark.parametrize("revision", [*INJECTIONS.values(), "0001:0002", "\x00"])
+@pytest.mark.parametrize("revision", [*INJECTIONS.values(), "0001:0002", "\x00", ""])
 async def test_a_revision_is_no_statement(shared_store, revision):
     for command in (schema.upgrade, schema.downgrade):
         with pytest.raises(Exception, match=r".") as caught:

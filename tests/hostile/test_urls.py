@@ -41,7 +41,7 @@ NAMES = [
         "-x",
         "a\\b",
     ),
-    *("../up/x.db", "deep/../deeper/x.db", "x" * 250),
+    *("../up/x.db", "deep/../deeper/x.db", "x" * 240),
 ]
 MISLEADING = ["sqlite://events.db", "sqlite://user:pw@host/x.db", "sqlite:///x.db?mode=memory&uri=true"]
 UNREADABLE = [

@@ -134,7 +134,7 @@ async def test_statements_are_no_part_of_what_is_sent(store):
     letter = await letters.add_failed_event(uuid4(), "p", "t", {}, ValueError("x"))
     for text in INJECTIONS.values():
         for call in reading(store).values():
-            assert not await call(text) or call is not None
+            await call(text)  # says what there is, which the test of each method checks
         assert not await store.get_stream_version(ORDER, text)
         for refused in (
             lambda: outbox.mark_published(text),

@@ -9,8 +9,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from typing_extensions import Self
 
+from esource.arguments import check_seconds
 from esource.codec import UnknownEvents
-from esource.database import Database
+from esource.database import RETRY_SECONDS, Database
 from esource.dialect import Switches, backend_for_url, parse_url
 from esource.dialect.backend import without_password
 from esource.errors import InvalidOptionError
@@ -134,6 +135,8 @@ class PostgreSQLEventStore(EventStore):
             on one log must have the same.
         notify: Whether appends call NOTIFY and subscriptions LISTEN; without, subscriptions poll.
         read_only: Only read: all transactions are READ ONLY. Writing raises `DatabaseReadOnlyError`.
+        retry_seconds: How long appends and reads go on trying to reach a server that is away. A network that
+            swallows everything is noticed only by the driver's ``connect_args={"timeout": …, "command_timeout": …}``.
         engine_options: For an engine of the store's own: keywords of `create_async_engine`.
 
     The other arguments are those of `SQLiteEventStore`.
@@ -156,6 +159,7 @@ class PostgreSQLEventStore(EventStore):
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
         read_only: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
         **engine_options: Any,
     ) -> None:
         if append_lock not in ("advisory", "row"):
@@ -168,6 +172,7 @@ class PostgreSQLEventStore(EventStore):
             raise InvalidOptionError(f"{', '.join(names)}: set these on the engine itself")
         else:
             source = Database.of(database, switches)
+        source.retry_seconds = check_seconds("retry_seconds", retry_seconds)
         if source.backend.name != "postgresql":
             raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")
         super().__init__(

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
-from esource.connections import Connections, Lane, uninterrupted
+from esource.connections import Connections, Lane, LanePool, uninterrupted
 from esource.dialect import (
     STANDARD,
     Backend,
@@ -31,6 +31,7 @@ from esource.dialect import (
     backend_for_url,
     parse_url,
 )
+from esource.dialect.backend import driver_error, unavailable
 from esource.errors import InvalidOptionError, StoreClosedError
 from esource.limits import STANDARD_LIMITS
 from esource.wakeup import WakeUp
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 15.0
 """How long what can be repeated safely keeps trying to reach a lost server, in seconds."""
+
+_IN_DOUBT = "the connection was lost during the commit, and it is not known whether the transaction is stored"
+_FIND_OUT = "Look for what it wrote, or repeat it with the same event ids: events are not stored twice"
 
 
 class Unit:
@@ -183,13 +187,25 @@ class Database:
     async def _on_reader(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if not self.connections.is_usable:
             await self.connections.ensure_open()
-        readers = self.connections.readers
-        lane = readers.take_now() or await readers.take()
+        return await self._on_lane_of(self.connections.readers, work)
+
+    async def _on_lane_of(self, lanes: LanePool, work: Callable[[Any], Awaitable[T]]) -> T:
+        lane = lanes.take_now() or await lanes.take()
         try:
             return await work(lane.driver)
+        except BaseException as error:
+            await uninterrupted(self._settle(lane.driver, error))
+            raise
         finally:
-            if not readers.give(lane):
-                await readers.discard(lane)
+            if not lanes.give(lane):
+                await uninterrupted(lanes.discard(lane))
+
+    async def _settle(self, driver: Any, error: BaseException) -> None:
+        """Keep a connection on which something failed from being held if nothing comes through it any more."""
+        if isinstance(error, asyncio.CancelledError):
+            await self.backend.settle(driver)
+        elif self.backend.classify(error) == "lost":
+            self.backend.break_off(driver)
 
     async def inspect(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run what only reads, with the driver's connection: the open transaction's, or one for readers."""
@@ -232,13 +248,7 @@ class Database:
     async def _on_writer(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if not self.connections.is_usable:
             await self.connections.ensure_open()
-        writers = self.connections.writers
-        lane = writers.take_now() or await writers.take()
-        try:
-            return await work(lane.driver)
-        finally:
-            if not writers.give(lane):
-                await writers.discard(lane)
+        return await self._on_lane_of(self.connections.writers, work)
 
     async def run_script(self, statements: Sequence[str]) -> None:
         """Run statements without parameters, in order, in one transaction."""
@@ -311,9 +321,9 @@ class Database:
         try:
             try:
                 yield unit
-            except BaseException:
+            except BaseException as error:
                 with self.backend.errors(self.name):
-                    await uninterrupted(unit.end(transaction.rollback))
+                    await uninterrupted(unit.end(partial(self._roll_back, lane, transaction, error)))
                 raise
             with self.backend.errors(self.name):
                 await uninterrupted(unit.end(partial(self._commit, lane, transaction)))
@@ -377,11 +387,18 @@ class Database:
     async def _commit(self, lane: Lane, transaction: AsyncTransaction) -> None:
         try:
             await transaction.commit()
-        except BaseException:
+        except BaseException as error:
+            await self._settle(lane.driver, error)
             # SQLite stays inside a transaction that it could not commit, and this connection is kept.
             await self.backend.abandon(lane.driver)
             await transaction.rollback()  # SQLAlchemy's own record of it
+            if self.backend.classify(error) == "lost":
+                raise unavailable(self.name, _IN_DOUBT, _FIND_OUT) from driver_error(error)
             raise
+
+    async def _roll_back(self, lane: Lane, transaction: AsyncTransaction, error: BaseException) -> None:
+        await self._settle(lane.driver, error)
+        await transaction.rollback()
 
     async def _release(self, lane: Lane) -> None:
         if self.backend.concurrent_writers:

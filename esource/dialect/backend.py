@@ -293,6 +293,13 @@ class Backend(ABC):
     def is_alive(self, driver: Any) -> bool:
         """Whether the connection can still be used. No I/O."""
 
+    async def settle(self, driver: Any) -> None:  # noqa: B027 - SQLite has nothing to do
+        """After a statement that was cancelled: the connection serves the next one, or `is_alive` says that it
+        does not."""
+
+    def break_off(self, driver: Any) -> None:  # noqa: B027 - likewise
+        """Let go of a connection that was lost, without a word to whoever was at its other end. No I/O."""
+
     @abstractmethod
     def classify(self, error: BaseException) -> Failure:
         """What a driver's error means for a retry."""

@@ -63,6 +63,9 @@ _Connection = Any
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
 
+SETTLE_SECONDS = 2.0
+"""How long the server may take to confirm that a statement was cancelled, before its connection is given up."""
+
 POOLED_CONNECT_ARGS = {
     # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
     # a pooler could lend the server connection to somebody else (MagicStack/asyncpg pull request 1065).
@@ -167,7 +170,10 @@ class PostgreSQLBackend(Backend):
         finally:
             if not driver.is_closed():
                 driver.remove_termination_listener(on_termination)
-                await driver.remove_listener(channel, on_notification)
+                try:
+                    await asyncio.wait_for(driver.remove_listener(channel, on_notification), SETTLE_SECONDS)
+                except Exception:  # a network that swallows everything: nobody is to wait for it
+                    driver.terminate()
 
     def inspection(self) -> Inspection:
         from esource.dialect.postgresql_inspection import PostgreSQLInspection
@@ -184,6 +190,17 @@ class PostgreSQLBackend(Backend):
 
     def is_alive(self, driver: _Connection) -> bool:
         return not driver.is_closed()
+
+    async def settle(self, driver: _Connection) -> None:
+        # asyncpg has asked the server to cancel, and lets the next statement wait for the answer to that: for
+        # ever, if the network swallows everything.
+        try:
+            await driver.execute("SELECT 1", timeout=SETTLE_SECONDS)
+        except Exception:
+            driver.terminate()
+
+    def break_off(self, driver: _Connection) -> None:
+        driver.terminate()
 
     # -- errors ------------------------------------------------------------------------------------
 

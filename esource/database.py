@@ -386,6 +386,7 @@ class Database:
 
     async def _commit(self, lane: Lane, transaction: AsyncTransaction) -> None:
         try:
+            self.backend.before_commit(lane.driver)
             await transaction.commit()
         except BaseException as error:
             await self._settle(lane.driver, error)

@@ -259,6 +259,9 @@ class Backend(ABC):
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         """Let everything that is read in the transaction just begun be of one moment."""
 
+    def before_commit(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
+        """Refuse, by raising, a commit that could not be kept. No I/O but a look at the file's name."""
+
     async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Leave the transaction that a failed commit may have left open."""
 

@@ -28,6 +28,7 @@ from esource.dialect.backend import (
 from esource.dialect.constructs import version_or_closed
 from esource.dialect.moving import FENCE
 from esource.dialect.sqlite_hop import hop
+from esource.dialect.sqlite_place import Place, opened_at, place_of
 from esource.dialect.sqlite_reading import reading_uri
 from esource.errors import (
     ConstraintError,
@@ -147,6 +148,7 @@ class SQLiteBackend(Backend):
             connect = _connect if is_memory(url) else _connect_to_read
             pragmas.append("PRAGMA query_only = ON")
         elif not is_memory(url):
+            connect = partial(_connect_to, Place(str(url.database)))
             pragmas += [
                 # Readers go on while a writer commits; kept in the file, so one process decides for all.
                 f"PRAGMA journal_mode = {'WAL' if options['wal_mode'] else 'DELETE'}",
@@ -268,6 +270,11 @@ class SQLiteBackend(Backend):
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.exec_driver_sql("BEGIN")
 
+    def before_commit(self, driver: aiosqlite.Connection) -> None:
+        place = place_of(driver)
+        if place is not None:
+            place.check()
+
     async def abandon(self, driver: aiosqlite.Connection) -> None:
         if driver.in_transaction:
             await driver.rollback()
@@ -369,6 +376,12 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     except BaseException:
         await asyncio.to_thread(thread.join, 1.0)
         raise
+
+
+async def _connect_to(place: Place, path: str, **arguments: Any) -> aiosqlite.Connection:
+    """A connection to the file that the others have open, and to no other."""
+    place.check()
+    return opened_at(place, await _connect(path, **arguments))
 
 
 async def _connect_to_read(path: str, **arguments: Any) -> aiosqlite.Connection:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, TypeVar
 
+from esource.dialect.sqlite_place import place_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -25,12 +27,16 @@ def hop(
     method exists.
     """
 
+    place = place_of(driver)
+
     def unit(connection: sqlite3.Connection) -> T:
         # A connection that the application lent us may be inside its own transaction.
         own = commit and not connection.in_transaction
         connection.execute("BEGIN IMMEDIATE" if own else "SAVEPOINT esource_unit")
         try:
             result = body(connection)
+            if own and place is not None:
+                place.check()
             connection.execute("COMMIT" if own else "RELEASE esource_unit")
         except BaseException:
             if connection.in_transaction:  # some errors, such as a full disk, have rolled it back already

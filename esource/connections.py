@@ -220,7 +220,7 @@ class Connections:
         except BaseException:
             self._loop = None
             if self._owns_engine and self._engine is not None:
-                await self._engine.dispose()
+                await uninterrupted(self._engine.dispose())
                 self._engine = None
             raise
         self.writers.add(lane)

@@ -142,7 +142,11 @@ class Database:
         await self.connections.open()
 
     async def close(self) -> None:
-        """Give every connection back; close the engine if it is our own."""
+        """Give every connection back; close the engine if it is our own. To its end, even if it is cancelled:
+        of a connection that is half closed nobody would know."""
+        await uninterrupted(self._close())
+
+    async def _close(self) -> None:
         await self.wake_up.close()
         await self.connections.close()
 
@@ -389,17 +393,22 @@ class Database:
             self.backend.before_commit(lane.driver)
             await transaction.commit()
         except BaseException as error:
-            await self._settle(lane.driver, error)
             # SQLite stays inside a transaction that it could not commit, and this connection is kept.
             await self.backend.abandon(lane.driver)
-            await transaction.rollback()  # SQLAlchemy's own record of it
+            await self._roll_back(lane, transaction, error)  # SQLAlchemy's own record of it
             if self.backend.classify(error) == "lost":
                 raise unavailable(self.name, _IN_DOUBT, _FIND_OUT) from driver_error(error)
             raise
 
     async def _roll_back(self, lane: Lane, transaction: AsyncTransaction, error: BaseException) -> None:
         await self._settle(lane.driver, error)
-        await transaction.rollback()
+        try:
+            await transaction.rollback()
+        except Exception as failure:
+            if self.backend.classify(failure) != "lost":
+                raise
+            # Without its connection the transaction is rolled back by the server: what the caller has to know
+            # is why it ended.
 
     async def _release(self, lane: Lane) -> None:
         if self.backend.concurrent_writers:

@@ -196,6 +196,8 @@ class PostgreSQLBackend(Backend):
         # ever, if the network swallows everything.
         try:
             await driver.execute("SELECT 1", timeout=SETTLE_SECONDS)
+        except asyncpg.PostgresError:
+            return  # an answer, too: the transaction that is open has failed
         except Exception:
             driver.terminate()
 

@@ -19,8 +19,9 @@ from faults.tally import Tally, chance
 
 T = TypeVar("T")
 
-IMPATIENT = {"connect_args": {"timeout": 0.5, "command_timeout": 0.5}}
-"""For black holes: nobody but the client itself can say that it has waited for long enough."""
+IMPATIENT = {"connect_args": {"timeout": 1.0, "command_timeout": 1.0}}
+"""For black holes: nobody but the client itself can say that it has waited for long enough. A busy machine may take as
+long by itself: then a call that is repeated is answered all the same."""
 
 BREAKS = list(product(["cut", "hole"], ["before", "after", "middle"]))
 
@@ -44,12 +45,12 @@ async def event_ids(store: EventStore) -> list[UUID]:
 async def test_an_append_whose_connection_breaks_is_answered_truthfully(
     proxy: Proxy, postgres_url: str, open_stores, harm, moment
 ):
-    store = await open_stores(proxy.url, **IMPATIENT)
+    store = await open_stores(proxy.url, **(IMPATIENT if harm == "hole" else {}))
     direct = await open_stores(postgres_url)
     draw = chance(f"{harm} {moment}")
     tally = Tally(f"connection {harm} {moment} the append's answer", "postgresql")
     acknowledged: list[UUID] = []
-    for round_ in range(examples(2 if harm == "hole" else 5)):
+    for round_ in range(examples(1 if harm == "hole" else 5)):
         marker = f"marker-{round_}-"
         fault = proxy.arm(marker.encode(), moment, harm)
         struck = several(draw.randint(1, 3), customer_id=marker)
@@ -76,7 +77,7 @@ async def test_an_append_whose_connection_breaks_is_answered_truthfully(
 async def test_a_transaction_whose_commit_is_not_answered_says_so_and_can_be_repeated(
     proxy: Proxy, postgres_url: str, open_stores, harm, moment
 ):
-    store = await open_stores(proxy.url, **IMPATIENT)
+    store = await open_stores(proxy.url, **(IMPATIENT if harm == "hole" else {}))
     direct = await open_stores(postgres_url)
     tally = Tally(f"connection {harm} {moment} the answer to a COMMIT", "postgresql")
     acknowledged: list[UUID] = []
@@ -110,11 +111,11 @@ async def test_an_append_that_arrives_after_it_was_given_up_and_repeated_is_stor
     direct = await open_stores(postgres_url)
     tally = Tally("append delivered after its client gave it up", "postgresql")
     acknowledged: list[UUID] = []
-    for round_ in range(examples(2)):
+    await append(store, several(2))  # its statement is known to the connection: the next is one round trip
+    for round_ in range(examples(1)):
         late = several(2, customer_id=f"late-{round_}-")
         fault = proxy.arm(f"late-{round_}-".encode(), "before", "hold")
-        result = await append(store, late, expected)
-        assert (result.new_version, result.idempotent) == (2, False)
+        assert (await append(store, late, expected)).new_version == 2
         fault.let_go.set()
         await fault.delivered.wait()
         tally.injected += 1
@@ -123,7 +124,7 @@ async def test_an_append_that_arrives_after_it_was_given_up_and_repeated_is_stor
         after = placed()
         await append(direct, [after])
         acknowledged.append(after.event_id)
-    tally.judge(acknowledged, await event_ids(direct))
+    tally.judge(acknowledged, (await event_ids(direct))[2:])
     tally.conclude()
 
 
@@ -227,3 +228,23 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     await asyncio.wait([waiting])
     await bounded(subscription.close())
     proxy.restore()
+
+
+async def test_what_ends_a_transaction_is_not_hidden_by_a_connection_that_is_gone(proxy: Proxy, open_stores):
+    store = await open_stores(proxy.url)
+
+    class Refused(Exception):
+        pass
+
+    async def fail(error: type[BaseException]) -> None:
+        event = placed()
+        async with store.transaction() as tx:
+            await tx.append_events(event.aggregate_id, "Order", [event])
+            proxy.cut_all()
+            raise error
+
+    for error in (Refused, asyncio.CancelledError):
+        with pytest.raises(error):
+            await bounded(fail(error))
+    assert (await append(store, [placed()])).global_position > 0
+    assert len(await event_ids(store)) == 1

@@ -69,6 +69,8 @@ class SQLiteEventStore(EventStore):
             raise InvalidOptionError(f"database must be a path as text, not {type(path).__name__}")
         if not path:
             raise InvalidOptionError('database must be a path or ":memory:", not an empty text')
+        if "://" in path or path.startswith("sqlite:"):  # the rest may hold a password
+            raise InvalidOptionError('database must be a path or ":memory:"; open_store takes a URL')
         if busy_timeout < 0:
             raise InvalidOptionError(f"busy_timeout must be 0 or more milliseconds, not {busy_timeout}")
         if synchronous not in ("FULL", "NORMAL"):
@@ -194,17 +196,19 @@ class PostgreSQLEventStore(EventStore):
         return without_password(self._database.url)
 
 
-def open_store(url: str | URL, event_registry: EventRegistry | None = None, **options: Any) -> EventStore:
+def open_store(
+    url: str | URL | PathLike[str], event_registry: EventRegistry | None = None, **options: Any
+) -> EventStore:
     """The store for a database URL: the one line that changes when moving to a server. No I/O.
 
     ``sqlite:///events.db``, ``sqlite://`` (in memory), ``postgresql://user@host/database``; a text without
-    ``://`` is the path of a SQLite file. The options are those of the store's class.
+    ``://``, or a `pathlib.Path`, is the path of a SQLite file. The options are those of the store's class.
 
     Raises:
         InvalidOptionError: a URL of another kind of database.
         MissingDriverError: the extra with the driver is not installed.
     """
-    if isinstance(url, str) and "://" not in url:
+    if isinstance(url, PathLike) or (isinstance(url, str) and "://" not in url):
         return SQLiteEventStore(url, event_registry, **options)
     parsed = parse_url(url)
     if backend_for_url(parsed).name == "sqlite":

@@ -36,6 +36,7 @@ from esource.dialect.postgresql_append import (
     shape,
     statements,
 )
+from esource.dialect.postgresql_url import for_asyncpg
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -110,6 +111,9 @@ class PostgreSQLBackend(Backend):
         read_only = options.pop("read_only")
         if self._pooled:
             options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
+        url, arguments = for_asyncpg(url)
+        if arguments:
+            options["connect_args"] = {**arguments, **options.get("connect_args", {})}
         engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
         if read_only:
             event.listen(engine.sync_engine, "connect", _only_read)

@@ -69,6 +69,10 @@ def parse_url(url: str | URL) -> URL:
 
 
 def _sqlite_file(url: URL) -> URL:
+    if url.host and not (url.username or url.password or url.port):
+        raise InvalidOptionError(
+            f"a SQLite URL has three slashes before the path: sqlite:///{url.host}, not sqlite://{url.host}"
+        )
     if url.host or url.username or url.password or url.port:
         raise InvalidOptionError(
             "a SQLite URL names a file, after three slashes: sqlite:///events.db, or sqlite:////srv/events.db. "
@@ -88,6 +92,8 @@ URL_OPTIONS = frozenset(
     {
         *("host", "port", "user", "password", "database", "ssl", "passfile", "target_session_attrs"),
         *("krbsrvname", "gsslib", "prepared_statement_cache_size"),
+        # libpq's words, which `postgresql_url` translates
+        *("sslmode", "connect_timeout", "application_name", "channel_binding"),
     }
 )
 """What the driver and SQLAlchemy take as text; the rest has other types, and goes into ``connect_args``."""
@@ -136,7 +142,9 @@ def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:
         )
     make, ours = _BACKENDS[name]
     if driver not in ("", ours):
-        raise InvalidOptionError(f"the driver for {name} is {ours}, not {driver}: write {name}+{ours}://…")
+        raise InvalidOptionError(
+            f"the driver for {name} is {ours}, not {driver}: write {name}://… or {name}+{ours}://…"
+        )
     return make(switches)
 
 

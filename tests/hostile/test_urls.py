@@ -37,13 +37,17 @@ NAMES = [
         "file:x.db?mode=memory",
         "file::memory:?cache=shared",
         ":memory: ",
-        "sqlite:x.db",
         "-x",
         "a\\b",
     ),
     *("../up/x.db", "deep/../deeper/x.db", "x" * 240),
 ]
-MISLEADING = ["sqlite://events.db", "sqlite://user:pw@host/x.db", "sqlite:///x.db?mode=memory&uri=true"]
+MISLEADING = [
+    "sqlite:x.db",
+    "sqlite://events.db",
+    "sqlite://user:pw@host/x.db",
+    "sqlite:///x.db?mode=memory&uri=true",
+]
 UNREADABLE = [
     "a\x00b.db",
     "a\ud800.db",

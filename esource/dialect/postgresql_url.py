@@ -1,0 +1,38 @@
+"""Settings in PostgreSQL URLs as people copy them (libpq's names), in the words of asyncpg."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from esource.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+
+def for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
+    """The URL with the settings that asyncpg takes as they are, and arguments for the others.
+
+    Raises:
+        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do.
+    """
+    settings = dict(url.query)
+    arguments: dict[str, Any] = {}
+    if "sslmode" in settings:
+        settings.setdefault("ssl", settings.pop("sslmode"))
+    if settings.get("channel_binding") in ("prefer", "disable"):
+        del settings["channel_binding"]
+    if "application_name" in settings:
+        arguments["server_settings"] = {"application_name": settings.pop("application_name")}
+    if "connect_timeout" in settings:
+        arguments["timeout"] = _seconds(settings.pop("connect_timeout"))
+    if "channel_binding" in settings:
+        raise InvalidOptionError("channel_binding: asyncpg has no such setting. Take it out of the URL")
+    return url.set(query=settings), arguments
+
+
+def _seconds(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise InvalidOptionError(f"connect_timeout must be a number of seconds, not {text!r}") from None

@@ -49,7 +49,8 @@ def check_id(name: str, value: UUID) -> UUID:
         InvalidOptionError: it is not.
     """
     if not isinstance(value, UUID):
-        raise InvalidOptionError(f"{name} must be a UUID, not {shown(value)}")
+        remedy = ": pass uuid.UUID(...) of it" if isinstance(value, str) else ""
+        raise InvalidOptionError(f"{name} must be a UUID, not {shown(value)}{remedy}")
     return value
 
 

@@ -25,14 +25,14 @@ from weakref import WeakSet
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from esource.arguments import check_id
 from esource.errors import (
     EventDecodeError,
     InvalidEventError,
     InvalidOptionError,
     KeyStoreMissingError,
-    UnknownEventTypeError,
 )
-from esource.events import DomainEvent, EventRegistry, UntypedEvent
+from esource.events import UNASSIGNED, DomainEvent, EventRegistry, UntypedEvent
 from esource.limits import STANDARD_LIMITS, Limits
 from esource.personal import (
     ALL_ERASED,
@@ -168,13 +168,13 @@ class Codec:
             SubjectErasedError: the key of a subject was destroyed.
         """
         if not isinstance(event, DomainEvent):
-            raise InvalidEventError("events", f"holds a {type(event).__name__}, not a DomainEvent")
-        if event.aggregate_id != aggregate_id or event.aggregate_type != aggregate_type:
             raise InvalidEventError(
-                "aggregate_id" if event.aggregate_id != aggregate_id else "aggregate_type",
-                f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
-                f"not to {aggregate_type} {aggregate_id!s:.80}",
+                "events",
+                f"holds {_kind_of(event)}, not a DomainEvent",
+                remedy="Pass a list of events, even of one: [event]",
             )
+        if event.aggregate_id != aggregate_id or event.aggregate_type != aggregate_type:
+            _require_its_stream(event, aggregate_type, aggregate_id)
         return encode(event, keys, self._limits)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Codec:
         event_class = self.registry.get_or_none(event_type) or SYSTEM_EVENTS.get(event_type)
         if event_class is None:
             if self.unknown_events == "raise":
-                raise UnknownEventTypeError(event_type, self.registry)
+                raise self.registry.unknown(event_type)
             return UntypedEvent if self.unknown_events == "untyped" else None
         return event_class
 
@@ -311,6 +311,26 @@ def _without_values(error: Exception) -> str:
             for found in error.errors(include_input=False)
         )
     return type(error).__name__
+
+
+def _kind_of(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _require_its_stream(event: DomainEvent, aggregate_type: str, aggregate_id: UUID) -> None:
+    """
+    Raises:
+        InvalidOptionError: the stream's id is no UUID.
+        InvalidEventError: the event names another stream. One that names none belongs to any.
+    """
+    check_id("aggregate_id", aggregate_id)
+    is_of_another_id = event.aggregate_id not in (aggregate_id, UNASSIGNED)
+    if is_of_another_id or event.aggregate_type not in (aggregate_type, ""):
+        raise InvalidEventError(
+            "aggregate_id" if is_of_another_id else "aggregate_type",
+            f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
+            f"not to {aggregate_type} {aggregate_id}",
+        )
 
 
 def encode(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> EncodedEvent:

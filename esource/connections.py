@@ -190,8 +190,8 @@ class Connections:
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise StoreClosedError(
-                f"{self._name} was opened in another event loop. Open one store per loop, "
-                "and close it before the loop ends."
+                f"{self._name} was opened in another event loop. Open one store per loop, and close it before "
+                "the loop ends: a program has one asyncio.run(main()), with `async with store:` inside."
             )
         self._loop = loop
         async with self._opening:

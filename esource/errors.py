@@ -74,6 +74,13 @@ class InvalidOptionError(EventSourceError, ValueError):
     """An argument that makes no sense, refused before any I/O."""
 
 
+class AsyncRequiredError(EventSourceError, TypeError):
+    """What is asynchronous was used as if it were not."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"{what} is asynchronous: write `{instead}`, inside `async def`")
+
+
 class OptimisticLockError(EventSourceError):
     """The stream is not at the version that the append expected; nothing of that append was written.
 
@@ -154,14 +161,20 @@ class AggregateNotFoundError(EventSourceError):
 class UnknownEventTypeError(EventSourceError, KeyError):
     """The log holds an event type for which no class is registered."""
 
-    def __init__(self, event_type: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, event_type: str, known: Iterable[str] = (), forgotten: str = "") -> None:
         self.event_type = event_type
         self.known_types = sorted(known)
+        self.forgotten = forgotten
+        """Module and name of a class that exists for this type and is not registered; empty if none is seen."""
         listed = ", ".join(self.known_types[:10]) or "none"
+        remedy = (
+            f"Put @register_event above {forgotten}"
+            if forgotten
+            else "Import the module that defines it under @register_event"
+        )
         self.message = (
-            f"no class is registered for event type {event_type!r} (registered: {listed}). Import the "
-            "module that defines it under @register_event, or open the store with "
-            "unknown_events='untyped' or 'skip'."
+            f"no class is registered for event type {event_type!r} (registered: {listed}). {remedy}, or open "
+            "the store with unknown_events='untyped' or 'skip'."
         )
         super().__init__(self.message)
 

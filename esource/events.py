@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
+from esource.declarations import check_declaration
 from esource.errors import (
     DuplicateEventTypeError,
     InvalidEventError,
@@ -42,6 +43,10 @@ def uuid7() -> UUID:
 def utc_now() -> datetime:
     """The current moment, aware, in UTC."""
     return datetime.now(timezone.utc)
+
+
+UNASSIGNED = UUID(int=0)
+"""The `aggregate_id` of an event that names no aggregate: whoever takes it gives it one."""
 
 
 def upcaster(*, from_version: int) -> Callable[[_Step], _Step]:
@@ -76,10 +81,20 @@ def upcaster(*, from_version: int) -> Callable[[_Step], _Step]:
 class DomainEvent(BaseModel):
     """Something that happened to an aggregate: immutable, and stored for ever.
 
-    A subclass declares its own fields, and usually fixes `aggregate_type`. `event_type` is the class
-    name unless declared. A field declared here is decoded by its declared type, always.
+    A subclass declares its own fields. `event_type` is the class name unless declared. What an event leaves
+    open of `aggregate_id`, `aggregate_type` and `aggregate_version`, the aggregate that applies it fills in,
+    or the stream that it is appended to. A field declared here is decoded by its declared type, always.
 
-    Raises:
+    Example:
+        >>> @register_event
+        ... class OrderPlaced(DomainEvent):
+        ...     customer_id: str
+        ...     total: float
+
+    Raises, when the class is made:
+        InvalidOptionError: a field would take the place of what every event has.
+
+    Raises, when an event is made:
         InvalidEventError: `occurred_at` has no time zone.
         pydantic.ValidationError: a field does not fit its type.
     """
@@ -95,8 +110,9 @@ class DomainEvent(BaseModel):
     """The version of the payload's form; older stored ones are lifted by the class's upcasters."""
     occurred_at: datetime = Field(default_factory=utc_now)
     """When it happened; must carry a time zone."""
-    aggregate_id: UUID
-    aggregate_type: str
+    aggregate_id: UUID = UNASSIGNED
+    aggregate_type: str = ""
+    """The kind of aggregate; that of the aggregate or the stream unless declared. At most 255 characters."""
     aggregate_version: int = 1
     """The version of the stream at this event, from 1. What the store assigned wins over what was given."""
     tenant_id: UUID | None = None
@@ -123,6 +139,11 @@ class DomainEvent(BaseModel):
             if function is not None and from_version is not None:
                 steps[from_version] = function
         cls.__esource_upcasters__ = steps
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        check_declaration(cls, DomainEvent)
 
     @field_validator("occurred_at")
     @classmethod
@@ -184,8 +205,13 @@ class EventRegistry:
 
         Raises:
             DuplicateEventTypeError: a different class has that name.
+            InvalidOptionError: it is no class of events.
         """
-        name = event_type or event_class.model_fields["event_type"].default
+        if not (isinstance(event_class, type) and issubclass(event_class, DomainEvent)):
+            raise InvalidOptionError(
+                f"only a class derived from DomainEvent can be registered: {event_class!r}"
+            )
+        name = event_type or _name_of(event_class)
         existing = self._classes.get(name)
         if existing is not None and (existing.__module__, existing.__qualname__) != (
             event_class.__module__,
@@ -204,7 +230,13 @@ class EventRegistry:
         try:
             return self._classes[event_type]
         except KeyError:
-            raise UnknownEventTypeError(event_type, self._classes) from None
+            raise self.unknown(event_type) from None
+
+    def unknown(self, event_type: str) -> UnknownEventTypeError:
+        """The error for a type without a class; it names the class that somebody forgot to register."""
+        forgotten = next((found for found in _defined(DomainEvent) if _name_of(found) == event_type), None)
+        place = "" if forgotten is None else f"{forgotten.__module__}.{forgotten.__qualname__}"
+        return UnknownEventTypeError(event_type, self._classes, place)
 
     def get_or_none(self, event_type: str) -> type[DomainEvent] | None:
         return self._classes.get(event_type)
@@ -239,6 +271,17 @@ class EventRegistry:
         return iter(self._classes)
 
 
+def _name_of(event_class: type[DomainEvent]) -> Any:
+    return event_class.model_fields["event_type"].default
+
+
+def _defined(event_class: type[DomainEvent]) -> Iterator[type[DomainEvent]]:
+    """All event classes that exist, registered or not."""
+    for subclass in event_class.__subclasses__():
+        yield subclass
+        yield from _defined(subclass)
+
+
 default_registry = EventRegistry()
 """Where `register_event` registers unless told otherwise."""
 
@@ -267,16 +310,20 @@ def register_event(
 
     Raises:
         DuplicateEventTypeError: a different class has that name.
+        InvalidOptionError: it is no class of events.
     """
+    if isinstance(event_class, str):
+        raise InvalidOptionError(f"name the argument: register_event(event_type={event_class!r})")
 
     def decorate(decorated: type[TEvent]) -> type[TEvent]:
+        chosen = registry if registry is not None else default_registry
+        if event_type is None:
+            return chosen.register(decorated)
+        chosen.register(decorated, event_type)
         field = decorated.model_fields["event_type"]
-        if event_type is not None and field.default == decorated.__name__:
+        if field.default == decorated.__name__:
             field.default = event_type
             decorated.model_rebuild(force=True)
-        chosen = registry if registry is not None else default_registry
-        if event_type is not None:
-            chosen.register(decorated, event_type)
         return chosen.register(decorated)
 
     return decorate if event_class is None else decorate(event_class)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from inspect import get_annotations, isfunction
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -100,6 +101,8 @@ Applier = Callable[[Any, _Event], None]
 Handler = Callable[[Any, _Event, ProjectionContext], Awaitable[None]]
 """A method of a `Projection`: updates the read model by an event."""
 
+_Method = TypeVar("_Method", bound=Applier[Any] | Handler[Any])
+
 
 class Mark(Protocol, Generic[_Event]):
     """The decorator that `handles` returns: leaves the method as it is."""
@@ -111,18 +114,56 @@ class Mark(Protocol, Generic[_Event]):
     def __call__(self, method: Handler[_Event]) -> Handler[_Event]: ...
 
 
-def handles(event_class: type[TEvent]) -> Mark[TEvent]:
-    """Mark a method as what happens on this event.
+@overload
+def handles(event: type[TEvent], /) -> Mark[TEvent]: ...
+
+
+@overload
+def handles(event: _Method, /) -> _Method: ...
+
+
+def handles(event: Any, /) -> Any:
+    """Mark a method as what happens on this event: ``@handles(OrderPlaced)``, or ``@handles`` alone if the
+    method says the event's class in its signature.
 
     Of a `DeclarativeAggregate`, ``def placed(self, event: OrderPlaced) -> None``; of a `Projection`,
     ``async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None``.
+
+    Raises:
+        InvalidOptionError: no class of events is given, nor found in the signature.
     """
+    if isfunction(event):
+        return handles(_class_in_signature(event))(event)
+    if not (isinstance(event, type) and issubclass(event, DomainEvent)):
+        raise InvalidOptionError(f"handles takes the class of an event, not {event!r}")
 
     def mark(method: Any) -> Any:
-        method.__esource_handles__ = event_class
+        method.__esource_handles__ = event
         return method
 
     return mark
+
+
+def _class_in_signature(method: Any) -> type[DomainEvent]:
+    """The class that a method's second parameter is annotated with, looked up where the method was written."""
+    names = method.__code__.co_varnames[1 : method.__code__.co_argcount]
+    annotation: Any = get_annotations(method).get(names[0]) if names else None
+    if isinstance(annotation, str):
+        annotation = _evaluated(annotation, method.__globals__)
+    if isinstance(annotation, type) and issubclass(annotation, DomainEvent):
+        return annotation
+    raise InvalidOptionError(
+        f"{method.__qualname__}: which event? Write the event's class in its signature, or @handles(ItsClass)"
+    )
+
+
+def _evaluated(annotation: str, namespace: dict[str, Any]) -> Any:
+    """What a dotted name in an annotation that is kept as text stands for; None if it cannot be found."""
+    first, *rest = annotation.split(".")
+    found = namespace.get(first)
+    for name in rest:
+        found = getattr(found, name, None)
+    return found
 
 
 def marked_methods(cls: type) -> dict[type[DomainEvent], str]:

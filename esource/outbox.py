@@ -26,8 +26,8 @@ from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole, shown
 from esource.codec import encode
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
-from esource.errors import InvalidOptionError
-from esource.events import DomainEvent, utc_now
+from esource.errors import InvalidEventError, InvalidOptionError
+from esource.events import UNASSIGNED, DomainEvent, utc_now
 from esource.limits import CEILING
 from esource.privacy.key_store import KeyStore
 from esource.storable import check_name, json_text, storable_text
@@ -217,10 +217,12 @@ class OutboxRepository:
         """Add an event with its whole content; the row's id.
 
         Raises:
-            InvalidEventError: the event may not be stored.
+            InvalidEventError: the event may not be stored, or names no aggregate.
             TenantMismatchError: it is another tenant's than the one bound to.
             KeyStoreMissingError: it has personal fields, and this was made of no store with a key store.
         """
+        if event.aggregate_id == UNASSIGNED:
+            raise InvalidEventError("aggregate_id", "is not given", remedy="Name the aggregate in the event")
         keys = None if self._key_store is None else await self._key_store.keys_to_seal([event])
         encoded = encode(event, keys, self._access.database.limits)
         if self._access.tenant_id is not None:

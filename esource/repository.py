@@ -61,6 +61,13 @@ class AggregateRepository(Generic[TAggregate]):
         tracer: Tracer | None = None,
         enable_tracing: bool = True,
     ) -> None:
+        if isinstance(event_store, type) or not hasattr(event_store, "append_events"):
+            found = event_store.__name__ if isinstance(event_store, type) else type(event_store).__name__
+            raise InvalidOptionError(f"event_store must be a store, as open_store(url) makes it, not {found}")
+        if not callable(aggregate_factory):
+            raise InvalidOptionError(
+                f"aggregate_factory must be the class of an aggregate, not {aggregate_factory!r}"
+            )
         inferred = getattr(aggregate_factory, "aggregate_type", "")
         self._aggregate_type: str = aggregate_type or inferred
         if not self._aggregate_type:

@@ -8,7 +8,7 @@ from copy import copy
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -20,7 +20,13 @@ from esource.arguments import check_id
 from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents
 from esource.database import Database, Unit
 from esource.dialect import Statement
-from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
+from esource.errors import (
+    AsyncRequiredError,
+    DuplicateEventError,
+    InvalidEventError,
+    InvalidOptionError,
+    StreamClosedError,
+)
 from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.limits import STANDARD_LIMITS, Limits
 from esource.privacy.key_store import KeyStore
@@ -38,6 +44,7 @@ from esource.reading import (
 from esource.storable import check_name
 from esource.streams import (
     AppendResult,
+    EventReader,
     EventStream,
     ExpectedVersion,
     ReadOptions,
@@ -154,6 +161,14 @@ class EventStore:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __enter__(self) -> NoReturn:
+            raise AsyncRequiredError("a store", "async with store")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Never reached."""
 
     async def initialize(self, *, upgrade: bool | None = None) -> None:
         """Bring the database to the newest schema, through the Alembic scripts. Safe to repeat, and safe
@@ -302,6 +317,7 @@ class EventStore:
             TenantMismatchError: the store is bound to a tenant, and the stream is not that tenant's.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
+        check_id("aggregate_id", aggregate_id)
         tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
         try:
             return await self.append_events(
@@ -353,10 +369,11 @@ class EventStore:
             to_timestamp: Only events that occurred at or before this moment.
 
         Raises:
-            InvalidOptionError: the type was left out and several types use the id.
+            InvalidOptionError: the id is no UUID, or the type was left out and several types use the id.
             UnknownEventTypeError: no class is registered for an event's type.
             EventDecodeError: an event does not fit its class.
         """
+        check_id("aggregate_id", aggregate_id)
         if aggregate_type is None:
             aggregate_type = await self._only_type_of(aggregate_id)
         options = ReadOptions(
@@ -407,11 +424,14 @@ class EventStore:
             options: What to read; positions are versions here.
         """
         aggregate_id, aggregate_type = parse_stream_name(stream_id)
-        return self._read("read_stream", options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
+        return EventReader(
+            "read_stream",
+            self._read("read_stream", options, aggregate_id=aggregate_id, aggregate_type=aggregate_type),
+        )
 
     def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
         """The whole log in global order, page by page, with bounded memory."""
-        return self._read("read_all", options)
+        return EventReader("read_all", self._read("read_all", options))
 
     async def _read(
         self, name: str, options: ReadOptions | None, **stream: Any
@@ -471,11 +491,11 @@ class EventStore:
 
     async def event_exists(self, event_id: UUID) -> bool:
         """Whether an event with this id is stored. One query."""
-        return bool(await self._rows(EVENT_EXISTS, {"event_id": event_id}))
+        return bool(await self._rows(EVENT_EXISTS, {"event_id": check_id("event_id", event_id)}))
 
     async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
         """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
-        return await self._version_of(aggregate_id, aggregate_type)
+        return await self._version_of(check_id("aggregate_id", aggregate_id), aggregate_type)
 
     async def is_closed(self, aggregate_id: UUID, aggregate_type: str) -> bool:
         """Whether the stream was closed with `close_stream`. One query."""

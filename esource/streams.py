@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from esource.arguments import shown
 from esource.codec import EventRow
-from esource.errors import InvalidOptionError
+from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.events import DomainEvent
 from esource.system_events import STREAM_CLOSED
 from esource.types import from_iso
@@ -169,6 +170,38 @@ class StoredEvent:
         return f"StoredEvent({self.event_type}, {self.stream_id}, {self.stream_position}, @{self.global_position})"
 
 
+class EventReader(AsyncGenerator[StoredEvent, None]):
+    """Stored events one after another, for ``async for``; `aclose` gives the connection back early."""
+
+    __slots__ = ("_call", "_events")
+
+    def __init__(self, call: str, events: AsyncGenerator[StoredEvent, None]) -> None:
+        self._call = call
+        self._events = events
+
+    def __aiter__(self) -> AsyncGenerator[StoredEvent, None]:  # noqa: PYI058 - it is one
+        return self._events  # itself, so that an event costs what it did
+
+    def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        return self._events.aclose()
+
+    if not TYPE_CHECKING:  # a type checker refuses both by itself
+
+        def __iter__(self) -> NoReturn:
+            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
+
+        __await__ = __iter__
+
+
 @dataclass(frozen=True, slots=True)
 class EventStream:
     """The events of one aggregate, in order."""
@@ -204,9 +237,11 @@ def parse_stream_name(stream_id: str) -> tuple[UUID, str]:
     Raises:
         InvalidOptionError: it is not of the form ``<aggregate_id>:<aggregate_type>``.
     """
-    aggregate_id, separator, aggregate_type = (
-        stream_id.partition(":") if isinstance(stream_id, str) else ("", "", "")
-    )
+    if not isinstance(stream_id, str):
+        raise InvalidOptionError(
+            f"a stream id is the text <aggregate_id>:<aggregate_type>, not {shown(stream_id)}"
+        )
+    aggregate_id, separator, aggregate_type = stream_id.partition(":")
     try:
         parsed = UUID(aggregate_id)
     except ValueError:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 from zlib import crc32
 
 from typing_extensions import Self
 
 from esource.checkpoints import CheckpointRepository
-from esource.errors import InvalidOptionError
+from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.health import Health, Pulse
 from esource.reading import LAST_POSITION
 from esource.streams import ReadOptions, StoredEvent
@@ -81,6 +81,11 @@ class Subscription:
         return self._position or 0
 
     # -- reading -----------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __iter__(self) -> NoReturn:
+            raise AsyncRequiredError("a subscription", "async for stored in store.subscribe(...)")
 
     def __aiter__(self) -> Self:
         return self

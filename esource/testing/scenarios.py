@@ -13,6 +13,8 @@ from inspect import isawaitable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
+from pydantic_core import PydanticUndefined
+
 from esource.aggregates import AggregateRoot
 from esource.errors import InvalidOptionError
 from esource.events import DomainEvent
@@ -41,7 +43,7 @@ _NOT_CHOSEN = {
 def an_event(event_class: type[TEvent], **fields: Any) -> TEvent:
     """An event with whatever a scenario does not care about filled in: only its own fields are needed."""
     filled: dict[str, Any] = {"aggregate_id": AN_AGGREGATE}
-    if event_class.model_fields["aggregate_type"].is_required():
+    if event_class.model_fields["aggregate_type"].default in ("", PydanticUndefined):
         filled["aggregate_type"] = "Aggregate"
     return event_class(**{**filled, **fields})
 

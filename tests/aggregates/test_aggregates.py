@@ -109,7 +109,14 @@ def test_the_aggregate_type_is_the_class_name_unless_set():
     class Inheriting(Named):
         pass
 
-    assert [c.aggregate_type for c in (Plain, Named, Inheriting)] == ["Plain", "named", "named"]
+    class Declarative(DeclarativeAggregate[int]):
+        pass
+
+    class OfPlain(Plain):
+        pass
+
+    classes = (Plain, Named, Inheriting, Declarative, OfPlain)
+    assert [c.aggregate_type for c in classes] == ["Plain", "named", "named", "Declarative", "OfPlain"]
 
 
 def test_a_class_that_lacks_its_methods_says_which():
@@ -118,8 +125,13 @@ def test_a_class_that_lacks_its_methods_says_which():
 
     with pytest.raises(NotImplementedError, match=r"Empty needs _apply\(event\)"):
         Empty(i := uuid4()).apply_event(placed(i))
-    with pytest.raises(NotImplementedError, match=r"Empty needs _get_initial_state\(\)"):
-        _ = Empty(uuid4()).current
+
+    class Handling(AggregateRoot[int]):
+        @handles
+        def _placed(self, event: OrderPlaced) -> None: ...
+
+    with pytest.raises(NotImplementedError, match="Handling needs .* or DeclarativeAggregate as its base"):
+        Handling(i).apply_event(placed(i))
 
 
 def test_a_declarative_aggregate_has_a_method_per_event():

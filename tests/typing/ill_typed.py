@@ -34,6 +34,12 @@ class Account(DeclarativeAggregate[int]):
         self._state = "much"  # REFUSED: assignment
 
 
+class Unclear(DeclarativeAggregate[int]):
+    @handles  # REFUSED: type-var
+    def _returning(self, event: Deposited) -> int:
+        return event.cents
+
+
 class Balances(Projection):
     @handles(Deposited)  # REFUSED: arg-type
     async def closed(self, event: Closed, context: ProjectionContext) -> None: ...
@@ -61,3 +67,11 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     given(Closed)  # REFUSED: type-var
     given(Account).when(Account.deposit).then(Account)  # REFUSED: arg-type
     an_event(Account)  # REFUSED: type-var
+    Deposited()  # REFUSED: call-arg
+    store.append_events(i, "A", [deposited])  # REFUSED: unused-coroutine
+    repository.save(account)  # REFUSED: unused-coroutine
+    repository.load(i).state  # REFUSED: attr-defined
+    with store:  # REFUSED: attr-defined
+        pass
+    for stored in store.read_all():  # REFUSED: attr-defined
+        pass

@@ -10,6 +10,7 @@ from typing_extensions import assert_type
 from esource import (
     AggregateRepository,
     AggregateRoot,
+    AppendResult,
     DeclarativeAggregate,
     DomainEvent,
     EventStore,
@@ -60,6 +61,23 @@ class Account(DeclarativeAggregate[Balance]):
         self.apply_event(event)
 
 
+@register_event
+class Named(DomainEvent):
+    name: str
+
+
+class Short(DeclarativeAggregate[Balance]):
+    """Says nothing that can be inferred."""
+
+    @handles
+    def _named(self, event: Named) -> None:
+        assert_type(event.name, str)
+        self.current.cents += 1
+
+    def rename(self, name: str) -> None:
+        self.apply_event(Named(name=name))
+
+
 class Plain(AggregateRoot[dict[str, int]]):
     pass
 
@@ -72,7 +90,7 @@ class Balances(Projection):
         assert_type(context.stored, StoredEvent)
         await context.connection.execute(insert(balances).values(cents=event.cents))
 
-    @handles(Closed)
+    @handles
     async def closed(self, event: Closed, context: ProjectionContext) -> None: ...
 
 
@@ -125,6 +143,19 @@ async def stores_stay_what_they_are(i: UUID) -> None:
         assert_type(await memory.get_stream_version(i, "Account"), int)
     options: dict[str, Any] = {}
     assert_type(open_store("sqlite://", **options), EventStore)
+
+
+async def appends_and_reads_say_what_they_return(store: EventStore, short: Short, i: UUID) -> None:
+    result = await store.append_events(i, "Short", [Named(name="a")])
+    assert_type(result, AppendResult)
+    assert_type(result.new_version, int)
+    stream = await store.get_events(i, "Short")
+    assert_type(stream.events, list[DomainEvent])
+    assert_type(stream.latest_event, DomainEvent | None)
+    assert_type([stored.event async for stored in store.read_all()], list[DomainEvent])
+    short._named(Named(name="b"))  # the decorator leaves the method as it is
+    async with store.transaction() as transaction:
+        assert_type(await transaction.append_events(i, "Short", stream.events), AppendResult)
 
 
 def scenarios_know_their_aggregate() -> None:

@@ -179,7 +179,7 @@ class AggregateRoot(Generic[TState]):
 
     def _completed(self, event: TEvent) -> TEvent:
         """The event with what it leaves open filled in; the event itself if that is nothing."""
-        if not isinstance(event, DomainEvent):
+        if isinstance(event, type):
             raise InvalidOptionError(f"apply_event takes an event, not {event!r}")
         missing: dict[str, Any] = {}
         if event.aggregate_id == UNASSIGNED:

@@ -27,7 +27,7 @@ from esource.errors import (
     InvalidOptionError,
     StreamClosedError,
 )
-from esource.events import DomainEvent, EventRegistry, default_registry
+from esource.events import UNASSIGNED, DomainEvent, EventRegistry, default_registry
 from esource.limits import STANDARD_LIMITS, Limits
 from esource.privacy.key_store import KeyStore
 from esource.reading import (
@@ -254,7 +254,8 @@ class EventStore:
         if self._key_store is None:
             encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
         else:
-            events = list(events)
+            # The key of a personal field may go by the aggregate, which an event need not name.
+            events = [_of_aggregate(event, aggregate_id) for event in events]
             keys = await self._key_store.keys_to_seal(events)
             encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
         if self._tenant_id is not None:
@@ -567,6 +568,12 @@ class EventStore:
                 f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
             )
         return types[0] if types else ""
+
+
+def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
+    if isinstance(event, DomainEvent) and event.aggregate_id == UNASSIGNED:
+        return event.model_copy(update={"aggregate_id": aggregate_id})
+    return event
 
 
 def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:

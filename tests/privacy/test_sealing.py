@@ -48,6 +48,14 @@ async def test_a_destroyed_key_leaves_placeholders_and_the_other_fields(store, k
     assert await keys.destroy(member) is False
 
 
+async def test_an_event_that_names_no_aggregate_is_about_the_one_it_is_appended_to(store, keys):
+    member = uuid4()
+    await store.append_events(member, "Member", [Joined(name="Ada Lovelace")])
+    assert (await all_events(store))[0].name == "Ada Lovelace"
+    assert await keys.destroy(member) is True
+    assert (await all_events(store))[0].name == "[erased]"
+
+
 async def test_an_erased_subject_gets_no_new_key(store, keys):
     member, never_seen = uuid4(), uuid4()
     await append(store, joined(member))

@@ -5,6 +5,7 @@
     EventSourceError
     ├── InvalidEventError             an event that may not be stored; nothing was written
     ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
+    ├── AsyncRequiredError            what is asynchronous was used as if it were not (also a TypeError)
     ├── OptimisticLockError           the stream is not at the expected version
     ├── StreamClosedError             the stream was closed for good; nothing was written
     ├── DuplicateEventError           the event id is already stored somewhere else

@@ -32,7 +32,7 @@ def test_every_test_in_the_table_is_in_the_suite(rows, root):
         # The program, not `-m`: that would put the checkout in front of an installed package.
         [
             str(Path(sys.executable).with_name("pytest")),
-            *("--collect-only", "-q", "-p", "no:cacheprovider", "tests/tutorial"),
+            *("--collect-only", "-q", "-m", "", "-p", "no:cacheprovider", "tests/tutorial"),
         ],
         cwd=root,
         capture_output=True,

@@ -151,6 +151,7 @@ async def list_letters(
             for row in found
         ],
         empty="no dead letters",
+        spare=["since"],
     )
 
 
@@ -285,6 +286,7 @@ async def list_outbox(
             for row in found
         ],
         empty="nothing waits" if not failed else "nothing was given up",
+        spare=["since"] if failed else ["last error", "since"],
     )
 
 

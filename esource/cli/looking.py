@@ -89,6 +89,7 @@ async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         output.table(
             ["table", "index", "size", "used"],
             [(row.table, row.index, size(row.bytes), row.scans) for row in found.indexes],
+            spare=["table"],
         )
 
 
@@ -133,6 +134,7 @@ async def streams(
             ["stream", "version", "position", "last event"],
             [(row.stream_id, row.version, row.global_position, row.newest) for row in found],
             empty="no streams",
+            spare=["position"],
         )
 
 

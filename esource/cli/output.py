@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
@@ -23,6 +24,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 WIDE = 100_000
 """Columns where there is no terminal: nothing is wrapped."""
+
+
+GAP = 2
+"""Blanks between columns."""
+
+LEAST = 24
+"""Columns that a sentence needs at least."""
+
+
+class _Column:
+    """A column of a table, and the room that it needs."""
+
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        self.name = name
+        self.cells = [shown(value) for value in values]
+        self.is_number = all(isinstance(value, (int, float)) or value is None for value in values)
+        self.is_sentence = any(isinstance(value, str) and " " in value for value in values)
+        self.least = max(map(cell_len, (name, *self.cells)))
+        if self.is_sentence:
+            longest_word = max(cell_len(word) for text in (name, *self.cells) for word in text.split())
+            self.least = min(self.least, max(longest_word, LEAST))
 
 
 class Output:
@@ -59,20 +81,45 @@ class Output:
             grid.add_row(Text(name, style="dim"), Text(shown(value), overflow="fold"))
         self.console.print(grid)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing") -> None:
-        """Rows under their columns' names; numbers to the right."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        empty: str = "nothing",
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Rows under their columns' names; numbers to the right.
+
+        Only sentences are broken over lines: an id stays in one piece, to be copied. Where a terminal is too
+        narrow for that, the ``spare`` columns are left out, one after the other; then each row is a list of facts.
+        """
         listed = [list(row) for row in rows]
         if not listed:
             self.say(empty)
             return
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for place, name in enumerate(columns):
-            is_number = all(isinstance(row[place], (int, float)) or row[place] is None for row in listed)
-            table.add_column(
-                Text(name), justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
-            )
+        shown_columns = [_Column(name, [row[place] for row in listed]) for place, name in enumerate(columns)]
+        for name in ("", *spare):
+            shown_columns = [column for column in shown_columns if column.name != name]
+            if sum(column.least + GAP for column in shown_columns) - GAP <= self.console.width:
+                self._grid(shown_columns)
+                return
         for row in listed:
-            table.add_row(*(Text(shown(value)) for value in row))
+            self.facts(zip(columns, row, strict=True))
+            self.say()
+
+    def _grid(self, columns: Sequence[_Column]) -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for column in columns:
+            table.add_column(
+                Text(column.name),
+                justify="right" if column.is_number else "left",
+                overflow="fold",
+                no_wrap=not column.is_sentence,
+                min_width=column.least,
+            )
+        for cells in zip(*(column.cells for column in columns), strict=True):
+            table.add_row(*map(Text, cells))
         self.console.print(table)
 
     def json_text(self, value: Any) -> None:

@@ -302,18 +302,27 @@ class FileRefusedError(EventSourceError):
 class CopyRefusedError(EventSourceError):
     """A copy would not be one: the target holds something that the source does not. Nothing was written.
 
-    Copy into an empty database, or into one that an earlier copy of the same source has begun.
+    Copy into an empty database, or into one that an earlier copy of the same source has begun. From a cut-over:
+    the two differ after all was copied, and the source was not fenced off.
     """
 
-    def __init__(self, target: str, found: str, *, is_to_be_empty: bool = False) -> None:
+    def __init__(
+        self, target: str, found: str, *, is_to_be_empty: bool = False, is_cut_over: bool = False
+    ) -> None:
         self.target = target
         self.found = found
+        unchanged = "Nothing was changed"
         if is_to_be_empty:
             problem, remedy = f"{target} is not empty", "Choose an empty database"
+        elif is_cut_over:
+            problem, unchanged = f"{target} is not equal to the source", "The source takes writes as before"
+            remedy = (
+                "Somebody has written to the target: mend those rows, or begin again with an empty database"
+            )
         else:
             problem = f"{target} is no copy of this source, not even a part of one"
             remedy = "Choose an empty database, or one that holds the beginning of a copy of this source"
-        super().__init__(f"{problem}: {found}. Nothing was changed. {remedy}")
+        super().__init__(f"{problem}: {found}. {unchanged}. {remedy}")
 
 
 class PrivacyError(EventSourceError):

@@ -7,6 +7,7 @@ target ends. A copy that was killed, however and whenever, goes on from there.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -62,8 +63,20 @@ async def require_prefix(source: Database, target: Database) -> int:
         ]
         for mine, other in zip(ours, theirs, strict=False):
             if mine != other:
-                raise CopyRefusedError(target.name, f"it holds {other}, where the source holds {mine}")
+                raise CopyRefusedError(target.name, _told_apart(mine, other))
     return upto
+
+
+def _told_apart(mine: str, other: str) -> str:
+    """What tells an event of the source from the target's: no payload, which would end up in somebody's log."""
+    names = EVENTS.columns(with_key=True)
+    ours, theirs = (dict(zip(names, json.loads(text), strict=True)) for text in (mine, other))
+    place, key = "global_position", "event_id"
+    if (ours[place], ours[key]) == (theirs[place], theirs[key]):
+        columns = ", ".join(name for name in names if ours[name] != theirs[name])
+        return f"its event at position {ours[place]} is not as the source holds it: {columns}"
+    there, here = (f"event {event[key]} at position {event[place]}" for event in (theirs, ours))
+    return f"it holds {there}, where the source holds {here}"
 
 
 class _Overtaken(Exception):  # noqa: N818 - a turn of events, not an error

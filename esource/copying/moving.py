@@ -145,7 +145,7 @@ async def cut_over(
             await move.verify_log(verified, move.log.position)
             await verify_beside(here, there, move.verification)
             if not move.verification.is_identical:
-                raise CopyRefusedError(there.name, "; ".join(move.verification.differences))
+                raise CopyRefusedError(there.name, "; ".join(move.verification.differences), is_cut_over=True)
             with here.backend.errors(here.name):
                 await moving.fence(unit.driver, TABLES, there.name)
         result = move.finish()

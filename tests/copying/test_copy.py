@@ -168,6 +168,20 @@ async def test_a_log_with_other_events_at_the_same_positions_is_refused(pair: Pa
         await copy(pair.source, pair.target)
 
 
+async def test_an_event_that_was_changed_in_the_target_is_named_without_its_payload(pair: Pair, open_stores):
+    await fill(await open_stores(pair.source))
+    await copy(pair.source, pair.target)
+    target = await open_stores(pair.target)
+    async with target.transaction() as tx:
+        await tx.connection.exec_driver_sql(
+            "UPDATE events SET actor_id = 'mallory', event_type = 'Secret' WHERE global_position = 10"
+        )
+    with pytest.raises(CopyRefusedError, match="position 10 .*: event_type, actor_id. Nothing") as refused:
+        await copy(pair.source, pair.target)
+    assert "customer_id" not in str(refused.value)
+    assert "mallory" not in str(refused.value)
+
+
 async def test_a_target_ahead_of_the_source_is_refused(pair: Pair, open_stores):
     await fill(await open_stores(pair.source))
     await copy(pair.source, pair.target)

@@ -168,9 +168,12 @@ async def examine(store: Any) -> list[Symptom]:
         found = []
         version = await schema.current(database)
         if version != schema.HEAD:
-            remedy = (
-                "Run `esource upgrade`" if version in schema.REVISIONS else "Run `esource init` or `adopt`"
-            )
+            if version is None:
+                remedy = "Run `esource init`, or `esource adopt` if eventsource-py wrote it"
+            elif version in schema.REVISIONS:
+                remedy = "Make a backup, then run `esource upgrade`"
+            else:
+                remedy = "It is newer than this esource: pip install --upgrade esource"
             found.append(Symptom(f"the schema is {version or 'missing'}, not {schema.HEAD}", remedy))
         else:
             found += [

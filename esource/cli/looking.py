@@ -288,7 +288,7 @@ async def doctor(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     else:
         for symptom in found:
             output.say(f"- {symptom.problem}.")
-            output.say(f"  {symptom.remedy}.")
+            output.say(f"  {symptom.remedy}")  # often a command to be copied: no full stop
         if not found:
             output.say(f"{name}: nothing to mend.")
     if found:

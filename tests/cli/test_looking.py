@@ -134,7 +134,23 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
     ):
         [(problem, mended)] = [(p, r) for p, r in said.items() if word in p]
         assert remedy in mended, problem
-    assert "idx_events_timestamp" in (await esource("doctor", *url)).stdout
+    shown = (await esource("doctor", *url)).stdout.splitlines()
+    [command] = [line for line in shown if "CREATE INDEX idx_events_timestamp" in line]
+    await Database.of(shared_store).run_script([command])
+    assert "idx_events_timestamp" not in (await esource("doctor", *url)).stdout
+
+
+@pytest.mark.parametrize(
+    ("revision", "remedy"), [("0001", "esource upgrade"), ("9999", "pip install --upgrade esource")]
+)
+async def test_doctor_tells_an_older_schema_from_a_newer_one(
+    shared_store, shared_database_url, revision, remedy
+):
+    await Database.of(shared_store).run_script(
+        [f"UPDATE esource_alembic_version SET version_num = '{revision}'"]
+    )
+    done = await esource("doctor", "--url", shared_database_url)
+    assert (done.exit_code, remedy in done.stdout) == (1, True), done.stdout
 
 
 async def test_doctor_names_a_connection_that_holds_every_append_up(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from esource.arguments import shown
 from esource.codec import EventRow
-from esource.errors import AsyncRequiredError, InvalidOptionError
+from esource.errors import AsyncRequiredError, EventDecodeError, InvalidOptionError
 from esource.events import DomainEvent
 from esource.system_events import STREAM_CLOSED
 from esource.types import from_iso
@@ -89,7 +89,8 @@ class StoredEvent:
 
     Raises, on access of `event`:
         UnknownEventTypeError: no class is registered for its type.
-        EventDecodeError: the payload does not fit the class.
+        EventDecodeError: the payload does not fit the class. On access of a moment, too, if another program
+            has left something that is none.
     """
 
     __slots__ = ("_decode", "_event", "row")
@@ -148,7 +149,7 @@ class StoredEvent:
 
     @property
     def occurred_at(self) -> datetime:
-        return from_iso(self.row[8])
+        return self._moment(self.row[8])
 
     @property
     def payload(self) -> str:
@@ -158,7 +159,14 @@ class StoredEvent:
     @property
     def stored_at(self) -> datetime:
         """When the store wrote it."""
-        return from_iso(self.row[10])
+        return self._moment(self.row[10])
+
+    def _moment(self, text: str) -> datetime:
+        try:
+            return from_iso(text)
+        except ValueError as error:
+            problem = f"{text!r} is no moment"
+            raise EventDecodeError(self.event_type, self.row[1], self.global_position, problem) from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StoredEvent) and tuple(self.row) == tuple(other.row)

@@ -16,6 +16,7 @@ from esource.errors import (
     ArchiveRefusedError,
     CopyRefusedError,
     DatabaseError,
+    EventDecodeError,
     EventSourceError,
     FileRefusedError,
     ProjectionFailedError,
@@ -53,7 +54,7 @@ class Code(IntEnum):
     """The database refused or cannot be reached."""
     PRECONDITION = 4
     """What is there does not allow it: another schema, a target or a file that holds something else, a closed
-    stream, a store that has moved, no such stream, event, checkpoint or row."""
+    stream, a store that has moved, no such stream, event, checkpoint or row, or an event that cannot be read."""
     BUG = 70
     """What nobody expected."""
     INTERRUPTED = 130
@@ -94,6 +95,8 @@ def explain(error: Exception) -> tuple[str, Code]:
         return str(error), error.code
     if isinstance(error, SchemaError):
         return _with_command(error), Code.PRECONDITION
+    if isinstance(error, EventDecodeError):
+        return f"{error}. `esource verify` finds all such rows.", Code.PRECONDITION
     if isinstance(error, _PRECONDITIONS):
         return str(error), Code.PRECONDITION
     if isinstance(error, (DatabaseError, StoreClosedError)):

@@ -15,6 +15,7 @@ from esource.cli.opening import DatabaseUrl, asynchronous, reading
 from esource.cli.output import AsJson, Output, duration, size
 from esource.cli.progress import Bar
 from esource.copying import CopyProgress
+from esource.errors import EventDecodeError
 from esource.outbox import OutboxStats
 from esource.reading import event_by_id
 
@@ -46,8 +47,16 @@ def as_document(stored: StoredEvent) -> dict[str, Any]:
         "actor_id": stored.actor_id,
         "occurred_at": stored.occurred_at,
         "stored_at": stored.stored_at,
-        "payload": json.loads(stored.payload),
+        "payload": _payload(stored),
     }
+
+
+def _payload(stored: StoredEvent) -> Any:
+    try:
+        return json.loads(stored.payload)
+    except ValueError as error:
+        row = stored.event_type, str(stored.event_id), stored.global_position
+        raise EventDecodeError(*row, f"its payload is no JSON: {error}") from error
 
 
 @commands.command("info")
@@ -196,7 +205,7 @@ def _show(stored: StoredEvent, output: Output) -> None:
         "actor": stored.actor_id,
     }
     output.facts((name, value) for name, value in facts.items() if value is not None)
-    output.json_text(json.loads(stored.payload))
+    output.json_text(_payload(stored))
 
 
 @commands.command("tail")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import sys
+from contextlib import closing
 from datetime import timedelta
 from uuid import uuid4
 
@@ -138,6 +139,25 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
     [command] = [line for line in shown if "CREATE INDEX idx_events_timestamp" in line]
     await Database.of(shared_store).run_script([command])
     assert "idx_events_timestamp" not in (await esource("doctor", *url)).stdout
+
+
+@pytest.mark.parametrize(("column", "value"), [("timestamp", "yesterday"), ("payload", "{broken")])
+async def test_an_event_that_cannot_be_read_is_named_on_sqlite(tmp_path, column, value):
+    """PostgreSQL has no such rows: its types refuse them."""
+    order, file = placed(), tmp_path / "damaged.db"
+    async with SQLiteEventStore(file) as store:
+        await store.initialize()
+        await store.append_events(order.aggregate_id, "Order", [order], 0)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = 1")
+        connection.execute(f"UPDATE events SET {column} = ?", [value])
+        connection.commit()
+    stream = f"{order.aggregate_id}:Order"
+    for command in (["tail", "--json"], ["show", stream], ["event", order.event_id]):
+        done = await esource(*command, "--url", file)
+        assert done.exit_code == 4, done.stderr
+        assert "at global position 1 cannot be decoded" in done.stderr
+        assert "esource verify" in done.stderr
 
 
 @pytest.mark.parametrize(

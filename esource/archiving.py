@@ -141,7 +141,7 @@ async def archive(
     """Move the events of closed streams from the log to a file of JSON Lines.
 
     Their snapshots, and their outbox rows that are published, go without a trace. Projections that are rebuilt
-    afterwards do not see the events any more.
+    afterwards do not see the events any more. Where there is nothing to archive no file is made.
 
     Args:
         store: a store, an engine or a URL.
@@ -168,6 +168,9 @@ async def archive(
     count = 0
     async with schema.opened_database(store) as database:
         await schema.require_head(database)
+        async with aclosing(_closed(database, chosen, closed_before)) as found:
+            if await anext(found, None) is None:
+                return ArchiveResult(database.name, name_of(file), 0, 0)
         with written(Path(file)) as opened_file:
             async with database.snapshot():
                 writer = RowsWriter(
@@ -291,7 +294,7 @@ def _closed_rows(path: Path, stream: _Stream, rows: list[Row]) -> list[Row]:
 
 async def _closed(
     database: Database, chosen: list[_Stream] | None, closed_before: datetime | None
-) -> AsyncIterator[_Stream]:
+) -> AsyncGenerator[_Stream, None]:
     if chosen is not None:
         for stream in dict.fromkeys(chosen):
             rows = await _in_log(database, stream)

@@ -188,5 +188,7 @@ def _archived(result: archiving.ArchiveResult, done: str, *, as_json: bool) -> N
     output = Output(as_json=as_json)
     if as_json:
         output.document(result)
+    elif not result.streams:
+        output.say(f"There was nothing to be {done} {result.file}.")
     else:
         output.say(f"{result.events} events of {result.streams} closed streams {done} {result.file}.")

@@ -59,6 +59,16 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
         assert said in done.stderr
 
 
+async def test_no_file_is_made_where_there_is_nothing_to_archive(order, shared_database_url, tmp_path):
+    file = tmp_path / "closed.jsonl"
+    for _ in range(2):
+        done = await esource("archive", file, "--url", shared_database_url, "--yes")
+        assert (done.exit_code, "nothing to be archived" in done.stdout) == (0, True)
+        assert list(tmp_path.glob("closed*")) == []
+    done = await esource("archive", file, "--url", shared_database_url, "--yes", "--json")
+    assert json.loads(done.stdout)["streams"] == 0
+
+
 async def test_a_stream_is_closed_archived_and_restored(order, shared_store, shared_database_url, tmp_path):
     file, url = tmp_path / "closed.jsonl", ("--url", shared_database_url)
     done = await esource("close", f"{order}:Order", *url)

@@ -70,7 +70,7 @@ class ProjectionContext:
     def write(self, statement: Executable, values: Mapping[str, Any]) -> None:
         """Have a statement executed with these values by the end of the transaction. No I/O.
 
-        All values that one statement is given in a row are sent at once (`executemany`), so that a read
+        All values that one statement is given in a row are sent at once (``executemany``), so that a read
         model is written many times faster than through `connection`. The statement is one object, made
         once: an INSERT, UPDATE or DELETE with bound parameters, or an upsert that refers to ``excluded``.
         What is read through `connection` does not see it before `flush`.

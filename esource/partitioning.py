@@ -6,7 +6,7 @@ part and begins the next. Readers of the log touch only the parts that their pos
 
 All promises stay: an id is stored once, two appends with one expected version do not both win, positions are in
 order. It costs each append a second row, and a look into every part for the version of its stream: few large parts,
-not many small ones. `docs/growth.md` has figures.
+not many small ones. ``docs/growth.md`` has figures.
 
 `detach` takes an old part out of the log, as a table of its own: to be dumped, dropped or kept elsewhere. Its events
 are read no more. Their ids stay taken. A stream that has events in no other part **cannot go on**: it looks new, and

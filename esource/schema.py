@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 VERSION_TABLE = "esource_alembic_version"
-"""Alembic's version table for our scripts: an application's own `alembic_version` stays its own."""
+"""Alembic's version table for our scripts: an application's own ``alembic_version`` stays its own."""
 
 REVISIONS = ("0001", "0002", "0003")
 """Every schema this library knows, oldest first; a test compares them with the scripts."""
@@ -82,7 +82,7 @@ def scripts() -> Path:
 
 
 def alembic_config(url: str | None = None) -> Config:
-    """An Alembic configuration of our scripts, for `alembic.command`. No ini file is needed."""
+    """An Alembic configuration of our scripts, for ``alembic.command``. No ini file is needed."""
     from alembic.config import Config
 
     config = Config()

@@ -97,7 +97,7 @@ class StoredEvent:
 
     def __init__(self, row: EventRow, decode: Callable[[EventRow], DomainEvent]) -> None:
         self.row = row
-        """The stored values as text, in the order of `esource.codec.EventRow`."""
+        """The stored values as text, in the order of ``esource.codec.EventRow``."""
         self._decode = decode
         self._event: DomainEvent | None = None
 

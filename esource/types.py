@@ -1,18 +1,18 @@
 """Column types whose storage differs by database, and nothing else.
 
-======================  ==========================================  ====================
-type                    SQLite                                      PostgreSQL
-======================  ==========================================  ====================
-`Identifier`            TEXT, 36 characters, hyphenated, lower case  UUID
-`Timestamp`             TEXT, ISO 8601 in UTC, always microseconds   TIMESTAMPTZ
-`Json`                  TEXT                                         JSONB
-`Name`                  TEXT                                         VARCHAR(255)
-`Status`                TEXT                                         VARCHAR(20)
-`Position`              INTEGER (64 bits)                            BIGINT
-======================  ==========================================  ====================
+======================  ===========================================  ====================
+type                    SQLite                                       PostgreSQL
+======================  ===========================================  ====================
+``Identifier``          TEXT, 36 characters, hyphenated, lower case  UUID
+``Timestamp``           TEXT, ISO 8601 in UTC, always microseconds   TIMESTAMPTZ
+``Json``                TEXT                                         JSONB
+``Name``                TEXT                                         VARCHAR(255)
+``Status``              TEXT                                         VARCHAR(20)
+``Position``            INTEGER (64 bits)                            BIGINT
+======================  ===========================================  ====================
 
 The TEXT timestamp has a fixed width and a fixed offset, so that the order of the text is the order
-of time. `Json` carries JSON *text* in both directions: nothing is parsed on the way, and SQLite's
+of time. ``Json`` carries JSON *text* in both directions: nothing is parsed on the way, and SQLite's
 own JSON type (numeric affinity: ``1.0`` would come back as ``1``) is avoided.
 """
 

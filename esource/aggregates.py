@@ -291,6 +291,7 @@ class DeclarativeAggregate(AggregateRoot[TState]):
         InvalidOptionError: two methods handle the same event, or one is ``async def``.
     """
 
+    aggregate_type: ClassVar[str] = ""
     unregistered_event_handling: ClassVar[str] = "ignore"
     """What an event without a method does: ``ignore`` or ``error``."""
     _handlers: ClassVar[dict[type[DomainEvent], str]] = {}

@@ -19,7 +19,7 @@ nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "build", "tests-3.11", "migrations", "interpreters"]
+nox.options.sessions = ["lint", "types", "docs", "build", "tests-3.11", "migrations", "interpreters"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 DATABASES = {"sqlite": "sqlite,memory", "postgresql": "postgresql"}
@@ -106,6 +106,14 @@ def types(session: nox.Session) -> None:
     """mypy, strict."""
     session.install("-e", ".[all,test,lint]")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in build/docs; a broken reference is an error. Needs no network."""
+    session.install("-e", ".[docs]")
+    # Anew each time: the side bar of a page that has not changed would stay as it was.
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "build/docs", *session.posargs)
 
 
 @nox.session

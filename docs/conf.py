@@ -7,9 +7,10 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import esource
 from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+import esource
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -82,7 +83,8 @@ def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
 default_role = "py:obj"
 add_module_names = False
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True,
+autodoc_default_options = {
+    "members": True,
     "undoc-members": True,
     "show-inheritance": True,
     "exclude-members": "model_config, model_post_init, row",
@@ -105,7 +107,13 @@ def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: obje
 
 
 def read_signature(
-    app: Sphinx, what: str, name: str, obj: object, options: object, arguments: str | None, returned: str | None
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    arguments: str | None,
+    returned: str | None,
 ) -> tuple[str | None, str | None]:
     """What a dataclass makes for each object is shown as `...`: its own `<factory>` is no Python."""
     return arguments and arguments.replace("<factory>", "..."), returned
@@ -181,7 +189,7 @@ def _url_of(target: str) -> str | None:
 
 def _home_of(target: str) -> tuple[str | None, str]:
     """The module of the standard library that describes a name, and the name in it."""
-    first = target.split(".")[0]
+    first = target.split(".", maxsplit=1)[0]
     if hasattr(sys.modules["builtins"], first):
         return "builtins", target
     for module in ("collections.abc", "datetime", "uuid", "typing", "pathlib", "os", "contextlib", "enum"):

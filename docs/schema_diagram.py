@@ -68,10 +68,10 @@ def _box(table: Table, x: int, y: int) -> str:
         if isinstance(constraint, UniqueConstraint)
         for column in constraint.columns
     }
+    fill = f'fill="{GREEN}"'
     lines = [
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{_height(table)}" rx="6" fill="#fff" stroke="{LINE}"/>',
-        f'<path d="M{x} {y + HEADER} v-{HEADER - 6} q0 -6 6 -6 h{WIDTH - 12} q6 0 6 6 v{HEADER - 6} z" '
-        f'fill="{GREEN}"/>',
+        f'<path d="M{x} {y + HEADER} v-{HEADER - 6} q0 -6 6 -6 h{WIDTH - 12} q6 0 6 6 v{HEADER - 6} z" {fill}/>',
         f'<text x="{x + 10}" y="{y + 20}" fill="#fff" font-weight="bold" font-size="13">{table.name}</text>',
     ]
     for column in table.columns:

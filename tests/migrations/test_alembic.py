@@ -1,12 +1,12 @@
 """Every way to run the scripts, each with the real command in a process of its own."""
 
-import re
 import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from documents import blocks
 from schemas import CHECKOUT, alembic, described, execute, rows, run
 
 from esource import EventRegistry, open_store, schema
@@ -224,10 +224,8 @@ async def test_the_installed_wheel_initializes_without_any_ini_file(installed, e
 
 # -- inside an application's own Alembic ------------------------------------------------------------------------
 
-HOST_INI = re.findall(r"^```ini\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[
-    1
-]
-"""As the README shows it."""
+HOST_INI = blocks((CHECKOUT / "docs" / "how-to" / "migrate.md").read_text(encoding="utf-8"), "ini")[1]
+"""As the documentation shows it."""
 HOST_ENV = """
 import asyncio, os
 from alembic import context

@@ -86,7 +86,6 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {
     "members": True,
     "undoc-members": True,
-    "show-inheritance": True,
     "exclude-members": "model_config, model_post_init, row",
 }
 autodoc_typehints = "signature"
@@ -106,6 +105,13 @@ def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: obje
     lines[:] = GoogleDocstring(lines, DOCSTRINGS, app, kind, name, obj, options).lines()
 
 
+MADE_BY_US = {
+    f"esource.{name}"
+    for name in ("EventStore", "Transaction", "Subscription", "StoredEvent", "ProjectionContext")
+}
+"""Classes whose objects users are given: how they are made is not theirs to know."""
+
+
 def read_signature(
     app: Sphinx,
     what: str,
@@ -116,6 +122,8 @@ def read_signature(
     returned: str | None,
 ) -> tuple[str | None, str | None]:
     """What a dataclass makes for each object is shown as `...`: its own `<factory>` is no Python."""
+    if name in MADE_BY_US:
+        return "", None
     return arguments and arguments.replace("<factory>", "..."), returned
 
 

@@ -55,7 +55,7 @@ def promised_by_comments(document: str) -> list[str]:
     return [
         comment
         for block in blocks(document, "python")
-        for comment in re.findall(r"^\s*print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
+        for comment in re.findall(r"^(?:\s*print\(.*)?\)  # (.*)$", block, flags=re.MULTILINE)
         if "…" not in comment
     ]
 

@@ -93,9 +93,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
-DOCSTRINGS = Config(
-    napoleon_use_rtype=False, napoleon_custom_sections=[("Raises, when the class is made", "Raises")]
-)
+DOCSTRINGS = Config(napoleon_use_rtype=False)
 
 
 def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

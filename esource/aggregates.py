@@ -287,8 +287,8 @@ class DeclarativeAggregate(AggregateRoot[TState]):
         ...     def _deposited(self, event: Deposited) -> None:
         ...         self._state = AccountState(balance=self.current.balance + event.amount)
 
-    Raises, when the class is made:
-        InvalidOptionError: two methods handle the same event, or one is ``async def``.
+    Raises:
+        InvalidOptionError: when the class is made: two methods handle the same event, or one is ``async def``.
     """
 
     aggregate_type: ClassVar[str] = ""

@@ -87,10 +87,10 @@ class StoredEvent:
 
     Readers that only count, copy or relay never pay for decoding.
 
-    Raises, on access of `event`:
-        UnknownEventTypeError: no class is registered for its type.
-        EventDecodeError: the payload does not fit the class. On access of a moment, too, if another program
-            has left something that is none.
+    Raises:
+        UnknownEventTypeError: when `event` is asked for: no class is registered for its type.
+        EventDecodeError: likewise: the payload does not fit the class. When a moment is asked for, too, if
+            another program has left something that is none.
     """
 
     __slots__ = ("_decode", "_event", "row")

@@ -83,9 +83,9 @@ class Projection:
     A method for a base class is for all registered events below it; one for `DomainEvent` is for every
     event in the log, and meets those without a class as the store's ``unknown_events`` says.
 
-    Raises, when the class is made:
-        InvalidOptionError: two methods handle the same event, a method is not async, or an option makes
-            no sense.
+    Raises:
+        InvalidOptionError: when the class is made: two methods handle the same event, a method is not
+            async, or an option makes no sense.
     """
 
     name: ClassVar[str] = ""

@@ -68,6 +68,13 @@ def test_every_method_of_the_store_that_is_named_exists(document):
         assert hasattr(EventStore, name)
 
 
+def test_every_command_that_is_named_exists(document):
+    known = set(re.findall(r"^### `esource ([a-z -]+)`$", read("cli.md"), flags=re.MULTILINE))
+    groups = {command.split()[0] for command in known}
+    for named in re.findall(r"`esource ([a-z][a-z-]*(?: [a-z-]+)?)", document):
+        assert named in known or named.split()[0] in known or (named in groups), named
+
+
 def parameters():
     return {
         name: parameter.default

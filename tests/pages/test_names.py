@@ -10,6 +10,7 @@ from documents import PAGES, ROOT, blocks, name_of
 
 import esource
 from esource import EventStore, PostgreSQLEventStore, SQLiteEventStore, errors
+from esource.limits import Limits
 from esource.tables import metadata
 
 DOCS = ROOT / "docs"
@@ -91,7 +92,9 @@ def test_every_option_in_the_table_exists_with_its_default():
     rows = [(name, default) for name, default in rows if not name.isupper()]
     assert {name for name, _ in rows} == set(parameters())
     for name, default in rows:
-        if name != "event_registry":
+        if name == "limits":
+            assert parameters()[name] == Limits()
+        elif name != "event_registry":
             stated = None if default == "none" else ast.literal_eval(default.strip("`"))
             assert stated == parameters()[name]
 

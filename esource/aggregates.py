@@ -291,7 +291,6 @@ class DeclarativeAggregate(AggregateRoot[TState]):
         InvalidOptionError: when the class is made: two methods handle the same event, or one is ``async def``.
     """
 
-    aggregate_type: ClassVar[str] = ""
     unregistered_event_handling: ClassVar[str] = "ignore"
     """What an event without a method does: ``ignore`` or ``error``."""
     _handlers: ClassVar[dict[type[DomainEvent], str]] = {}

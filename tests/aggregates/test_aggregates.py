@@ -119,16 +119,6 @@ def test_the_aggregate_type_is_the_class_name_unless_set():
     assert [c.aggregate_type for c in classes] == ["Plain", "named", "named", "Declarative", "OfPlain"]
 
 
-def test_the_type_of_a_declarative_aggregate_is_its_own_class_name():
-    class Account(DeclarativeAggregate[int]):
-        pass
-
-    class Customer(DeclarativeAggregate[int]):
-        pass
-
-    assert (Account.aggregate_type, Customer.aggregate_type) == ("Account", "Customer")
-
-
 def test_a_class_that_lacks_its_methods_says_which():
     class Empty(AggregateRoot[int]):
         pass

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from orders import placed, several
 
 from cli.commands import esource as run
@@ -62,6 +63,7 @@ async def test_no_url_is_wrong_usage():
     assert "ESOURCE_URL" in error
 
 
+@pytest.mark.slow
 async def test_a_store_is_copied_compared_cut_over_and_reopened(shared_store, shared_database_url, tmp_path):
     [first, *_] = events = several(5)
     await shared_store.append_events(first.aggregate_id, "Order", events, 0)

@@ -112,6 +112,7 @@ async def test_any_number_of_stores_may_open_a_fresh_file_at_once(path):
         await store.close()
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_may_open_and_fill_a_fresh_file_at_once(path):
     program = textwrap.dedent(
         """

@@ -137,6 +137,7 @@ async def test_two_deployments_migrate_at_once(empty_database_url):
 # -- offline -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_offline_the_printed_sql_leads_to_the_same_schema_and_back(empty_database_url):
     url = empty_database_url
     printed = alembic("-x", f"url={url}", "upgrade", "head", "--sql", cwd=CHECKOUT).stdout
@@ -193,6 +194,7 @@ def installed(tmp_path_factory) -> Path:
     return folder / "venv" / "bin" / "python"
 
 
+@pytest.mark.slow
 async def test_from_the_installed_wheel_alembic_finds_the_scripts_in_the_package(
     installed, empty_database_url, tmp_path
 ):
@@ -286,6 +288,7 @@ def host(installed, tmp_path, empty_database_url):
     return command
 
 
+@pytest.mark.slow
 async def test_an_application_upgrades_our_branch_with_its_own(host, empty_database_url, tmp_path):
     url = empty_database_url
 

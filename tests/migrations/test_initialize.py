@@ -67,6 +67,7 @@ async def test_initialize_can_be_repeated(shared_store, shared_database_url):
     assert await shared_store.get_stream_version(order, "Order") == 1
 
 
+@pytest.mark.slow
 async def test_many_processes_initialize_a_fresh_database_at_once(empty_database_url, tmp_path):
     await run_at_once(INITIALIZE, [[empty_database_url]] * 6, tmp_path)
 
@@ -319,6 +320,7 @@ print(statements)
 """
 
 
+@pytest.mark.slow
 async def test_on_sqlite_a_migration_that_is_killed_leaves_the_old_schema_and_its_rows(tmp_path):
     url = f"sqlite:///{tmp_path / 'events.db'}"
     await at_revision(url, "0001")

@@ -300,6 +300,7 @@ async def write_until(store: EventStore, done: asyncio.Event) -> int:
     return count
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
     shared_store: EventStore, shared_database_url: str, start_worker: Start
 ):

@@ -226,6 +226,7 @@ async def test_a_cancelled_relay_lets_go_at_once_of_what_it_has_not_published(st
     assert sink.ids == [event.event_id for event in events]
 
 
+@pytest.mark.slow
 async def test_what_a_killed_relay_had_claimed_is_published_by_the_next(shared_database_url, open_stores):
     store = await open_stores(shared_database_url, outbox_enabled=True)
     streams = [several(10) for _ in range(10)]

@@ -150,6 +150,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_an_archive_that_is_killed_has_every_event_in_the_log_or_in_the_file(
     shared_store: EventStore, shared_database_url, tmp_path
 ):

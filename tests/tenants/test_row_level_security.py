@@ -480,6 +480,7 @@ async def test_off_takes_the_rights_of_the_roles_that_nothing_restricts_any_more
                 await red.fetch(f"SELECT * FROM {table}")
 
 
+@pytest.mark.slow
 async def test_alembic_switches_it_on_and_off_finds_no_drift_and_takes_everything_down(empty_postgres_url):
     def run(*arguments):
         return alembic("-x", f"url={empty_postgres_url}", *arguments, cwd=CHECKOUT).stdout

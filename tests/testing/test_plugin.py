@@ -61,6 +61,7 @@ def test_every_test_has_a_store_of_its_own_on_a_file(project):
     run(project, passed=3)
 
 
+@pytest.mark.slow
 def test_every_test_has_a_database_of_its_own_on_the_server(project, postgres_server, monkeypatch):
     monkeypatch.setenv("ESOURCE_TEST_POSTGRES_URL", postgres_server.render_as_string(hide_password=False))
     project.makepyfile(
@@ -90,6 +91,7 @@ def test_the_embedded_server_needs_nothing(project, monkeypatch):
     run(project, passed=1)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_had_is_an_error_that_says_what_to_install(project, monkeypatch):
     monkeypatch.delenv("ESOURCE_TEST_POSTGRES_URL", raising=False)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
@@ -147,6 +149,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "promise"), BROKEN.items(), ids=BROKEN.values())
 def test_a_store_that_breaks_a_promise_does_not_pass(project, method, promise):
     project.makepyfile(CONFORMANCE.format(method=method))

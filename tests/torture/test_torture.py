@@ -76,6 +76,7 @@ def check_log(log: Sequence[StoredEvent]) -> Counter[UUID]:
     return batches
 
 
+@pytest.mark.slow
 async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_order(
     shared_store: EventStore, shared_database_url: str
 ):

@@ -25,6 +25,7 @@ def test_a_claim_without_a_test_says_why(rows):
     assert all(untested.values())
 
 
+@pytest.mark.slow
 def test_every_test_in_the_table_is_in_the_suite(rows, root):
     named = {name.strip() for _, _, proof, _ in rows if proof != "none" for name in proof.split(",")}
     assert all(re.fullmatch(r"test_\w+\.py::test_\w+", name) for name in named)

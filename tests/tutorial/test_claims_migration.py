@@ -97,6 +97,7 @@ def migrate(examples, monkeypatch):
     return runpy.run_path(str(examples / "migrate_to_postgresql.py"))["migrate_sqlite_to_postgresql"]
 
 
+@pytest.mark.slow
 async def test_the_script_moves_every_event_and_a_second_run_duplicates_nothing(
     migrate, file, engine_url, capsys
 ):

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from orders import placed
 
 from esource import SQLiteEventStore
@@ -190,6 +191,7 @@ def test_checkpoint(run_example):
     ]
 
 
+@pytest.mark.slow
 def test_pytest_fixtures(examples, tmp_path):
     done = subprocess.run(
         [
@@ -303,6 +305,7 @@ SHOP = """\
 """
 
 
+@pytest.mark.slow
 def test_the_shop_does_the_same_on_either_database(examples, empty_database_url):
     done = subprocess.run(
         [sys.executable, str(examples / "shop" / "main.py"), "--url", empty_database_url],
@@ -319,6 +322,7 @@ def test_the_shop_does_the_same_on_either_database(examples, empty_database_url)
     ] * 4  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_shop_that_was_closed_goes_on_where_it_stopped(examples, tmp_path):
     command = [
         sys.executable,

@@ -30,6 +30,7 @@ def complaints(tmp_path_factory) -> set[tuple[str, int, str]]:
     return {(module, int(line), code) for module, line, code in found}
 
 
+@pytest.mark.slow
 def test_the_public_types_are_as_promised(complaints):
     assert {complaint for complaint in complaints if complaint[0] == "well_typed.py"} == set()
 
@@ -39,6 +40,7 @@ def test_what_is_wrong_is_refused(complaints):
     assert refused == REFUSED
 
 
+@pytest.mark.slow
 def test_pyright_sees_the_same_as_mypy():
     # basedpyright: pyright in a wheel that brings all it needs, so that nothing is loaded during a test.
     command = [

@@ -64,6 +64,7 @@ NAVIGATION = {
         "reference/errors",
         "reference/schema",
         "cli",
+        "inspect",
         "reference/api/index",
     ],
 }

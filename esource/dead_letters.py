@@ -27,7 +27,7 @@ STATUSES = ("failed", "retrying", "resolved")
 _table = dead_letter_queue.c
 _id = _table.id == bindparam("id", type_=_table.id.type)
 _now = bindparam("now", type_=Timestamp())
-_COLUMNS = (
+ENTRIES = select(
     _table.id,
     _table.event_id,
     _table.projection_name,
@@ -42,6 +42,8 @@ _COLUMNS = (
     _table.resolved_at,
     _table.resolved_by,
 )
+"""Rows of the queue, in the order of `entry_of`."""
+
 _row = upsert(dead_letter_queue).values(
     **{
         name: bindparam(name, type_=_table[name].type)
@@ -73,10 +75,9 @@ _ADD = Statement(
         },
     ).returning(_table.id)
 )
-_GET = Statement(select(*_COLUMNS).where(_id))
+_GET = Statement(ENTRIES.where(_id))
 _LIST = Statement(
-    select(*_COLUMNS)
-    .where(
+    ENTRIES.where(
         or_(
             bindparam("projection_name", type_=Text()).is_(None),
             _table.projection_name == bindparam("projection_name", type_=Text()),
@@ -236,7 +237,7 @@ class DLQRepository:
             statuses=self._access.database.backend.names([status] if status else STATUSES),
             page=check_whole("limit", limit, least=1),
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     async def get_failed_event(self, dlq_id: int | str) -> DLQEntry | None:
         """One entry; None if there is none with this id.
@@ -245,7 +246,7 @@ class DLQRepository:
             InvalidOptionError: an id that is no whole number.
         """
         rows = await self._access.read(_GET, id=_row_id(dlq_id))
-        return _entry(rows[0]) if rows else None
+        return entry_of(rows[0]) if rows else None
 
     async def mark_resolved(self, dlq_id: int | str, resolved_by: str | UUID) -> bool:
         """Close an entry; whether it exists."""
@@ -293,7 +294,8 @@ class PostgreSQLDLQRepository(DLQRepository):
     """The dead-letter queue in a PostgreSQL database."""
 
 
-def _entry(row: tuple[Any, ...]) -> DLQEntry:
+def entry_of(row: tuple[Any, ...]) -> DLQEntry:
+    """An entry from a row of `ENTRIES`."""
     values = list(row)
     values[4] = json.loads(values[4])
     return DLQEntry(*values)

@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import func, select
 
 from esource import schema
+from esource.browsing import StreamSummary, newest_streams
 from esource.checkpoints import CheckpointRepository, LagMetrics
 from esource.database import Database
 from esource.dead_letters import DLQRepository, DLQStats
@@ -25,7 +26,6 @@ from esource.reading import LAST_POSITION
 from esource.schema_reports import differences
 from esource.tables import events
 from esource.tenants import require_whole
-from esource.types import as_text
 
 LAG_SECONDS = 300.0
 """How long an event may wait for a projection or the outbox before `examine` speaks of it, in seconds."""
@@ -45,25 +45,6 @@ _STREAM_COUNTS = Statement(
 )
 
 
-def _newest_streams() -> Select[Any]:
-    return (
-        select(
-            as_text(events.c.aggregate_id),
-            events.c.aggregate_type,
-            func.max(events.c.version),
-            func.max(events.c.global_position),
-            func.max(events.c.created_at),
-        )
-        .group_by(events.c.aggregate_id, events.c.aggregate_type)
-        .order_by(func.max(events.c.global_position).desc())
-        .limit(bindparam("page"))
-    )
-
-
-_STREAMS = Statement(_newest_streams())
-_STREAMS_OF_TYPE = Statement(_newest_streams().where(events.c.aggregate_type == bindparam("aggregate_type")))
-
-
 @dataclass(frozen=True, slots=True)
 class TypeCount:
     """How many events of a type there are."""
@@ -73,20 +54,6 @@ class TypeCount:
     events: int
     newest: datetime
     """When the last of them was stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """A stream, without its events."""
-
-    stream_id: str
-    """As `EventStore.read_stream` takes it."""
-    aggregate_type: str
-    version: int
-    global_position: int
-    """Of its last event."""
-    newest: datetime
-    """When that was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +119,16 @@ async def streams(store: Any, *, aggregate_type: str | None = None, limit: int =
     """The streams that were appended to last, the newest first."""
     require_whole(store, "a list of all streams")
     async with schema.opened_database(store) as database:
-        values: dict[str, Any] = {"page": limit}
-        if aggregate_type is not None:
-            values["aggregate_type"] = aggregate_type
-        statement = _STREAMS if aggregate_type is None else _STREAMS_OF_TYPE
-        return [
-            StreamSummary(f"{row[0]}:{row[1]}", *row[1:]) for row in await database.read(statement, values)
-        ]
+        found: list[StreamSummary] = []
+        after = None
+        while True:
+            page = await newest_streams(
+                database, aggregate_type=aggregate_type, after=after, size=limit - len(found)
+            )
+            found += page.rows
+            after = page.after
+            if after is None or len(found) >= limit:
+                return found
 
 
 async def examine(store: Any) -> list[Symptom]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import followers, keeping, looking, moving, schema
+from esource.cli import followers, inspecting, keeping, looking, moving, schema
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 PANELS = {
     "The schema": ("init", "upgrade", "downgrade", "current", "history", "check", "sql", "adopt"),
-    "Looking": ("info", "streams", "show", "event", "tail", "doctor", "verify"),
+    "Looking": ("info", "inspect", "streams", "show", "event", "tail", "doctor", "verify"),
     "Moving": ("copy", "cut-over", "reopen", "verify-copy"),
     "Files": ("backup", "export", "import"),
     "Closing and archiving": ("close", "archive", "restore"),
@@ -28,13 +28,14 @@ PANELS = {
 
 app.add_typer(schema.commands)
 app.add_typer(looking.commands)
+app.add_typer(inspecting.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
 app.add_typer(followers.projections, name="projections", rich_help_panel="Followers of the log")
 app.add_typer(followers.dlq, name="dlq", rich_help_panel="Followers of the log")
 app.add_typer(followers.outbox, name="outbox", rich_help_panel="Followers of the log")
 
-for _commands in (schema, looking, moving, keeping):
+for _commands in (schema, looking, inspecting, moving, keeping):
     for _command in _commands.commands.registered_commands:
         _command.rich_help_panel = next(panel for panel, names in PANELS.items() if _command.name in names)
 

@@ -12,12 +12,13 @@ import typer
 from esource import ReadDirection, ReadOptions, StoredEvent, overview
 from esource.cli.errors import Code, Refusal, wrong_usage
 from esource.cli.opening import DatabaseUrl, asynchronous, reading
-from esource.cli.output import AsJson, Output, duration, size
+from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
 from esource.copying import CopyProgress
 from esource.errors import EventDecodeError
 from esource.outbox import OutboxStats
 from esource.reading import event_by_id
+from esource.units import duration, size
 
 commands = typer.Typer(no_args_is_help=True)
 

@@ -20,10 +20,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from esource.codec import EncodedEvent, same_payload
 from esource.database import Database, Unit
 from esource.dialect import Plan, Statement, StreamWrite
 from esource.dialect.constructs import iso_text, member_of
+from esource.encoding import EncodedEvent, same_payload
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,

@@ -20,12 +20,13 @@ from sqlalchemy import (
 )
 
 from esource import schema
-from esource.codec import Codec, EventRow
+from esource.codec import Codec
 from esource.copying.beside import counters
 from esource.copying.checking import unmovable
 from esource.copying.moving import CopyProgress, OnProgress
 from esource.copying.rows import BESIDE, EVENTS, Relation, Row, scan
 from esource.database import Database
+from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.errors import EventDecodeError, UnknownEventTypeError
 from esource.events import EventRegistry

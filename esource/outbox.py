@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from esource.arguments import LARGEST_AGE_DAYS, check_id, check_whole, shown
-from esource.codec import encode
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text
+from esource.encoding import encode
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.events import UNASSIGNED, DomainEvent, utc_now
 from esource.limits import CEILING

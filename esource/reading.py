@@ -15,8 +15,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
-from esource.codec import EventRow
 from esource.database import Database
+from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.dialect.constructs import iso_text, member_of
 from esource.streams import ReadDirection, ReadOptions

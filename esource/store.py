@@ -17,9 +17,11 @@ from typing_extensions import Self
 from esource import schema
 from esource.appender import Append, Appender
 from esource.arguments import check_id
-from esource.codec import Codec, EncodedEvent, EventRow, UnknownEvents
+from esource.codec import Codec, UnknownEvents
 from esource.database import Database, Unit
+from esource.decoding import EventRow
 from esource.dialect import Statement
+from esource.encoding import EncodedEvent
 from esource.errors import (
     AsyncRequiredError,
     DuplicateEventError,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from esource.arguments import shown
-from esource.codec import EventRow
+from esource.decoding import EventRow
 from esource.errors import AsyncRequiredError, EventDecodeError, InvalidOptionError
 from esource.events import DomainEvent
 from esource.system_events import STREAM_CLOSED
@@ -97,7 +97,7 @@ class StoredEvent:
 
     def __init__(self, row: EventRow, decode: Callable[[EventRow], DomainEvent]) -> None:
         self.row = row
-        """The stored values as text, in the order of ``esource.codec.EventRow``."""
+        """The stored values as text, in the order of ``esource.decoding.EventRow``."""
         self._decode = decode
         self._event: DomainEvent | None = None
 

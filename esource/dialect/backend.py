@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.types import TypeEngine
 
-    from esource.codec import EncodedEvent
     from esource.dialect.inspection import Inspection
     from esource.dialect.moving import Moving
+    from esource.encoding import EncodedEvent
 
 Failure = Literal["unique", "lost", "again", "other"]
 """What a driver's error means for a retry: a unique constraint refused a row; the connection is gone

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from esource.codec import EventRow
+from esource.decoding import EventRow
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,

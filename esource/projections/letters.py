@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, literal_column, select, update
 
-from esource.codec import EventRow
 from esource.database import Database, Unit
 from esource.dead_letters import DLQRepository
+from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.errors import StreamHaltedError
 from esource.events import utc_now

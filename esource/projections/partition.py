@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esource.codec import EventRow
+from esource.decoding import EventRow
 from esource.errors import ProjectionFailedError
 from esource.handlers import Writes
 from esource.projections.job import Displaced, Job, Stopping

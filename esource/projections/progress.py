@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, case, func, literal_column, select, update
 
-from esource.codec import EventRow
 from esource.database import Database, Unit
+from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, moment_after, upsert
 from esource.events import utc_now

@@ -19,7 +19,7 @@ from esource.projections.letters import forget, halted_streams, park, stream_of
 from esource.reading import LAST_POSITION, page_after
 
 if TYPE_CHECKING:
-    from esource.codec import EventRow
+    from esource.decoding import EventRow
     from esource.projections.progress import State
 
 

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from typing_extensions import Self
 
 from esource import schema
-from esource.appender import Append, Appender
+from esource.appender import Appender
 from esource.arguments import check_id
+from esource.batch import Append
 from esource.codec import Codec, UnknownEvents
 from esource.database import Database, Unit
 from esource.decoding import EventRow

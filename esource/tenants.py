@@ -24,7 +24,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_column, select, tuple_
 
-from esource.appender import Append, StreamKey
+from esource.batch import Append, StreamKey
 from esource.database import Access, Database, Unit
 from esource.dialect import Statement
 from esource.encoding import EncodedEvent

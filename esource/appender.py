@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from esource.batch import Append, Batch, Outcome
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.dialect import Plan, StreamWrite
 from esource.duplicates import STORED, earlier_outcome
 from esource.errors import (
@@ -32,6 +32,7 @@ from esource.errors import (
     StoreClosedError,
 )
 from esource.streams import AppendResult
+from esource.unit import Unit
 
 BATCH_EVENTS = 1000
 """Events that one transaction takes at most, unless a single append is larger."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import (
@@ -32,8 +30,9 @@ from esource.dialect import (
     parse_url,
 )
 from esource.dialect.backend import driver_error, unavailable
-from esource.errors import InvalidOptionError, StoreClosedError
+from esource.errors import InvalidOptionError
 from esource.limits import STANDARD_LIMITS
+from esource.unit import Unit, open_units
 from esource.wakeup import WakeUp
 
 T = TypeVar("T")
@@ -43,41 +42,6 @@ RETRY_SECONDS = 15.0
 
 _IN_DOUBT = "the connection was lost during the commit, and it is not known whether the transaction is stored"
 _FIND_OUT = "Look for what it wrote, or repeat it with the same event ids: events are not stored twice"
-
-
-class Unit:
-    """An open transaction: everything that runs on it commits or vanishes together."""
-
-    def __init__(self, database: Database, connection: AsyncConnection, driver: Any) -> None:
-        self.database = database
-        self.connection = connection
-        self.driver = driver
-        self._lock = asyncio.Lock()
-        self.is_open = True
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Tasks of one transaction take turns: a connection runs one statement at a time."""
-        async with self._lock:
-            self.require_open()
-            yield
-
-    def require_open(self) -> None:
-        """
-        Raises:
-            StoreClosedError: the transaction has ended; its connection may be somebody else's by now.
-        """
-        if not self.is_open:
-            raise StoreClosedError("the transaction has ended: work with it inside its `async with` block")
-
-    async def end(self, finish: Callable[[], Awaitable[None]]) -> None:
-        """Refuse more work, let a task that is at work in it finish, then commit or roll back."""
-        self.is_open = False
-        async with self._lock:
-            await finish()
-
-
-_units: ContextVar[tuple[Unit, ...]] = ContextVar("esource_units", default=())
 
 
 class Database:
@@ -164,7 +128,7 @@ class Database:
 
     def current_unit(self) -> Unit | None:
         """The open transaction of this database that the running task is inside of."""
-        for unit in reversed(_units.get()):
+        for unit in reversed(open_units.get()):
             if unit.database is self and unit.is_open:
                 return unit
         return None
@@ -319,8 +283,8 @@ class Database:
                 lane, transaction = await self._begin()
         assert lane.connection is not None
         unit = Unit(self, lane.connection, lane.driver)
-        before = _units.get()
-        _units.set((*before, unit))
+        before = open_units.get()
+        open_units.set((*before, unit))
         self._transactions.append(unit)
         try:
             try:
@@ -332,7 +296,7 @@ class Database:
             with self.backend.errors(self.name):
                 await uninterrupted(unit.end(partial(self._commit, lane, transaction)))
         finally:
-            _units.set(before)
+            open_units.set(before)
             self._transactions.remove(unit)
             await uninterrupted(self._release(lane))
         self.wake_up.set()
@@ -351,18 +315,18 @@ class Database:
             await self.connections.ensure_open()
         with self.backend.errors(self.name):
             lane = await self.connections.connect()
-        before = _units.get()
+        before = open_units.get()
         try:
             assert lane.connection is not None
             with self.backend.errors(self.name):
                 transaction = await lane.connection.begin()
                 await self.backend.begin_snapshot(lane.connection)
             unit = Unit(self, lane.connection, lane.driver)
-            _units.set((*before, unit))
+            open_units.set((*before, unit))
             try:
                 yield
             finally:
-                _units.set(before)
+                open_units.set(before)
                 await uninterrupted(unit.end(transaction.rollback))
         finally:
             await uninterrupted(self.connections.disconnect(lane))
@@ -452,48 +416,3 @@ class Database:
             await self.backend.begin(connection)
             raw = await connection.get_raw_connection()
         return Unit(self, connection, raw.driver_connection)
-
-
-class Access:
-    """What a repository reads and writes through: a database, or one open transaction of it (a store's
-    `Transaction`, or the application's own `AsyncConnection`).
-
-    Raises:
-        InvalidOptionError: the source is bound to a tenant, and this repository knows of none.
-    """
-
-    knows_tenants = False
-
-    def __init__(self, source: Any) -> None:
-        self.tenant_id: UUID | None = getattr(source, "__esource_tenant__", None)
-        if self.tenant_id is not None and not self.knows_tenants:
-            raise InvalidOptionError(
-                "this works on all tenants' rows: give it the store that is not bound to one"
-            )
-        unit = getattr(source, "__esource_unit__", source)
-        self._unit = unit if isinstance(unit, Unit) else None
-        self._connection = source if isinstance(source, AsyncConnection) else None
-        if self._unit is not None:
-            self.database = self._unit.database
-        elif self._connection is not None:
-            self.database = Database.from_engine(self._connection.engine)
-        else:
-            self.database = Database.of(source)
-        self.owns_database = isinstance(source, (str, URL))
-        """Whether `close` closes the database; a borrowed one stays open."""
-
-    async def read(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.read(statement, values, await self._open_unit())
-
-    async def write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.write(statement, values, await self._open_unit())
-
-    async def _open_unit(self) -> Unit | None:
-        if self._connection is not None:
-            return await self.database.join(self._connection)
-        return self._unit
-
-    async def close(self) -> None:
-        """Close the database if it was opened here, from a URL; a borrowed one stays open."""
-        if self.owns_database:
-            await self.database.close()

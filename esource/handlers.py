@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from esource.database import Unit
+    from esource.unit import Unit
 
 TEvent = TypeVar("TEvent", bound=DomainEvent)
 _Event = TypeVar("_Event", bound=DomainEvent)

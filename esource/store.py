@@ -19,7 +19,7 @@ from esource.appender import Appender
 from esource.arguments import check_id
 from esource.batch import Append
 from esource.codec import Codec, UnknownEvents
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.encoding import EncodedEvent
@@ -59,6 +59,7 @@ from esource.system_events import STREAM_CLOSED, StreamClosed
 from esource.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
 from esource.tracing import get_tracer, reading_span, span
 from esource.transaction import Transaction
+from esource.unit import Unit
 from esource.waiting import until_position
 
 if TYPE_CHECKING:

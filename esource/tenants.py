@@ -24,8 +24,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_column, select, tuple_
 
+from esource.access import Access
 from esource.batch import Append, StreamKey
-from esource.database import Access, Database, Unit
+from esource.database import Database
 from esource.dialect import Statement
 from esource.encoding import EncodedEvent
 from esource.errors import (
@@ -41,6 +42,7 @@ from esource.events import DomainEvent
 from esource.streams import AppendResult, ExpectedVersion, ReadOptions
 from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
 from esource.types import Identifier
+from esource.unit import Unit
 
 _tenant = bindparam("of_tenant", type_=Identifier())
 OWN_EVENTS: ColumnElement[bool] = events.c.tenant_id == _tenant

@@ -18,8 +18,8 @@ from esource.snapshots import SnapshotStore
 from esource.streams import AppendResult, ExpectedVersion
 
 if TYPE_CHECKING:
-    from esource.database import Unit
     from esource.store import EventStore
+    from esource.unit import Unit
 
 
 class Transaction:

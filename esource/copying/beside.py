@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from esource.copying.rows import Relation, Row, same_keys, scan
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.errors import ConstraintError
+from esource.unit import Unit
 
 BATCH_ROWS = 5000
 """Rows in one transaction of the target."""

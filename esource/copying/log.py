@@ -14,9 +14,10 @@ from contextlib import aclosing
 from esource.connections import uninterrupted
 from esource.copying.checking import unmovable
 from esource.copying.rows import EVENTS, PAGE_ROWS, Place, Row, next_size, page, scan
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
 from esource.reading import LAST_POSITION
+from esource.unit import Unit
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""

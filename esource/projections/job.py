@@ -26,8 +26,8 @@ from esource.streams import ReadOptions, StoredEvent
 from esource.subscriptions import partition_of
 
 if TYPE_CHECKING:
-    from esource.database import Unit
     from esource.store import EventStore
+    from esource.unit import Unit
 
 T = TypeVar("T")
 

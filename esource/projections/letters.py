@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, literal_column, select, update
 
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.dead_letters import DLQRepository
 from esource.decoding import EventRow
 from esource.dialect import Statement
@@ -21,6 +21,7 @@ from esource.projections.progress import lock
 from esource.reading import EVENT_COLUMNS
 from esource.tables import dead_letter_queue, events
 from esource.types import Timestamp, as_text
+from esource.unit import Unit
 
 if TYPE_CHECKING:
     from esource.projections.job import Job

@@ -16,7 +16,7 @@ from esource.projections.letters import Stream, halted_streams, park, record, st
 from esource.reading import LAST_POSITION, PAGE_BYTES, page_after
 
 if TYPE_CHECKING:
-    from esource.database import Unit
+    from esource.unit import Unit
 
 IDLE_SAVE_SECONDS = 1.0
 """A checkpoint that only moves past events of other types is saved so often at most, in seconds."""

@@ -12,13 +12,14 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, case, func, literal_column, select, update
 
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.decoding import EventRow
 from esource.dialect import Statement
 from esource.dialect.constructs import member_of, moment_after, upsert
 from esource.events import utc_now
 from esource.tables import projection_checkpoints
 from esource.types import Identifier, Timestamp
+from esource.unit import Unit
 
 _table = projection_checkpoints.c
 _family = projection_checkpoints.alias("family")

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from esource.arguments import check_whole
-from esource.database import Database, Unit
+from esource.database import Database
 from esource.errors import InvalidOptionError
 from esource.projections import progress
 from esource.projections.job import Job
 from esource.projections.letters import forget, halted_streams, park, stream_of
 from esource.reading import LAST_POSITION, page_after
+from esource.unit import Unit
 
 if TYPE_CHECKING:
     from esource.decoding import EventRow

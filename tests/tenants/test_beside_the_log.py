@@ -9,7 +9,7 @@ from orders import placed, several
 from sqlalchemy import update
 
 from esource import CheckpointRepository, DLQRepository, OutboxRepository, Snapshot, SnapshotStore
-from esource.database import Access
+from esource.access import Access
 from esource.errors import InvalidEventError, InvalidOptionError, TenantMismatchError
 from esource.tables import event_outbox
 

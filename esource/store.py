@@ -7,7 +7,6 @@ from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from typing_extensions import Self
 
 from esource import schema
+from esource.admission import check_together, few_enough, of_aggregate
 from esource.appender import Appender
 from esource.arguments import check_id
 from esource.batch import Append
@@ -22,15 +22,12 @@ from esource.codec import Codec, UnknownEvents
 from esource.database import Database
 from esource.decoding import EventRow
 from esource.dialect import Statement
-from esource.encoding import EncodedEvent
 from esource.errors import (
     AsyncRequiredError,
-    DuplicateEventError,
-    InvalidEventError,
     InvalidOptionError,
     StreamClosedError,
 )
-from esource.events import UNASSIGNED, DomainEvent, EventRegistry, default_registry
+from esource.events import DomainEvent, EventRegistry, default_registry
 from esource.limits import STANDARD_LIMITS, Limits
 from esource.privacy.key_store import KeyStore
 from esource.reading import (
@@ -254,12 +251,12 @@ class EventStore:
             )
         check_name("aggregate_type", aggregate_type, self._limits.name_characters)
         encode = self.codec.encode
-        events = _few_enough(events, self._limits.append_events)
+        events = few_enough(events, self._limits.append_events)
         if self._key_store is None:
             encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
         else:
             # The key of a personal field may go by the aggregate, which an event need not name.
-            events = [_of_aggregate(event, aggregate_id) for event in events]
+            events = [of_aggregate(event, aggregate_id) for event in events]
             keys = await self._key_store.keys_to_seal(events)
             encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
         if self._tenant_id is not None:
@@ -268,7 +265,7 @@ class EventStore:
             unit = None if connection is None else await self._database.join(connection)
             return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
         if len(encoded) > 1:
-            _check_together(encoded, self._limits)
+            check_together(encoded, self._limits)
         append = Append(aggregate_type, aggregate_id, encoded, expected_version)
         if self._tracer is None:
             if connection is None and self._tenant_id is None and self._database.current_unit() is None:
@@ -572,39 +569,3 @@ class EventStore:
                 f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
             )
         return types[0] if types else ""
-
-
-def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
-    if isinstance(event, DomainEvent) and event.aggregate_id == UNASSIGNED:
-        return event.model_copy(update={"aggregate_id": aggregate_id})
-    return event
-
-
-def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:
-    """The events, if they are no more than the limit; an iterator is not followed beyond it."""
-    if not isinstance(events, (list, tuple)):
-        events = list(islice(events, limit + 1))
-    if len(events) > limit:
-        raise InvalidEventError(
-            "events",
-            f"are more than {limit}, the limit of one append",
-            remedy="Append them in several steps, or raise Limits.append_events",
-        )
-    return events
-
-
-def _check_together(encoded: list[EncodedEvent], limits: Limits) -> None:
-    characters = sum(len(event.payload) for event in encoded)
-    if characters > limits.append_characters:
-        raise InvalidEventError(
-            "events",
-            f"have {characters} characters of JSON together, the limit is {limits.append_characters}",
-            remedy="Append them in several steps, or raise Limits.append_characters",
-        )
-    seen: set[UUID] = set()
-    for event in encoded:
-        if event.event_id in seen:
-            raise DuplicateEventError(event.event_id, "earlier in the same append")
-        seen.add(event.event_id)
-    if any(event.event_type == STREAM_CLOSED for event in encoded[:-1]):
-        raise InvalidEventError("events", f"{STREAM_CLOSED} has to be the last one: nothing may follow it")

@@ -20,7 +20,7 @@ from typing import Any
 from esource.batch import Append, Batch, Outcome
 from esource.database import Database
 from esource.dialect import Plan, StreamWrite
-from esource.duplicates import STORED, earlier_outcome
+from esource.duplicates import earlier_outcome
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -31,6 +31,7 @@ from esource.errors import (
     SchemaError,
     StoreClosedError,
 )
+from esource.reading import EVENTS_OF_IDS
 from esource.streams import AppendResult
 from esource.unit import Unit
 
@@ -256,7 +257,7 @@ class Appender:
     async def _stored(self, unit: Unit, appends: list[Append]) -> dict[str, Any]:
         """The rows that are stored already under the appends' event ids."""
         backend = self._database.backend
-        compiled = STORED.on(backend)
+        compiled = EVENTS_OF_IDS.on(backend)
         ids = [str(event.event_id) for append in appends for event in append.events]
         rows = await backend.fetch(
             unit.driver, compiled.text, compiled.arguments({"event_ids": backend.names(ids)})

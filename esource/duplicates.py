@@ -5,31 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
 from esource.batch import Append, Outcome
-from esource.dialect import Statement
-from esource.dialect.constructs import iso_text, member_of
 from esource.encoding import same_payload
 from esource.errors import DuplicateEventError
 from esource.streams import AppendResult
-from esource.tables import events
-from esource.types import as_text, to_iso
-
-STORED = Statement(
-    select(
-        events.c.global_position,
-        as_text(events.c.event_id),
-        as_text(events.c.aggregate_id),
-        events.c.aggregate_type,
-        events.c.event_type,
-        as_text(events.c.tenant_id),
-        events.c.actor_id,
-        events.c.version,
-        iso_text(events.c.timestamp),
-        events.c.payload,
-    ).where(member_of(events.c.event_id, "event_ids"))
-)
+from esource.types import to_iso
 
 
 def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:

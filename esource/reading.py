@@ -73,6 +73,7 @@ def _page(key: str, backward: bool, conditions: tuple[str, ...]) -> Statement:
 
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
+EVENTS_OF_IDS = Statement(select(*EVENT_COLUMNS).where(member_of(events.c.event_id, "event_ids")))
 STREAM_VERSION = Statement(
     select(func.max(events.c.version)).where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])
 )

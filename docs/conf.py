@@ -31,7 +31,7 @@ myst_links_external_new_tab = False
 suppress_warnings = ["myst.xref_missing"]  # files of the repository, which become links to it below
 
 NAVIGATION = {
-    "Begin": ["tutorial", "less-to-write"],
+    "Begin": ["first-contact", "tutorial", "less-to-write"],
     "How to": [
         "how-to/append",
         "how-to/follow",

@@ -72,6 +72,17 @@ def tests(session: nox.Session, database: str) -> None:
 
 
 @nox.session
+def torture(session: nox.Session) -> None:
+    """The long version of all that tries to break the promises, until the time is up or something breaks.
+
+    `nox -s torture -- --seed N --minutes M --effort E [PATH ...]`: rounds with the seeds N, N + 1, ..., each with E
+    times what a plain `pytest` does; prints each seed, and at the end what the faults did. Half an hour by default.
+    """
+    install_wheel(session, "all", "test")
+    session.run("python", "tests/torture", *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1"})
+
+
+@nox.session
 def migrations(session: nox.Session) -> None:
     """Drift, old databases, and every way to run the scripts, on both databases."""
     install_wheel(session, "all", "test")

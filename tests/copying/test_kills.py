@@ -1,22 +1,22 @@
-"""A copy survives SIGKILL at any moment. ``ESOURCE_TEST_KILLS=20`` kills more often than the two times here."""
+"""A copy survives SIGKILL at any moment. ``ESOURCE_TEST_EFFORT=10`` kills twenty times."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import sys
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from effort import examples
+from faults.tally import Tally, chance
 from orders import several
 
 from copying.conftest import Pair, fill
 from esource import CheckpointRepository, copying
 
 WORKER = Path(__file__).with_name("worker.py")
-KILLS = int(os.environ.get("ESOURCE_TEST_KILLS", "2"))
+KILLS = examples(2)
 
 
 async def start(pair: Pair) -> asyncio.subprocess.Process:
@@ -27,7 +27,8 @@ async def start(pair: Pair) -> asyncio.subprocess.Process:
 
 @pytest.mark.slow
 async def test_a_copy_that_is_killed_goes_on_where_it_was(pair: Pair, open_stores):
-    chance = random.Random(20)
+    draw = chance("copy killed")
+    tally = Tally("SIGKILL of a copy", " to ".join(url.split(":")[0] for url in pair))
     source = await open_stores(pair.source)
     await fill(source)
     kills = last = rounds = 0
@@ -39,13 +40,14 @@ async def test_a_copy_that_is_killed_goes_on_where_it_was(pair: Pair, open_store
             await CheckpointRepository(source).save_position(str(uuid4()), 1, uuid4(), "OrderPlaced")
         rounds += 1
         process = await start(pair)
-        for _ in range(chance.randrange(1, 10)):
+        for _ in range(draw.randrange(1, 10)):
             if not await process.stdout.readline():
                 break
-        await asyncio.sleep(chance.random() / 100)
+        await asyncio.sleep(draw.random() / 100)
         if process.returncode is None:
             process.kill()
             kills += 1
+            tally.injected += 1
         await process.communicate()
         position = await (await open_stores(pair.target)).get_global_position()
         assert position >= last, "what was copied is gone"
@@ -56,3 +58,5 @@ async def test_a_copy_that_is_killed_goes_on_where_it_was(pair: Pair, open_store
     found = await copying.verify_copy(*pair)
     assert found.is_identical, found.differences
     assert found.events == 18 + 600 * rounds
+    tally.written = found.events
+    tally.conclude()

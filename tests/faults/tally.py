@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +59,12 @@ class Tally:
         path = os.environ.get("ESOURCE_TEST_REPORT")
         if path:
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self)) + "\n")
+                file.write(json.dumps({**asdict(self), "test": _current_test()}) + "\n")
         assert self.injected, "the fault never struck"
         assert (self.lost, self.duplicated, self.skipped) == (0, 0, 0), self
+
+
+def _current_test() -> str:
+    """The running test as the documents name it: file and function."""
+    place = os.environ["PYTEST_CURRENT_TEST"].removeprefix("tests/")
+    return re.split(r"[\[ ]", place)[0]

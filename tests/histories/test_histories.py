@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from effort import examples, seed
+from faults.tally import Tally
 
 from esource import EventStore
 from histories.checker import check, summary
@@ -64,5 +65,8 @@ async def test_the_histories_of_several_processes_contradict_no_promise(
     operations = load(sorted(folder.iterdir()))
     anomalies = check(operations)
     assert not anomalies, "\n".join(map(str, anomalies))
+    tally = Tally("SIGKILL of a client, histories checked", shared_store.__esource_database__.backend.name, 1)
+    tally.written = sum(len(o.answer["events"]) for o in operations if o.name.startswith("last"))
+    tally.conclude()
     for end in ("ok", "conflict", "duplicate", "aborted", "unknown"):
         assert count(operations, "append", end), f"no append ended so: {summary(operations)}"

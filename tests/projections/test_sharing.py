@@ -12,6 +12,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from effort import examples
+from faults.tally import Tally
 from orders import OrderPlaced, placed
 from projections.models import Journal, Letters, append, catch_up, rows, running, until
 from projections.worker import Totals, contents, stream
@@ -29,7 +31,7 @@ from esource import (
 from esource.projections.progress import states
 
 WORKER = Path(__file__).with_name("worker.py")
-KILLS = int(os.environ.get("ESOURCE_TEST_KILLS", "5"))
+KILLS = examples(5)
 """How often the worker is killed; the more, the longer."""
 
 
@@ -307,6 +309,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
     done = asyncio.Event()
     writing = asyncio.create_task(write_until(shared_store, done))
     checkpoints = CheckpointRepository(shared_store)
+    tally = Tally("SIGKILL of a projection's worker", shared_store.__esource_database__.backend.name)
     position = 0
 
     async def has_moved():
@@ -317,11 +320,14 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
         await until(has_moved)
         await asyncio.sleep(random.random() * 0.3)  # any moment
         end(worker)
+        tally.injected += 1
         position = await checkpoints.get_position("totals") or 0
     done.set()
-    assert await writing > KILLS
+    tally.written = await writing
+    assert tally.written > KILLS
     await catch_up(shared_store, Totals(), lease_seconds=0.4)
     await check_against_a_rebuild(shared_store)
+    tally.conclude()
 
 
 @pytest.mark.slow

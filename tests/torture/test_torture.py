@@ -6,7 +6,6 @@ Real processes, real servers, real kills; each test is bounded to well under a m
 from __future__ import annotations
 
 import asyncio
-import random
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from effort import examples
+from effort import examples, seed
+from faults.tally import Tally, chance
 
 from esource import EventStore, ReadOptions, StoredEvent
 from torture.writer import Written, batch
@@ -56,6 +56,10 @@ async def whole_log(store: EventStore) -> list[StoredEvent]:
     return [event async for event in store.read_all()]
 
 
+def tally_of(store: EventStore, fault: str) -> Tally:
+    return Tally(fault, store.__esource_database__.backend.name)
+
+
 def check_log(log: Sequence[StoredEvent]) -> Counter[UUID]:
     """Order, versions without holes, whole batches, nothing that was rolled back; events by batch."""
     positions = [event.global_position for event in log]
@@ -81,7 +85,8 @@ async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_
     shared_store: EventStore, shared_database_url: str
 ):
     writers = [
-        start_writer(shared_database_url, tasks=8, enough=examples(4_000), seed=seed) for seed in (1, 2)
+        start_writer(shared_database_url, tasks=8, enough=examples(4_000), seed=2 * seed() + number)
+        for number in range(2)
     ]
     done = asyncio.Event()
     reader = asyncio.create_task(follow(shared_store, done))
@@ -92,10 +97,16 @@ async def test_a_tailing_reader_sees_every_event_of_sixteen_writers_once_and_in_
 
     log = await whole_log(shared_store)
     assert len(log) >= examples(8_000)
+    tally = tally_of(shared_store, "sixteen writers at once, 5 % rolled back")
+    tally.injected = 16
     assert [event.global_position for event in seen] == [event.global_position for event in log]
     batches = check_log(log)
     claimed = {batch_id: size for writer in said for batch_id, size in writer.items()}
     assert claimed == dict(batches)
+    tally.judge(claimed, list(batches))
+    tally.judge_follower([event.event_id for event in log], [event.event_id for event in seen])
+    tally.written = len(log)
+    tally.conclude()
 
 
 @pytest.mark.slow
@@ -104,14 +115,16 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
 ):
     done = asyncio.Event()
     reader = asyncio.create_task(follow(shared_store, done))
-    survivor = start_writer(shared_database_url, tasks=4, enough=4_000, seed=99)
+    survivor = start_writer(shared_database_url, tasks=4, enough=4_000, seed=1000 * seed())
+    tally = tally_of(shared_store, "SIGKILL of a writer process")
     claimed: dict[UUID, int] = {}
-    for seed in range(examples(3)):
-        victim = start_writer(shared_database_url, tasks=8, enough=10**9, seed=seed)
+    for number in range(1, examples(3) + 1):
+        victim = start_writer(shared_database_url, tasks=8, enough=10**9, seed=1000 * seed() + number)
         said = asyncio.create_task(acknowledged(victim))
         assert victim.stdout is not None
         await asyncio.sleep(1.5)  # start-up included: the rhythm of the kills, not a wait for something
         victim.kill()
+        tally.injected += 1
         claimed |= await said
     claimed |= await acknowledged(survivor)
     done.set()
@@ -125,12 +138,15 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
     assert len(claimed) > 100
     missing = {batch_id: size for batch_id, size in claimed.items() if batches[batch_id] != size}
     assert not missing, "acknowledged appends are gone"
+    tally.judge_follower([event.event_id for event in log][: len(seen)], [event.event_id for event in seen])
+    tally.written = sum(claimed.values())
+    tally.conclude()
 
 
 async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged_loss(
     shared_store: EventStore,
 ):
-    chance = random.Random(7)
+    draw = chance("cancellations")
     acked: set[UUID] = set()
     gave_up: set[UUID] = set()
 
@@ -143,12 +159,12 @@ async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged
         acked.add(events[0].batch_id)
 
     cancelled = rounds = 0
-    while cancelled < 200 or rounds < 100:
+    while cancelled < examples(200) or rounds < 100:
         rounds += 1
-        assert rounds < 1000, "hardly anything can be cancelled"
-        tasks = [asyncio.create_task(append(batch(chance))) for _ in range(20)]
-        for task in chance.sample(tasks, 4):
-            for _ in range(chance.randint(0, 6)):
+        assert rounds < examples(1000), "hardly anything can be cancelled"
+        tasks = [asyncio.create_task(append(batch(draw))) for _ in range(20)]
+        for task in draw.sample(tasks, 4):
+            for _ in range(draw.randint(0, 6)):
                 await asyncio.sleep(0)
             cancelled += task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -159,6 +175,11 @@ async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged
     assert gave_up
     result = await shared_store.append_events(UUID(int=77), "Torture", batch_of(UUID(int=77)))
     assert result.new_version == 1
+    tally = tally_of(shared_store, "append cancelled at random")
+    tally.injected = cancelled
+    tally.judge(acked, list(batches))
+    tally.written = sum(batches[batch_id] for batch_id in acked)
+    tally.conclude()
 
 
 def batch_of(stream: UUID) -> list[Written]:

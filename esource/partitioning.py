@@ -34,6 +34,7 @@ from esource.dialect.partitioning import (
     PARTITIONS,
     begin,
 )
+from esource.dialect.partitioning import detach as detach_statement
 from esource.dialect.partitioning import merge as merge_statements
 from esource.dialect.partitioning import partition as partition_statements
 from esource.errors import InvalidOptionError, SchemaOutdatedError
@@ -108,7 +109,7 @@ async def detach(database: Any, name: str) -> None:
             raise InvalidOptionError(
                 f"{name!r} is no closed part of the log: {', '.join(closed) or 'there is none'}"
             )
-        await _run(connection, [f"ALTER TABLE events DETACH PARTITION {name}"])
+        await _run(connection, [detach_statement(name)])
 
 
 async def merge(database: Any) -> None:

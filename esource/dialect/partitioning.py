@@ -103,13 +103,22 @@ $create$, '<schema>', quote_ident(current_schema())); END $do$""",
 def begin(open_partition: str, first: int, last_position: int) -> list[str]:
     """Close the open partition behind its last event, and open the next."""
     bound = last_position + 1
-    low = str(first) if first else "MINVALUE"
+    low, name = str(first) if first else "MINVALUE", _quoted(open_partition)
     return [
-        f"ALTER TABLE events DETACH PARTITION {open_partition}",
-        f"ALTER TABLE events ATTACH PARTITION {open_partition} FOR VALUES FROM ({low}) TO ({bound})",
+        detach(open_partition),
+        f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({bound})",
         f"CREATE TABLE {PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
         *owners_only(f"{PREFIX}{bound}"),
     ]
+
+
+def detach(name: str) -> str:
+    return f"ALTER TABLE events DETACH PARTITION {_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    """A partition may have been renamed by hand, to anything."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def merge(dialect: Dialect) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from orders import placed
 from sqlalchemy.engine import make_url
 
-from esource import EventSourceError, InvalidOptionError, roles, row_level_security, schema
+from esource import EventSourceError, InvalidOptionError, partitioning, roles, row_level_security, schema
 from esource.errors import StoreMovedError
 from esource.tables import events
 from esource.testing.server import dsn
@@ -81,6 +81,22 @@ async def test_a_role_of_any_name_is_bound_to_its_tenant_on_postgresql(postgres_
         finally:
             await ask(postgres_url, f"DROP ROLE {quoted}")
     await row_level_security.disable(postgres_url)
+
+
+async def test_a_part_of_the_log_is_detached_by_its_name_whatever_that_is_on_postgresql(postgres_url):
+    await partitioning.partition(postgres_url)
+    for name in INJECTIONS.values():
+        with pytest.raises(InvalidOptionError, match="no closed part"):
+            await partitioning.detach(postgres_url, name)
+    renamed = "e; DROP--'\"_0"
+    assert len(renamed) == len("events_from_0")
+    await ask(postgres_url, 'ALTER TABLE events_from_0 RENAME TO "{}"'.format(renamed.replace('"', '""')))
+    await partitioning.detach(postgres_url, renamed)
+    assert [part.name for part in await partitioning.partitions(postgres_url)] == ["events_from_1"]
+    found = await ask(postgres_url, "SELECT relispartition FROM pg_class WHERE relname = $1", renamed)
+    assert [tuple(row) for row in found] == [(False,)]
+    await ask(postgres_url, 'DROP TABLE "{}"'.format(renamed.replace('"', '""')))
+    await partitioning.merge(postgres_url)
 
 
 @pytest.mark.parametrize("revision", [*INJECTIONS.values(), "0001:0002", "\x00", ""])

@@ -1,0 +1,68 @@
+"""What somebody types after a command is a value, a name of something, or refused: never a statement or a traceback."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from cli.commands import esource
+from effort import examples
+from faults.tally import chance
+from orders import placed, several
+
+from esource import CheckpointRepository, schema
+from hostile.corpus import INJECTIONS, REFUSED_TEXTS
+
+WITH_A_TEXT = [
+    ["streams", "--type"],
+    ["show"],
+    ["event"],
+    ["tail", "--type"],
+    ["tail", "--aggregate-type"],
+    ["tail", "--tenant"],
+    ["dlq", "list", "--projection"],
+    ["dlq", "list", "--status"],
+    ["dlq", "show"],
+    ["dlq", "resolve"],
+    ["projections", "reset", "--yes"],
+    ["upgrade"],
+    ["downgrade", "--yes"],
+    ["sql", "--from"],
+    ["sql", "--to"],
+    ["close", "--yes"],
+    ["verify", "--app"],
+    ["outbox", "relay", "--publisher"],
+    ["outbox", "relay", "--source"],
+]
+"""Commands and options that take a text, which comes behind."""
+TEXTS = [*INJECTIONS.values(), *REFUSED_TEXTS.values(), ""]
+
+
+@pytest.mark.parametrize("command", WITH_A_TEXT, ids=" ".join)
+async def test_no_text_behind_a_command_is_a_statement(
+    command, sqlite_url, open_stores, tmp_path, monkeypatch
+):
+    """On SQLite: the same texts reach PostgreSQL as parameters, which `test_values` sends."""
+    monkeypatch.chdir(tmp_path)
+    store = await open_stores(sqlite_url)
+    order = uuid4()
+    await store.append_events(order, "Order", several(3, order), 0)
+    await CheckpointRepository(store).save_position("totals", 1, order, "OrderPlaced")
+    before = sorted(tmp_path.iterdir())
+    for text in chance(" ".join(command)).sample(TEXTS, min(examples(3), len(TEXTS))):
+        *options, last = command
+        if last.startswith("--") and last != "--yes":
+            typed = [*options, f"{last}={text}", "--url", sqlite_url]
+        else:
+            typed = [*command, "--url", sqlite_url, "--", text]
+        done = await esource(*typed)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (
+            f"{typed}: {done.exception!r}"
+        )
+        assert "Traceback" not in done.output
+    assert await schema.current(store) == schema.HEAD
+    assert len([event async for event in store.read_all()]) == 3
+    assert await CheckpointRepository(store).get_position("totals") == 1
+    event = placed(order)
+    assert (await store.append_events(order, "Order", [event], 3)).new_version == 4
+    assert sorted(tmp_path.iterdir()) == before

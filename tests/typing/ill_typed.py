@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import esource
 from esource import (
     AggregateRepository,
     AggregateRoot,
@@ -55,6 +56,7 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     closed: Closed = account.create_event(Deposited)  # REFUSED: assignment
     deposited = Deposited(aggregate_id=i, aggregate_type="A", cents=1)
     deposited.dollars  # REFUSED: attr-defined
+    esource.open_stores  # REFUSED: attr-defined
     repository = AggregateRepository(store, Account)
     other: Closed = await repository.load(i)  # REFUSED: assignment
     AggregateRepository(store, Closed)  # REFUSED: type-var

@@ -252,7 +252,7 @@ class PositionNotReachedError(EventSourceError, TimeoutError):
 
 
 class MissingDriverError(EventSourceError, ImportError):
-    """The database driver is not installed."""
+    """A database driver, or another package that an extra brings, is not installed."""
 
     def __init__(self, driver: str, extra: str) -> None:
         self.driver = driver

@@ -15,7 +15,13 @@ Importing names from here in a ``conftest.py`` does no harm: PYTEST_DONT_REWRITE
 it came too late to rewrite this module, which has no assertions.
 """
 
-import pytest
+from esource.errors import MissingDriverError
+
+try:
+    import pytest
+    import pytest_asyncio  # noqa: F401 - the fixtures' own
+except ImportError as error:
+    raise MissingDriverError(error.name or "pytest", "testing") from error
 
 # Before the import: their assertions are to show what they compared.
 pytest.register_assert_rewrite("esource.testing.conformance", "esource.testing.conformance_beside")

@@ -2,11 +2,10 @@
 
 import ast
 import sys
-from importlib.metadata import distribution, packages_distributions, requires
+from importlib.metadata import distribution
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from installed import hiding_all_but, needed
 
 import esource
 
@@ -15,30 +14,6 @@ SQLITE_EXAMPLES = [
     *("wal_mode.py", "busy_timeout.py", "uuid_fields.py", "repositories.py", "checkpoint.py", "cleanup.py"),
     *("patterns.py", "tutorial_12_sqlite.py"),
 ]
-
-
-def needed(name: str, extras: frozenset[str]) -> set[str]:
-    """The distributions that pip would install for a package with these extras."""
-    found = {canonicalize_name(name)}
-    for line in requires(name) or ():
-        requirement = Requirement(line)
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
-            if canonicalize_name(requirement.name) != canonicalize_name(name):
-                found |= needed(requirement.name, frozenset({"", *requirement.extras}))
-    return found
-
-
-def hiding_all_but(extra: str) -> str:
-    """Code after which only what `pip install esource[extra]` installs can be imported."""
-    installed = needed("esource", frozenset({"", extra}))
-    hidden = [
-        module
-        for module, distributions in packages_distributions().items()
-        if not installed & {canonicalize_name(name) for name in distributions}
-    ]
-    assert "pytest" in hidden
-    return f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))"
 
 
 def test_python_3_10_is_enough(root):

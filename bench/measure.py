@@ -166,7 +166,8 @@ async def move(contender: Contender, *, source: dict[str, Any], events: int) -> 
 async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:
     """Load an aggregate of ten events, give it a command, save the one event that comes of it."""
     each = max(1, operations // tasks)
-    plans = [[await contender.new_aggregate(STREAM_LENGTH) for _ in range(each)] for _ in range(tasks)]
+    made = [await contender.new_aggregate(STREAM_LENGTH) for _ in range(each * tasks)]
+    plans = [made[start : start + each] for start in range(0, len(made), each)]
 
     async def change(identifiers: list[Any]) -> None:
         for identifier in identifiers:

@@ -129,15 +129,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel and the sdist: what must be inside is, and the sdist builds the same wheel."""
-    session.install("build")
+    """The wheel and the sdist: what must be inside is, nothing else, and both are built again byte by byte."""
+    session.install("build", "twine>=6")
     folder = Path(session.create_tmp())
     shutil.rmtree(folder)
-    direct, unpacked = folder / "dist", folder / "unpacked"
-    session.run(
-        "python", "-m", "build", "--sdist", "--wheel", "--outdir", str(direct), str(ROOT), silent=True
-    )
-    [wheel], [sdist] = direct.glob("*.whl"), direct.glob("*.tar.gz")
+    wheel, sdist = built(session, ROOT, folder / "dist")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
 
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {
@@ -149,30 +146,41 @@ def build(session: nox.Session) -> None:
         for path in (ROOT / "migrations").rglob("*")
         if path.suffix in (".py", ".mako")
     }
-    missing = (package | scripts | {"esource/py.typed"}) - names
-    if missing:
-        session.error(f"the wheel lacks {', '.join(sorted(missing))}")
+    inside = package | scripts | {"esource/py.typed"}
+    if inside - names:
+        session.error(f"the wheel lacks {', '.join(sorted(inside - names))}")
     if not any(name.endswith("/licenses/LICENSE") for name in names):
         session.error("the wheel lacks the LICENSE")
-    strangers = {name for name in names if not name.startswith("esource/") and ".dist-info/" not in name}
+    strangers = {name for name in names - inside if ".dist-info/" not in name}
     if strangers:
-        session.error(f"the wheel would install {', '.join(sorted(strangers))} beside the package")
+        session.error(f"the wheel would also install {', '.join(sorted(strangers))}")
 
     with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
-    [source] = unpacked.iterdir()
+        archive.extractall(folder / "unpacked", filter="data")
+    [source] = (folder / "unpacked").iterdir()
+    files = [path for path in source.rglob("*") if path.is_file()]
+    tracked = session.run("git", "-C", str(ROOT), "ls-files", external=True, silent=True).splitlines()
+    strangers = {path.relative_to(source).as_posix() for path in files} - {*tracked, "PKG-INFO"}
+    if strangers:
+        session.error(f"the sdist holds what git does not: {', '.join(sorted(strangers))}")
+
+    # Another folder, another time, and the modes of a machine whose users share a group.
+    for path in files:
+        path.chmod(path.stat().st_mode | 0o020)
+        os.utime(path)
+    for first, again in zip((wheel, sdist), built(session, source, folder / "again"), strict=True):
+        if first.read_bytes() != again.read_bytes():
+            session.error(f"{first.name}, built from the sdist, differs from the checkout's")
+    session.log(f"{wheel.name}: {len(names)} files; {sdist.name}: {len(files)}, and both builds are the same")
+
+
+def built(session: nox.Session, source: Path, folder: Path) -> tuple[Path, Path]:
+    """The wheel and the sdist of a folder, each built from it and not from the other."""
     session.run(
-        "python", "-m", "build", "--wheel", "--outdir", str(folder / "again"), str(source), silent=True
+        "python", "-m", "build", "--sdist", "--wheel", "--outdir", str(folder), str(source), silent=True
     )
-    [again] = (folder / "again").glob("*.whl")
-    if contents(wheel) != contents(again):
-        session.error("the sdist builds another wheel than the checkout")
-    session.log(f"{wheel.name}: {len(names)} files; {sdist.name} builds the same")
-
-
-def contents(wheel: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
 
 
 @nox.session

@@ -71,6 +71,21 @@ def tests(session: nox.Session, database: str) -> None:
     run_tests(session, ESOURCE_TEST_DATABASES=DATABASES[database])
 
 
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]], venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """The suite on the oldest releases that pyproject.toml allows of what it names, extras and tests included."""
+    install_wheel(session, "all", "test")
+    pins = Path(session.create_tmp()) / "lowest.txt"
+    session.run_install(
+        *("uv", "pip", "compile", "--quiet", "--no-annotate", "--resolution", "lowest-direct"),
+        *("--python-version", str(session.python), "--extra", "all", "--extra", "test"),
+        *("--output-file", str(pins), str(ROOT / "pyproject.toml")),
+        external=True,
+    )
+    session.install("--requirement", str(pins))
+    run_tests(session)
+
+
 @nox.session
 def torture(session: nox.Session) -> None:
     """The long version of all that tries to break the promises, until the time is up or something breaks.

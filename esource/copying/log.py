@@ -115,7 +115,7 @@ class LogCopy:
             rows, size = await self._page(self.position, FIRST_PAGE)
             try:
                 while rows and self.position < upto:
-                    rows, size = await self._chunk(rows, size)
+                    rows, size = await self._chunk(rows, size, upto)
             except _Overtaken:
                 self.position = await require_prefix(self.source, self.target)
             else:
@@ -126,8 +126,12 @@ class LogCopy:
         rows = await page(self.source, EVENTS, Place(after, after), size)
         return rows, next_size(EVENTS, rows) if rows else size
 
-    async def _chunk(self, rows: list[Row], size: int) -> tuple[list[Row], int]:
-        """Write one transaction's worth, reading ahead meanwhile; what was read and not written."""
+    async def _chunk(self, rows: list[Row], size: int, upto: int) -> tuple[list[Row], int]:
+        """Write one transaction's worth, reading ahead meanwhile; what was read and not written.
+
+        Only the last one waits for the disk, which then holds the others, too: if the server dies before that, the
+        target ends earlier, and that is where the next copy goes on.
+        """
         ahead: asyncio.Task[tuple[list[Row], int]] | None = None
         position, written = self.position, 0
 
@@ -152,6 +156,8 @@ class LogCopy:
                     await self._explain(error)
                     raise
                 await self._moving.set_counter(unit.driver, EVENTS.table, position)
+                if rows and position < upto:
+                    await self._moving.commit_without_waiting(unit.driver)
         finally:
             if ahead is not None:
                 ahead.cancel()

@@ -44,6 +44,9 @@ class Moving(ABC):
     ) -> None:
         """Add rows in the fastest way there is, as the pages come. Ids, moments and JSON are text."""
 
+    async def commit_without_waiting(self, driver: Any) -> None:  # noqa: B027 - not every database can
+        """Let the open transaction's commit return before it is on disk; one that waits later covers it, too."""
+
     @abstractmethod
     async def counter(self, driver: Any, table: Table) -> int | None:
         """The last key that was generated for a table, 0 before the first; None if it has no counter."""

@@ -66,6 +66,10 @@ class PostgreSQLMoving(Moving):
 
         await driver.copy_to_table(table.name, source=lines(), columns=list(columns), format="text")
 
+    async def commit_without_waiting(self, driver: Any) -> None:
+        # https://www.postgresql.org/docs/current/wal-async-commit.html: the log is flushed in its order.
+        await self._run(driver, "SET LOCAL synchronous_commit = off")
+
     async def counter(self, driver: Any, table: Table) -> int | None:
         sequence = await self._sequence(driver, table)
         if sequence is None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from effort import examples
+from orders import several
 from sqlalchemy.engine import make_url
 
+from esource.copying import copy, log, rows, verify_copy
 from esource.testing.server import new_database
 from faults.cluster import Cluster, own_cluster
 from faults.crew import Crew
@@ -47,6 +49,28 @@ async def test_nothing_is_lost_when_the_server_dies_and_comes_back(cluster: Clus
 
         await crew.work_through(strike)
         crew.tally.conclude()
+
+
+async def test_a_copy_that_returned_is_whole_after_the_server_was_stopped_at_once(
+    cluster: Cluster, sqlite_url, open_stores, monkeypatch
+):
+    """Only the last of its transactions waits for the disk."""
+    monkeypatch.setattr(log, "CHUNK_EVENTS", 40)
+    monkeypatch.setattr(log, "FIRST_PAGE", 8)
+    monkeypatch.setattr(rows, "PAGE_ROWS", 16)
+    source = await open_stores(sqlite_url)
+    tally = Tally("immediate shutdown behind a copy", "sqlite to postgresql")
+    for _ in range(examples(3)):
+        for _ in range(4):
+            [first, *_] = events = several(50)
+            await source.append_events(first.aggregate_id, "Order", events, 0)
+        with new_database(cluster.url) as url:
+            copied = await copy(source, url)
+            await cluster.restart()
+            tally.injected += 1
+            tally.written += copied.events
+            assert (await verify_copy(source, url)).differences == []
+    tally.conclude()
 
 
 async def test_nothing_is_lost_on_a_network_that_breaks_at_any_moment(proxy: Proxy, open_stores):

@@ -16,8 +16,8 @@ from esource.dialect import Switches, backend_for_url, parse_url
 from esource.dialect.backend import without_password
 from esource.errors import InvalidOptionError
 from esource.events import EventRegistry
+from esource.key_store import KeyStore
 from esource.limits import STANDARD_LIMITS, Limits
-from esource.privacy.key_store import KeyStore
 from esource.store import EventStore
 
 

@@ -28,8 +28,8 @@ from esource.dialect.constructs import iso_text
 from esource.encoding import encode
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.events import UNASSIGNED, DomainEvent, utc_now
+from esource.key_store import KeyStore
 from esource.limits import CEILING
-from esource.privacy.key_store import KeyStore
 from esource.storable import check_name, json_text, storable_text
 from esource.tables import event_outbox, events
 from esource.tenants import TenantAccess, owned

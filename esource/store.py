@@ -28,8 +28,8 @@ from esource.errors import (
     StreamClosedError,
 )
 from esource.events import DomainEvent, EventRegistry, default_registry
+from esource.key_store import KeyStore
 from esource.limits import STANDARD_LIMITS, Limits
-from esource.privacy.key_store import KeyStore
 from esource.reading import (
     EVENT_EXISTS,
     LAST_EVENT,

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from esource.checkpoints import CheckpointRepository
 from esource.dead_letters import DLQRepository
 from esource.events import DomainEvent
+from esource.key_store import KeyStore
 from esource.outbox import OutboxRepository
-from esource.privacy.key_store import KeyStore
 from esource.snapshots import SnapshotStore
 from esource.streams import AppendResult, ExpectedVersion
 

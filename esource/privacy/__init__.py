@@ -5,9 +5,9 @@ written of a subject unreadable: in the log, its copies, exports, archives and b
 shows it, with what it does not cover.
 """
 
+from esource.key_store import InMemoryKeyStore, KeyStore
 from esource.personal import Personal
 from esource.privacy.database import DatabaseKeyStore, new_master_key
-from esource.privacy.key_store import InMemoryKeyStore, KeyStore
 from esource.privacy.publishing import open_personal_data
 
 __all__ = [

@@ -19,7 +19,7 @@ from esource.dialect import Statement, backend_for_url, parse_url
 from esource.dialect.constructs import member_of, upsert
 from esource.errors import InvalidOptionError, KeyStoreError, SchemaMissingError
 from esource.events import utc_now
-from esource.privacy.key_store import CACHE_SECONDS, CACHED_KEYS, KeyStore
+from esource.key_store import CACHE_SECONDS, CACHED_KEYS, KeyStore
 from esource.sealing import KEY_BYTES, BrokenSealError, break_seal, new_key, seal
 from esource.types import Name, Timestamp
 

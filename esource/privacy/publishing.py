@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from esource.key_store import KeyStore
 from esource.personal import is_sealed, opened
-from esource.privacy.key_store import KeyStore
 
 if TYPE_CHECKING:
     from esource.outbox import OutboxEntry

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,8 @@ POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
 class Pair(NamedTuple):
     primary: str
     replica: str
+    fail_over: Callable[[], None]
+    """Stops the primary at once, and promotes the replica; blocks until that takes writes."""
 
 
 @contextmanager
@@ -104,7 +106,12 @@ def primary_and_replica() -> Iterator[Pair]:
             )
 
         def stop(name: str) -> None:
-            call("pg_ctl", "-D", f"{folder}/{name}", "-w", "-m", "immediate", "stop")
+            if Path(folder, name, "postmaster.pid").exists():
+                call("pg_ctl", "-D", f"{folder}/{name}", "-w", "-m", "immediate", "stop")
+
+        def fail_over() -> None:
+            stop("primary")
+            call("pg_ctl", "-D", f"{folder}/replica", "-w", "promote")
 
         call("initdb", "-D", f"{folder}/primary", "-U", "esource", "-A", "trust")
         start("primary", 5401)
@@ -114,7 +121,8 @@ def primary_and_replica() -> Iterator[Pair]:
             start("replica", 5402)
             try:
                 yield Pair(
-                    *(f"postgresql://esource@/postgres?host={folder}&port={port}" for port in (5401, 5402))
+                    *(f"postgresql://esource@/postgres?host={folder}&port={port}" for port in (5401, 5402)),
+                    fail_over,
                 )
             finally:
                 stop("replica")

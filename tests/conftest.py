@@ -29,7 +29,11 @@ from esource.testing import server
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
 
-DEPLOYMENTS = {"pooler": "ESOURCE_TEST_POOLER", "replicated": "ESOURCE_TEST_REPLICA"}
+DEPLOYMENTS = {
+    "pooler": "ESOURCE_TEST_POOLER",
+    "replicated": "ESOURCE_TEST_REPLICA",
+    "two_servers": "ESOURCE_TEST_REPLICA",
+}
 """Fixtures that need more than a PostgreSQL server, and what asks for them."""
 
 
@@ -88,6 +92,13 @@ def pooler(postgres_server: URL) -> Iterator[URL]:
 @pytest.fixture(scope="session")
 def replicated() -> Iterator[Pair]:
     """A PostgreSQL 15 server and its streaming replica."""
+    with primary_and_replica() as pair:
+        yield pair
+
+
+@pytest.fixture
+def two_servers() -> Iterator[Pair]:
+    """The same for one test, which may let the primary fail."""
     with primary_and_replica() as pair:
         yield pair
 

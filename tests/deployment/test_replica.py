@@ -14,7 +14,7 @@ from orders import placed
 from sqlalchemy.engine import make_url
 
 from esource import CheckpointRepository, open_store, schema
-from esource.errors import DatabaseReadOnlyError, PositionNotReachedError
+from esource.errors import DatabaseReadOnlyError, DatabaseUnavailableError, PositionNotReachedError
 from esource.testing.server import dsn, new_database
 
 
@@ -122,3 +122,36 @@ async def test_what_was_written_is_read_from_the_replica_after_waiting_for_its_p
         assert not waiting.done()
     await waiting
     assert await replica.get_global_position() == result.global_position
+
+
+async def test_a_promoted_replica_has_everything_that_was_acknowledged_and_readers_go_on_without_a_gap(
+    two_servers,
+):
+    """Where commits wait for the replica (`synchronous_standby_names`); else what it was not sent yet is gone."""
+    async with session(two_servers.primary) as connection:
+        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await connection.execute("SELECT pg_reload_conf()")
+    await schema.upgrade(two_servers.primary)
+    acknowledged, seen = [], []
+    async with open_store(two_servers.primary, enable_tracing=False, retry_seconds=0.1) as primary:
+
+        async def write():
+            while True:
+                acknowledged.append((await append_one(primary)).global_position)
+
+        writers = [asyncio.create_task(write()) for _ in range(4)]
+        while len(acknowledged) < 100:
+            await asyncio.sleep(0.005)
+        async for stored in primary.subscribe(live=False):
+            seen.append(stored.global_position)
+        await asyncio.to_thread(two_servers.fail_over)
+        ends = await asyncio.gather(*writers, return_exceptions=True)
+    assert {type(end) for end in ends} == {DatabaseUnavailableError}
+    async with open_store(two_servers.replica, enable_tracing=False) as promoted:
+        after = await append_one(promoted)
+        async for stored in promoted.subscribe(seen[-1], live=False):
+            seen.append(stored.global_position)
+        log = [stored.global_position async for stored in promoted.read_all()]
+    assert set(acknowledged) <= set(log)
+    assert seen == log
+    assert log[-1] == after.global_position > max(acknowledged)

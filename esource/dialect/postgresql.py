@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
@@ -81,6 +82,21 @@ Our advisory locks are the transaction's, and need no session either."""
 _CHANNEL_NAME = Statement(select(CHANNEL))
 
 
+class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no types
+    """A connection whose end waits for the server no longer than `SETTLE_SECONDS`.
+
+    SQLAlchemy closes the connections that lie in a pool without a limit: a single one that the network swallows
+    would hold up the end of the program for ever.
+    """
+
+    __slots__ = ()
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        # When the time is over asyncpg breaks it off. Before Python 3.11 these are two classes.
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            await super().close(timeout=SETTLE_SECONDS if timeout is None else timeout)
+
+
 class PostgreSQLBackend(Backend):
     """PostgreSQL through asyncpg: every call is one round trip of a prepared statement."""
 
@@ -112,8 +128,11 @@ class PostgreSQLBackend(Backend):
         if self._pooled:
             options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
         url, arguments = for_asyncpg(url)
-        if arguments:
-            options["connect_args"] = {**arguments, **options.get("connect_args", {})}
+        options["connect_args"] = {
+            "connection_class": Connection,
+            **arguments,
+            **options.get("connect_args", {}),
+        }
         engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
         if read_only:
             event.listen(engine.sync_engine, "connect", _only_read)

@@ -230,6 +230,16 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     proxy.restore()
 
 
+async def test_a_store_whose_idle_connections_are_swallowed_can_be_closed(
+    proxy: Proxy, open_stores, monkeypatch
+):
+    monkeypatch.setattr("esource.dialect.postgresql.SETTLE_SECONDS", 0.2)
+    store = await open_stores(proxy.url)
+    await append(store, [placed()])
+    proxy.swallow_all()
+    await bounded(store.close())
+
+
 async def test_what_ends_a_transaction_is_not_hidden_by_a_connection_that_is_gone(proxy: Proxy, open_stores):
     store = await open_stores(proxy.url)
 

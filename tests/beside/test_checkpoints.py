@@ -79,7 +79,11 @@ async def test_a_checkpoint_by_event_takes_the_event_s_position(checkpoints, sto
 async def test_a_checkpoint_by_an_event_kept_elsewhere_has_no_position(checkpoints):
     assert await checkpoints.update_checkpoint("p", FIRST, "E") is True
     assert await checkpoints.update_checkpoint("p", FIRST, "E") is False
-    assert await checkpoints.update_checkpoint("p", SECOND, "E") is True
+    before = utc_now()
+    assert await checkpoints.update_checkpoint("p", SECOND, "F") is True
+    found = await checkpoints.get_checkpoint_data("p")
+    assert (found.last_event_id, found.last_event_type) == (SECOND, "F")
+    assert before <= found.last_processed_at <= utc_now()
     assert await checkpoints.get_position("p") is None
     assert await counted(checkpoints) == 2
     assert await checkpoints.save_position("p", 1, FIRST, "E") is True
@@ -101,6 +105,8 @@ async def test_lag_counts_what_was_not_processed(checkpoints, store):
     assert (lag.lag_events, lag.events_processed, lag.projection_name) == (2, 1, "p")
     assert (lag.last_event_id, lag.latest_event_id) == (str(events[1].event_id), str(events[3].event_id))
     assert lag.global_position == await checkpoints.get_position("p")
+    at = (await checkpoints.get_checkpoint_data("p")).last_processed_at
+    assert lag.last_processed_at == at.isoformat()
 
     shipped = await checkpoints.get_lag_metrics("p", ["OrderShipped"])
     assert (shipped.lag_events, shipped.latest_event_id) == (2, str(events[3].event_id))
@@ -109,6 +115,14 @@ async def test_lag_counts_what_was_not_processed(checkpoints, store):
     for types in ([], ["Other"]):
         none = await checkpoints.get_lag_metrics("p", types)
         assert (none.lag_events, none.lag_seconds, none.latest_event_id) == (0, 0.0, None)
+
+
+async def test_whoever_has_no_position_yet_has_the_whole_log_before_it(checkpoints, store):
+    event = placed()
+    await store.append_events(event.aggregate_id, "Order", [event, placed(event.aggregate_id)])
+    await checkpoints.update_checkpoint("p", FIRST, "E")  # of an event that is not in the log
+    lag = await checkpoints.get_lag_metrics("p")
+    assert (lag.lag_events, lag.global_position, lag.last_event_id) == (2, None, str(FIRST))
 
 
 async def test_lag_is_the_age_of_the_oldest_event_not_processed(checkpoints, store):

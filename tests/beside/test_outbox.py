@@ -82,6 +82,26 @@ async def test_a_failed_row_is_given_up(outbox):
     assert await outbox.mark_failed(unknown_id(number), "x") is False
 
 
+async def test_rows_that_were_given_up_are_seen_with_their_reason_and_can_be_tried_again(outbox):
+    given_up, other, published, pending = [await outbox.add_event(placed()) for _ in range(4)]
+    await outbox.increment_retry(given_up, "first")
+    await outbox.mark_failed(given_up, "no\x00route")
+    await outbox.mark_failed(other, "gone")
+    await outbox.mark_published(published)
+    failed = await outbox.get_failed_events()
+    assert [(entry.id, entry.status, entry.last_error) for entry in failed] == [
+        (given_up, "failed", "no\\x00route"),
+        (other, "failed", "gone"),
+    ]
+    assert [entry.id for entry in await outbox.get_failed_events(limit=1)] == [given_up]
+
+    assert await outbox.retry_failed() == 2
+    assert (await outbox.retry_failed(), await outbox.get_failed_events()) == (0, [])
+    again = {entry.id: entry for entry in await outbox.get_pending_events()}
+    assert set(again) == {given_up, other, pending}
+    assert (again[given_up].status, again[given_up].retry_count) == ("pending", 0)
+
+
 async def test_attempts_are_counted(outbox):
     number = await outbox.add_event(placed())
     assert await outbox.increment_retry(number, "first\x00") == 1
@@ -96,15 +116,16 @@ async def test_only_old_published_rows_are_cleaned_up(outbox, store):
     for number in (old, young):
         await outbox.mark_published(number)
     async with store.transaction() as tx:
-        moment = (utc_now() - timedelta(days=8)).isoformat(timespec="microseconds")
-        await tx.connection.execute(
-            text(f"UPDATE event_outbox SET published_at = '{moment}' WHERE id = '{old}'")
-        )
-    assert await outbox.cleanup_published(days=7) == 1
+        for number, days in ((old, 7.5), (young, 6.5)):
+            moment = (utc_now() - timedelta(days=days)).isoformat(timespec="microseconds")
+            await tx.connection.execute(
+                text(f"UPDATE event_outbox SET published_at = '{moment}' WHERE id = '{number}'")
+            )
+    assert await outbox.cleanup_published() == 1
     assert await outbox.cleanup_published(days=7) == 0
     stats = await outbox.get_stats()
     assert (stats.pending_count, stats.published_count) == (1, 1)
-    assert await outbox.cleanup_published(days=0) == 1
+    assert await outbox.cleanup_published(days=6) == 1
     assert [entry.id for entry in await outbox.get_pending_events()] == [pending]
 
 
@@ -136,6 +157,8 @@ async def test_arguments_that_make_no_sense_are_refused(outbox):
     for limit in (-1, 0, 2**63, "5"):
         with pytest.raises(InvalidOptionError, match="limit"):
             await outbox.get_pending_events(limit)
+        with pytest.raises(InvalidOptionError, match="limit"):
+            await outbox.get_failed_events(limit)
     for days in (-1, 10**9, 1.5):
         with pytest.raises(InvalidOptionError, match="days"):
             await outbox.cleanup_published(days)

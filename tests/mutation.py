@@ -1,0 +1,137 @@
+"""Mutation testing, module by module: changes the code at one place at a time and sees whether a test notices.
+
+    python tests/mutation.py [--sample N] [--seed N] [codec appender ...]
+
+mutmut makes the mutants in a copy of the tracked files, so that none gets into the checkout. Each module has
+its own narrow set of tests: all tests for each mutant would take days. Mutants of texts that only people
+read are left out. `docs/mutants.md` says which survivors are explained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+TESTS = {
+    "codec": ["tests/codec", "tests/hostile/test_limits.py", "tests/hostile/test_values.py"],
+    "appender": [
+        *(
+            f"tests/store/test_{name}.py"
+            for name in (
+                "append_model",
+                "cancellation",
+                "closing",
+                "concurrency",
+                "duplicates",
+                "expected_version",
+                "joining",
+            )
+        )
+    ],
+    "store": [
+        *(
+            f"tests/store/test_{name}.py"
+            for name in ("append", "bad_input", "closing", "expected_version", "joining", "reading", "waiting")
+        ),
+        "tests/following/test_subscriptions.py",
+        "tests/hostile/test_limits.py",
+        "tests/tenants/test_bound_stores.py",
+    ],
+    "checkpoints": ["tests/beside/test_checkpoints.py", "tests/tenants/test_beside_the_log.py"],
+    "outbox": ["tests/beside/test_outbox.py", "tests/store/test_outbox_rows.py"],
+    "copying": ["tests/copying", "--ignore=tests/copying/test_kills.py"],
+}
+"""The tests that are to notice, by module or package of esource."""
+
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["esource"]
+only_mutate = ["esource/{module}.py", "esource/{module}/*.py"]
+# What only people read: the texts of errors, and what they advise.
+do_not_mutate_patterns = ['raise \\w+Error\\(', '^\\s+f?".*",?$', 'remedy=']
+also_copy = ["alembic.ini", "bench", "docs", "examples", "migrations", "CHANGELOG.md", "README.md"]
+pytest_add_cli_args = ["-n", "0", "-p", "no:cacheprovider"]
+pytest_add_cli_args_test_selection = {tests}
+# Each mutant in a child of a process that never had an event loop, a thread or a connection.
+process_isolation = "forkserver"
+track_dependencies = false
+"""
+
+GENERATE = """
+from mutmut.__main__ import *
+Path("mutants").mkdir()
+set_mutant_under_test("mutant_generation")
+copy_src_dir()
+copy_also_copy_files()
+setup_source_paths()
+create_mutants(2)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modules", nargs="*", default=list(TESTS))
+    parser.add_argument("--sample", type=int, help="try this many of a module's mutants, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--children", type=int, default=2)
+    arguments = parser.parse_args()
+    for module in arguments.modules:
+        with tempfile.TemporaryDirectory(prefix="esource-mutants-") as folder:
+            try_module(Path(folder), module, arguments)
+    return 0
+
+
+def try_module(folder: Path, module: str, arguments: argparse.Namespace) -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    with (folder / "pyproject.toml").open("a", encoding="utf-8") as settings:
+        settings.write(SETTINGS.format(module=module, tests=json.dumps(TESTS[module])))
+
+    environment = {"ESOURCE_TEST_DATABASES": "sqlite", **os.environ}
+    subprocess.run(
+        [sys.executable, "-c", GENERATE], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL
+    )
+    names = sorted(states(folder))
+    chosen = names
+    if arguments.sample is not None and arguments.sample < len(names):
+        chosen = random.Random(arguments.seed).sample(names, arguments.sample)
+    subprocess.run(
+        [sys.executable, "-m", "mutmut", "run", "--max-children", str(arguments.children), *chosen],
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    found = {name: state for name, state in states(folder).items() if name in set(chosen)}
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(found.values()).most_common())
+    print(f"{module}: {len(names)} mutants, {len(chosen)} tried: {counts}", flush=True)
+    for name, state in found.items():
+        if state != "killed":
+            print(f"\n{state}: {name}", flush=True)
+            subprocess.run([sys.executable, "-m", "mutmut", "show", name], cwd=folder, env=environment, check=False)
+
+
+def states(folder: Path) -> dict[str, str]:
+    """What became of each mutant, from mutmut's records."""
+    words = {0: "survived", 1: "killed", 3: "killed", 5: "not reached", 33: "not reached", None: "not tried"}
+    return {
+        name: words.get(code, "timed out")
+        for record in sorted((folder / "mutants").rglob("*.meta"))
+        for name, code in json.loads(record.read_text(encoding="utf-8"))["exit_code_by_key"].items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

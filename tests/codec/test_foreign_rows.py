@@ -74,6 +74,26 @@ async def test_white_space_in_json_does_not_matter(store, template):
     assert (await read(store)).customer_id == "c"
 
 
+@pytest.mark.parametrize("template", ["{}", "{}\n"])
+async def test_the_columns_make_the_event_whichever_way_its_payload_is_read(store, template):
+    store.codec.registry = EventRegistry()
+    store.codec.registry.register(OrderPlaced, "Renamed")
+    tenant = uuid4()
+    await write_row(
+        store,
+        template.replace("{}", '{"customer_id":"c","total":1}'),
+        event_type="Renamed",
+        aggregate_type="Purchase",
+        version=7,
+        tenant_id=tenant,
+        actor_id="me",
+    )
+    (event,) = [stored.event async for stored in store.read_all()]
+    assert (type(event), event.event_type, event.aggregate_type) == (OrderPlaced, "Renamed", "Purchase")
+    assert (event.event_id, event.aggregate_id, event.aggregate_version) == (EVENT, ORDER, 7)
+    assert (event.tenant_id, event.actor_id, event.occurred_at) == (tenant, "me", NOON)
+
+
 class Bare(DomainEvent):
     aggregate_type: str = "Order"
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from orders import placed
-from pydantic import BaseModel
+from pydantic import BaseModel, model_serializer
 from pydantic.dataclasses import dataclass
 
 from esource import DomainEvent, EventRegistry, InvalidEventError, UntypedEvent
@@ -82,6 +82,8 @@ SLIPPED_IN = [
         "occurred_at",
         "outside the years",
     ),
+    ({"occurred_at": datetime.min.replace(tzinfo=timezone.utc)}, "occurred_at", "infinity"),
+    ({"occurred_at": datetime.max.replace(tzinfo=timezone.utc)}, "occurred_at", "infinity"),
     ({"text": "\ud800"}, "text", "surrogate"),
     ({"metadata": cycle}, "metadata", "cannot be written as JSON"),
     ({"actor_id": 5}, "actor_id", "not text"),
@@ -98,6 +100,21 @@ async def test_what_may_not_be_stored_is_refused_and_nothing_is_written(store):
         assert refused.value.field == field
         assert problem in str(refused.value)
         assert await store.get_global_position() == 0
+
+
+async def test_an_event_whose_serializer_gives_up_is_refused_as_a_whole(store):
+    class Broken(Noted):
+        @model_serializer(mode="wrap")
+        def as_json(self, handler, info):
+            written = handler(self)
+            if "text" in written and "value" in written:
+                raise ValueError("these two do not go together")
+            return written
+
+    event = Broken(aggregate_id=uuid4())
+    with pytest.raises(InvalidEventError, match="these two do not go together") as refused:
+        await store.append_events(event.aggregate_id, "Note", [event])
+    assert refused.value.field == "payload"
 
 
 async def test_extra_fields_are_looked_at_too(store):

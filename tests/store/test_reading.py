@@ -284,6 +284,21 @@ async def test_unknown_types_can_be_read_without_their_class(mixed):
     assert (event.event_type, event.note, event.parent_id) == ("Vanished", "n", order)
 
 
+async def test_a_class_that_is_registered_later_is_used_from_then_on(mixed):
+    store, order = await mixed("untyped")
+    (before,) = [e.event for e in [e async for e in store.read_all()] if e.event_type == "Vanished"]
+
+    @register_event(event_type="Vanished", registry=store.event_registry)
+    class Found(DomainEvent):
+        aggregate_type: str = "Order"
+        note: str
+        parent_id: str
+
+    after = (await store.get_events(order, "Order")).events[1]
+    assert (type(before), type(after)) == (UntypedEvent, Found)
+    assert after.parent_id == str(order)
+
+
 async def test_an_event_that_does_not_fit_its_class_says_where_it_is(store):
     order = uuid4()
     registry = EventRegistry()

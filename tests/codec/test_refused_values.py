@@ -118,12 +118,22 @@ async def test_an_event_whose_serializer_gives_up_is_refused_as_a_whole(store):
 
 
 async def test_extra_fields_are_looked_at_too(store):
-    for value in ("\x00", "\ud800", nan, Inner(size=nan)):
+    for value, field in (
+        ("\x00", "extra.deep"),
+        ("\ud800", "extra.deep"),
+        (nan, "extra.deep"),
+        (Inner(size=nan), "extra.deep.size"),
+    ):
         event = UntypedEvent(
             event_type="Note", aggregate_type="Note", aggregate_id=uuid4(), extra={"deep": value}
         )
-        with pytest.raises(InvalidEventError, match="extra.deep"):
+        with pytest.raises(InvalidEventError) as refused:
             await store.append_events(event.aggregate_id, "Note", [event])
+        assert refused.value.field == field
+    event = UntypedEvent(event_type="Note", aggregate_type="Note", aggregate_id=uuid4(), **{"\x00": 1})
+    with pytest.raises(InvalidEventError) as refused:
+        await store.append_events(event.aggregate_id, "Note", [event])
+    assert refused.value.field == "(a key)"
     assert await store.get_global_position() == 0
 
 

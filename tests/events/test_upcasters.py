@@ -3,9 +3,11 @@
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import update
 
 from esource import DomainEvent, EventRegistry, UntypedEvent, upcaster
 from esource.errors import EventDecodeError, InvalidOptionError
+from esource.tables import events
 
 
 class PriceV1(DomainEvent):
@@ -71,6 +73,16 @@ async def test_an_old_payload_is_lifted_step_by_step(read_as):
     assert (found.cents, found.currency, found.item_id, found.event_version) == (150, "EUR", UUID(int=7), 3)
     assert (found.event_id, found.occurred_at) == (event.event_id, event.occurred_at)
     assert found.metadata == {"user": "u"}
+
+
+async def test_a_payload_that_says_no_version_is_of_the_first(store):
+    event = priced()
+    store.codec.registry = only(PriceV3)
+    async with store.transaction() as tx:
+        await store.append_events(event.aggregate_id, "Item", [event])
+        await tx.connection.execute(update(events).values(payload='{"price": "1.50"}'))
+    (found,) = (await store.get_events(event.aggregate_id, "Item")).events
+    assert (found.cents, found.currency, found.event_version) == (150, "EUR", 3)
 
 
 async def test_a_payload_in_between_takes_only_the_steps_it_needs(read_as):

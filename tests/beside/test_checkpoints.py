@@ -4,11 +4,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from orders import OrderShipped, placed
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from esource import CheckpointRepository, InvalidEventError
 from esource.errors import InvalidOptionError
 from esource.events import utc_now
+from esource.tables import projection_checkpoints
 
 FIRST, SECOND = UUID(int=1), UUID(int=2)
 
@@ -87,6 +88,19 @@ async def test_a_checkpoint_by_an_event_kept_elsewhere_has_no_position(checkpoin
     assert await checkpoints.get_position("p") is None
     assert await counted(checkpoints) == 2
     assert await checkpoints.save_position("p", 1, FIRST, "E") is True
+
+
+async def test_a_row_of_another_writer_that_names_no_event_can_be_moved_by_one(checkpoints, store):
+    async with store.transaction() as tx:
+        row = {
+            "projection_name": "p",
+            "events_processed": 3,
+            "created_at": utc_now(),
+            "updated_at": utc_now(),
+        }
+        await tx.connection.execute(insert(projection_checkpoints).values(row))
+    assert await checkpoints.update_checkpoint("p", FIRST, "E") is True
+    assert (await checkpoints.get_checkpoint("p"), await counted(checkpoints)) == (FIRST, 4)
 
 
 async def test_all_checkpoints_come_by_name(checkpoints):

@@ -35,6 +35,8 @@ async def test_an_event_added_by_hand_is_kept_whole(outbox):
     assert (entry.aggregate_id, entry.aggregate_type) == (event.aggregate_id, "Order")
     assert (entry.tenant_id, entry.status, entry.retry_count) == (event.tenant_id, "pending", 0)
     assert OrderPlaced.from_dict(entry.event_data) == event
+    assert entry.event_data.keys() == event.to_dict().keys()
+    assert entry.event_data["event_type"] == "OrderPlaced"
     assert before <= entry.created_at <= utc_now()
     assert entry.global_position is entry.published_at is entry.last_error is None
 
@@ -64,7 +66,8 @@ async def test_pending_rows_come_in_the_order_of_the_log(sending):
         await sending.append_events(event.aggregate_id, "Order", [event])
     found = [entry.event_id for entry in await outbox.get_pending_events()]
     assert found == [*(event.event_id for event in appended), by_hand.event_id]
-    assert [entry.event_id for entry in await outbox.get_pending_events(limit=2)] == found[:2]
+    for limit in (1, 2):
+        assert [entry.event_id for entry in await outbox.get_pending_events(limit)] == found[:limit]
 
 
 async def test_a_published_row_is_done(outbox):

@@ -10,7 +10,14 @@ import pytest
 from orders import placed
 from privacy.people import NOWHERE, Joined, all_events, append, delivered, every_text, joined
 
-from esource import DuplicateEventError, EventRegistry, InvalidEventError, OutboxRepository, UntypedEvent
+from esource import (
+    DuplicateEventError,
+    EventRegistry,
+    InvalidEventError,
+    Limits,
+    OutboxRepository,
+    UntypedEvent,
+)
 from esource.errors import (
     EventDecodeError,
     InvalidOptionError,
@@ -54,6 +61,15 @@ async def test_an_event_that_names_no_aggregate_is_about_the_one_it_is_appended_
     assert (await all_events(store))[0].name == "Ada Lovelace"
     assert await keys.destroy(member) is True
     assert (await all_events(store))[0].name == "[erased]"
+
+
+async def test_what_is_sealed_counts_in_the_size_of_the_payload(shared_database_url, open_stores, keys):
+    limits = Limits(payload_characters=800)
+    store = await open_stores(shared_database_url, key_store=keys, limits=limits)
+    with pytest.raises(InvalidEventError, match="800") as refused:
+        await append(store, joined(notes="x" * 800))
+    assert refused.value.field == "payload"
+    await append(store, joined())
 
 
 async def test_an_erased_subject_gets_no_new_key(store, keys):

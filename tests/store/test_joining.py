@@ -154,3 +154,13 @@ async def test_an_engine_that_begins_transactions_itself_is_joined(shared_store,
         await connection.execute(insert(totals).values(id=1))
         await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
     assert await shared_store.get_stream_version(order, "Order") == 1
+
+
+async def test_a_stream_that_was_closed_in_the_same_transaction_can_be_closed_again(shared_store, engine):
+    order = uuid4()
+    await shared_store.append_events(order, "Order", several(2, order))
+    async with engine.begin() as connection:
+        first = await shared_store.close_stream(order, "Order", connection=connection)
+        again = await shared_store.close_stream(order, "Order", connection=connection)
+    assert (again.new_version, again.global_position) == (first.new_version, first.global_position)
+    assert (first.idempotent, again.idempotent) == (False, True)

@@ -164,3 +164,11 @@ async def test_a_stream_that_was_closed_in_the_same_transaction_can_be_closed_ag
         again = await shared_store.close_stream(order, "Order", connection=connection)
     assert (again.new_version, again.global_position) == (first.new_version, first.global_position)
     assert (first.idempotent, again.idempotent) == (False, True)
+
+
+async def test_appending_nothing_tells_the_version_that_the_transaction_sees(shared_store, engine):
+    order = uuid4()
+    async with engine.begin() as connection:
+        await shared_store.append_events(order, "Order", several(2, order), connection=connection)
+        nothing = await shared_store.append_events(order, "Order", [], connection=connection)
+    assert nothing.new_version == 2

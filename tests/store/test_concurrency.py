@@ -330,3 +330,15 @@ async def test_the_rollback_of_one_task_takes_nothing_from_another(store):
     log = {e.event_id for e in await all_events(store)}
     assert log > set(kept)
     assert len(log) == 51
+
+
+async def test_appends_that_share_a_batch_see_what_those_before_them_wrote_whatever_these_expected(store):
+    order, other = uuid4(), uuid4()
+    first, *rest = await asyncio.gather(
+        store.append_events(other, "Order", [placed(other)]),  # is written alone, the others meanwhile wait
+        store.append_events(order, "Order", several(2, order), ANY),
+        store.append_events(order, "Order", [placed(order)], 2),
+        store.append_events(order, "Order", [placed(order)], 3),
+    )
+    assert first.new_version == 1
+    assert [result.new_version for result in rest] == [2, 3, 4]

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from orders import placed, several
+from sqlalchemy import insert
 
 from copying.conftest import Pair, fill
 from esource import (
@@ -24,7 +25,9 @@ from esource.errors import (
     SchemaMissingError,
     SchemaOutdatedError,
 )
+from esource.events import utc_now
 from esource.leases import Lease
+from esource.tables import projection_checkpoints
 
 
 async def everything(store) -> list:
@@ -271,3 +274,19 @@ async def test_verifying_finds_any_row_that_differs(pair: Pair, open_stores):
         async with target.transaction() as tx:  # what is left is the beginning of a copy
             await tx.connection.exec_driver_sql("DELETE FROM events WHERE global_position >= 9")
         assert (await copy(pair.source, pair.target, verify=True)).verification.is_identical
+
+
+async def test_tables_of_many_pages_are_copied_and_compared_whole(pair: Pair, open_stores):
+    source = await open_stores(pair.source)
+    now = utc_now()
+    rows = [
+        {"projection_name": f"p{n:04}", "events_processed": n, "created_at": now, "updated_at": now}
+        for n in range(600)
+    ]
+    async with source.transaction() as tx:
+        await tx.connection.execute(insert(projection_checkpoints), rows)
+    result = await copy(pair.source, pair.target, verify=True)
+    assert result.tables["projection_checkpoints"].added == 600
+    assert result.verification.is_identical
+    copied = await CheckpointRepository(await open_stores(pair.target)).get_all_checkpoints()
+    assert copied == await CheckpointRepository(source).get_all_checkpoints()

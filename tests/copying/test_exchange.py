@@ -54,6 +54,13 @@ async def test_an_imported_store_is_the_one_that_was_exported(filled: Pair, endi
     assert (await verify_copy(filled.source, filled.target)).is_identical
 
 
+async def test_an_empty_store_goes_through_a_file_too(pair: Pair, open_stores):
+    await import_store(pair.target, io.BytesIO(await exported(pair.source)))
+    event = placed()
+    target = await open_stores(pair.target)
+    assert (await target.append_events(event.aggregate_id, "Order", [event], 0)).global_position == 1
+
+
 async def test_positions_go_on_where_the_exported_store_was(filled: Pair, open_stores):
     await import_store(filled.target, io.BytesIO(await exported(filled.source)))
     target = await open_stores(filled.target)

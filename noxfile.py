@@ -154,6 +154,16 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Whether a test notices a change at any one place: `nox -s mutants -- codec --sample 40`; hours for all.
+
+    `tests/mutation.py` says how, `tests/mutants.md` what was found.
+    """
+    session.install("-e", ".[all,test]", "mutmut>=3.8,<3.9")
+    session.run("python", "tests/mutation.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The wheel and the sdist: what must be inside is, nothing else, and both are built again byte by byte."""
     session.install("build", "twine>=6")

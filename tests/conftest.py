@@ -37,6 +37,11 @@ DEPLOYMENTS = {
 """Fixtures that need more than a PostgreSQL server, and what asks for them."""
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for each core: half of the time a test waits for a server or for other processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("ESOURCE_TEST_INSTALLED") and "site-packages" not in esource.__file__:
         raise pytest.UsageError(f"the tests are to run on the installed esource, not on {esource.__file__}")

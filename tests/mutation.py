@@ -61,6 +61,17 @@ TESTS = {
 }
 """The tests that are to notice, by module or package of esource."""
 
+PARTS = {
+    "admission": "store",
+    "batch": "appender",
+    "decoding": "codec",
+    "duplicates": "appender",
+    "encoding": "codec",
+}
+"""Modules that are guarded by the tests of another, of which they are a part."""
+
+TESTS |= {part: TESTS[whole] for part, whole in PARTS.items()}
+
 AGAIN = {
     "appender": ["tests/store", "tests/hostile/test_limits.py"],
     "checkpoints": [
@@ -79,6 +90,8 @@ AGAIN = {
     "store": ["tests/store", "tests/privacy/test_sealing.py", "tests/tenants/test_bound_stores.py"],
 }
 """The wider tests that a mutant has to survive as well, on a SQLite file and PostgreSQL."""
+
+AGAIN |= {part: AGAIN[whole] for part, whole in PARTS.items()}
 
 NOT_THESE = "not any_event and not pages and not killed"
 """Tests that draw their values take long, and kill a mutant in one run but not in the next."""

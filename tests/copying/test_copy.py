@@ -271,6 +271,7 @@ async def test_verifying_finds_any_row_that_differs(pair: Pair, open_stores):
         assert not found.is_identical, statement
         [difference] = found.differences
         assert difference.startswith(table), statement
+        assert found.events == 18, statement
         async with target.transaction() as tx:  # what is left is the beginning of a copy
             await tx.connection.exec_driver_sql("DELETE FROM events WHERE global_position >= 9")
         assert (await copy(pair.source, pair.target, verify=True)).verification.is_identical

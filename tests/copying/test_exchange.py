@@ -120,7 +120,12 @@ async def test_a_compressed_file_that_is_cut_off_or_damaged_is_refused(filled: P
     await export_store(filled.source, file)
     data = file.read_bytes()
     middle = len(data) // 2
-    for wrong in (data[:middle], data[:-3], data[:middle] + b"\0\0\0\0" + data[middle + 4 :]):
+    for wrong in (
+        data[:middle],
+        data[:-3],
+        data[:middle] + b"\0\0\0\0" + data[middle + 4 :],
+        data[:12] + b"\xff" * len(data),
+    ):
         file.write_bytes(wrong)
         with pytest.raises(FileRefusedError):
             await import_store(filled.target, file)
@@ -157,6 +162,7 @@ async def test_lines_that_no_row_can_be_made_of_are_refused_by_number(store: Eve
         {"time": 3},
         {"globalposition": "-1"},
         {"globalposition": "1e3"},
+        {"globalposition": 1},
         {"globalposition": 1.5},
         {"globalposition": str(2**64)},
         {"aggregateversion": True},
@@ -165,6 +171,8 @@ async def test_lines_that_no_row_can_be_made_of_are_refused_by_number(store: Eve
         {"tenantid": "T"},
         {"specversion": "2.0"},
         {"data": {"a": "\0"}},
+        {"data": [1]},
+        {"data": "{}"},
         {"esource": "tables"},
         {"esource": "snapshots"},
         {"esource": "snapshots", "row": []},

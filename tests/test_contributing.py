@@ -59,6 +59,7 @@ def test_what_a_backend_is_made_of_is_still_abstract():
         assert part.__abstractmethods__
 
 
+@pytest.mark.slow
 def test_the_conformance_suite_is_used_as_shown(document, tmp_path):
     [code] = blocks(document, "python")
     (tmp_path / "test_backend.py").write_text(code, encoding="utf-8")

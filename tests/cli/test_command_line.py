@@ -31,6 +31,7 @@ async def esource(*arguments: str, folder: Path | None = None) -> tuple[int, str
     return process.returncode, out.decode(), error.decode()
 
 
+@pytest.mark.slow
 async def test_a_new_database_is_made_and_found_in_order(empty_database_url):
     for command, said in (("init", "was created, at schema"), ("init", "already"), ("current", "000")):
         code, out, error = await esource(command, "--url", empty_database_url)

@@ -131,7 +131,7 @@ events = st.builds(
 # One append of many events per example: an example per event would be ten times slower.
 batches = st.lists(events, min_size=1, max_size=8)
 many = settings(
-    max_examples=examples(4),  # on each database
+    max_examples=examples(2),  # on each database
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -73,6 +73,7 @@ async def test_a_copy_that_returned_is_whole_after_the_server_was_stopped_at_onc
     tally.conclude()
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_on_a_network_that_breaks_at_any_moment(proxy: Proxy, open_stores):
     """Without regard for what is under way: the moments are drawn."""
     draw = chance("storm")

@@ -12,6 +12,7 @@ PROGRAMS = DOCS / "less-to-write"
 PAGE = (DOCS / "less-to-write.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["esource_short.py", "esource_long.py"])
 def test_both_forms_do_the_same_on_sqlite(program, tmp_path):
     done = subprocess.run(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from effort import examples, seed
 from faults.tally import Tally
 
@@ -50,6 +51,7 @@ def count(operations: list[Operation], do: str, end: str) -> int:
     return sum(o.asked["do"] == do and o.end == end for o in operations)
 
 
+@pytest.mark.slow
 async def test_the_histories_of_several_processes_contradict_no_promise(
     shared_store: EventStore, shared_database_url: str, tmp_path: Path
 ):

@@ -66,6 +66,7 @@ async def round_trip(store) -> None:
     assert await store.get_stream_version(order, "Order") == 1
 
 
+@pytest.mark.slow
 async def test_a_file_gets_exactly_the_name_that_was_given_on_sqlite(tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()

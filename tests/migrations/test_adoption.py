@@ -374,6 +374,7 @@ async def test_tables_of_something_else_are_not_adopted(empty_database_url):
     assert await described(empty_database_url) == before
 
 
+@pytest.mark.slow
 async def test_a_database_of_theirs_is_not_upgraded_without_being_adopted(their_url):
     before = await state(their_url)
     async with open_store(their_url, enable_tracing=False) as store:

@@ -49,6 +49,7 @@ async def is_at_head(url: str) -> bool:
 # -- the checkout ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_in_the_checkout_the_environment_names_the_database(empty_database_url):
     alembic("upgrade", "head", cwd=CHECKOUT, environment={"ESOURCE_URL": empty_database_url})
 

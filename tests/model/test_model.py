@@ -194,7 +194,7 @@ def test_every_store_does_what_the_model_says(request, sqlite_template, tmp_path
     run_state_machine_as_test(
         lambda: Stores(urls, sqlite_template, tmp_path),
         settings=settings(
-            max_examples=examples(10),
+            max_examples=examples(6),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

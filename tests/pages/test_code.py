@@ -70,6 +70,7 @@ def test_most_pages_with_code_run_on_both_databases():
     assert sum(len(promised_by_comments(page.read_text(encoding="utf-8"))) for page in both) > 40
 
 
+@pytest.mark.slow
 def test_the_tests_on_the_page_about_testing_pass(tmp_path):
     settings, *tests = blocks(TESTING.read_text(encoding="utf-8"), "python")
     (tmp_path / "conftest.py").write_text(settings)

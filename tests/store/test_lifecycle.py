@@ -255,6 +255,7 @@ def test_a_missing_driver_names_the_extra_to_install(monkeypatch, module, url):
         made.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocked", ["aiosqlite", "asyncpg"])
 def test_the_package_is_imported_without_the_other_driver(blocked):
     done = run_program(
@@ -301,6 +302,7 @@ async def test_in_memory_stores_are_apart_and_forget():
 # -- leaving ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["return", "raise SystemExit(3)", "raise KeyError", "1 / 0"])
 def test_a_program_ends_however_its_store_was_left(tmp_path, end):
     done = run_program(

@@ -516,6 +516,7 @@ async def test_offline_the_printed_sql_switches_it_on(empty_postgres_url):
     assert await row_level_security.is_enabled(url)
 
 
+@pytest.mark.slow
 async def test_mistakes_are_said_in_one_line(empty_postgres_url, tmp_path):
     sqlite = f"sqlite:///{tmp_path / 'events.db'}"
     for url, setting, message in [

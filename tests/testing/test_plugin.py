@@ -77,6 +77,7 @@ def test_every_test_has_a_database_of_its_own_on_the_server(project, postgres_se
     run(project, passed=2)
 
 
+@pytest.mark.slow
 def test_the_embedded_server_needs_nothing(project, monkeypatch):
     monkeypatch.delenv("ESOURCE_TEST_POSTGRES_URL", raising=False)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")  # nobody answers there
@@ -121,6 +122,7 @@ CONFORMANCE = """
 """
 
 
+@pytest.mark.slow
 def test_a_store_of_ones_own_is_put_to_the_test(project):
     project.makepyfile(CONFORMANCE.format(method="pass"))
     outcomes = project.runpytest_subprocess("-p", "no:cacheprovider").parseoutcomes()
@@ -158,6 +160,7 @@ def test_a_store_that_breaks_a_promise_does_not_pass(project, method, promise):
     finished.stdout.fnmatch_lines([f"*FAILED *{promise}*"])
 
 
+@pytest.mark.slow
 def test_a_class_without_a_store_says_what_it_lacks(project):
     project.makepyfile("""
         from esource.testing import EventStoreConformance
@@ -168,6 +171,7 @@ def test_a_class_without_a_store_says_what_it_lacks(project):
     finished.stdout.fnmatch_lines(["*TestNothing needs a fixture event_store*"])
 
 
+@pytest.mark.slow
 def test_a_failing_scenario_shows_what_happened_and_not_how_it_is_compared(project):
     project.makepyfile("""
         from esource import AggregateRoot, DomainEvent
@@ -192,6 +196,7 @@ def test_a_failing_scenario_shows_what_happened_and_not_how_it_is_compared(proje
     finished.stdout.no_fnmatch_line("*_listed(*")
 
 
+@pytest.mark.slow
 def test_nobody_gets_the_plugin_without_asking(pytester):
     pytester.makepyfile("def test_store(event_store): ...")
     finished = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error")

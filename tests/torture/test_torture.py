@@ -143,6 +143,7 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
     tally.conclude()
 
 
+@pytest.mark.slow
 async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged_loss(
     shared_store: EventStore,
 ):

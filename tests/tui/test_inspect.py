@@ -159,6 +159,7 @@ async def test_the_log_is_read_back_from_a_position_and_by_type(look, orders, sh
         await seen.lists("OrderPlaced", "OrderShipped")
 
 
+@pytest.mark.slow
 async def test_projections_dead_letters_and_the_outbox_are_shown(
     look, orders, shared_store, shared_database_url
 ):
@@ -207,6 +208,7 @@ async def test_projections_dead_letters_and_the_outbox_are_shown(
         await seen.lists("OrderShipped")
 
 
+@pytest.mark.slow
 async def test_an_empty_store_says_so_on_every_tab_and_shows_what_comes(
     look, shared_store, shared_database_url
 ):

@@ -125,6 +125,7 @@ async def test_the_script_moves_every_event_and_a_second_run_duplicates_nothing(
     assert (await both_logs(file, engine_url))[1] == target
 
 
+@pytest.mark.slow
 async def test_after_an_interruption_a_second_run_completes_the_log(migrate, file, engine_url, monkeypatch):
     await write(file, history(210))
 

@@ -336,6 +336,7 @@ async def test_many_stores_open_one_fresh_database_at_once(empty_database_url, o
     assert await stores[0].get_global_position() == 5
 
 
+@pytest.mark.slow
 async def test_many_processes_write_to_one_fresh_database_at_once(empty_database_url, run_code, open_stores):
     program = (
         "import asyncio\n"

@@ -144,6 +144,7 @@ def test_the_printed_sql_runs_as_it_stands(examples):
     }
 
 
+@pytest.mark.slow
 def test_configuration(run_example, tmp_path):
     assert run_example("configuration.py").splitlines() == [
         "Database: ./events.db",
@@ -164,6 +165,7 @@ def test_wal_mode(run_example):
     ]
 
 
+@pytest.mark.slow
 def test_busy_timeout(run_example):
     assert run_example("busy_timeout.py").splitlines() == [
         "Patient: 10000ms",
@@ -221,6 +223,7 @@ def test_cleanup(run_example, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_patterns_in_development(run_example, tmp_path):
     assert run_example("patterns.py", APP_ENV="development").splitlines() == [
         "SQLiteEventStore: connected True",
@@ -229,11 +232,13 @@ def test_patterns_in_development(run_example, tmp_path):
     assert (tmp_path / "data" / "events.db").is_file()
 
 
+@pytest.mark.slow
 def test_patterns_in_a_test(run_example, tmp_path):
     assert "SQLiteEventStore: connected True" in run_example("patterns.py", APP_ENV="test")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_patterns_in_production(run_example, engine_url):
     # Nobody disposes of the application's engine in the tutorial's pattern.
     output = run_example(
@@ -259,6 +264,7 @@ def test_the_order_on_postgresql(run_example, empty_postgres_url):
     assert run_example("on_postgresql.py", DATABASE_URL=empty_postgres_url) == ORDER_ON_EITHER_DATABASE
 
 
+@pytest.mark.slow
 def test_one_line_takes_the_order_back_to_sqlite(examples, run_code):
     code = (examples / "on_postgresql.py").read_text()
     postgresql = 'return PostgreSQLEventStore(os.environ["DATABASE_URL"])'

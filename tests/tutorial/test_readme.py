@@ -39,6 +39,7 @@ def test_the_readmes_example_command_names_what_is_there(readme, root):
     assert (root / run[1]).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_a_checkout", [True, False])
 def test_the_deployment_commands_migrate(readme, root, tmp_path, empty_database_url, from_a_checkout):
     page = (root / "docs" / "how-to" / "migrate.md").read_text(encoding="utf-8")

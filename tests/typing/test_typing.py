@@ -35,6 +35,7 @@ def test_the_public_types_are_as_promised(complaints):
     assert {complaint for complaint in complaints if complaint[0] == "well_typed.py"} == set()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_refused(complaints):
     refused = {(line, code) for module, line, code in complaints if module == "ill_typed.py"}
     assert refused == REFUSED

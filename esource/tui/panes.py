@@ -205,9 +205,10 @@ class Pane(Vertical, Generic[Row]):
         await self._reload(top=top)
 
     async def _reload(self, *, top: bool) -> None:
-        before = None if top or self.row is None or self.listing.cursor_row == 0 else self.key(self.row)
         try:
             page = await self.page(None)
+            # Not before the reading: a key may move the cursor meanwhile.
+            before = None if top or self.row is None or self.listing.cursor_row == 0 else self.key(self.row)
             self.begin(page.rows, page.after)
             while before is None and self.after is not None and self.listing.row_count <= self.size.height:
                 page = await self.page(self.after)

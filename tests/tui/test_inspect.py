@@ -294,6 +294,31 @@ async def test_details_that_come_late_are_not_shown_for_a_list_that_is_empty(loo
 
 
 @pytest.mark.slow
+async def test_a_key_pressed_while_the_list_is_read_anew_is_not_lost(look, open_stores, sqlite_url):
+    """On one database: what is put on the screen does not depend on it."""
+    store = await open_stores(sqlite_url)
+    for event in (placed(FIRST), placed(SECOND)):
+        await store.append_events(event.aggregate_id, "Order", [event], 0)
+    async with look(sqlite_url) as seen:
+        await seen.lists(str(SECOND), str(FIRST))
+        pane, page = seen.app.pane, seen.app.pane.page
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def late(after):
+            asked.set()
+            await answer.wait()
+            return await page(after)
+
+        pane.page = late
+        await seen.press("r")
+        await asked.wait()
+        await seen.press("down")
+        answer.set()
+        await seen.until(lambda: not pane.is_reading)
+        assert pane.key(pane.row) == f"{FIRST}:Order"
+
+
+@pytest.mark.slow
 async def test_a_tab_that_is_asked_for_stays_whatever_had_the_focus_before(look, open_stores, sqlite_url):
     """On one database: what is put on the screen does not depend on it."""
     await open_stores(sqlite_url)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Sequence
+import struct
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Sequence
+from datetime import datetime, timezone
+from struct import Struct
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, String, Table, Text, bindparam, cast, column, func, select, table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    String,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import REGCLASS
 
 from esource.dialect.backend import Statement
 from esource.dialect.moving import FENCE, LOCK_SECONDS, MOVED, Moving
 from esource.dialect.quoting import literal
-from esource.types import Json, Timestamp, canonical_moment
+from esource.types import Identifier, Json, Timestamp, from_iso
 
 _IDENTITY = Statement(
     select(
@@ -55,16 +72,21 @@ class PostgreSQLMoving(Moving):
     async def load(
         self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
     ) -> None:
-        # COPY's text form, not the binary one: joining texts costs a third of what asyncpg needs to make ids and
-        # moments of them, and to encode those again; the server reads the text as fast. One COPY for all pages,
-        # so that the server is at work while the next page is read; in small portions, so that the socket, which
-        # holds 5 ms of the server's work, never runs empty while the next text is put together.
-        async def lines() -> AsyncIterator[bytes]:
+        # One COPY for all pages, so that the server is at work while the next page is read; in small portions, so that
+        # the socket, which holds 5 ms of the server's work, never runs empty while the next one is put together.
+        # The server is the bottleneck: binary rows spare it the parsing (12 % of the whole), and putting them
+        # together here costs a third of what asyncpg needs to encode values of Python.
+        dialect = self.backend.sqlalchemy_dialect
+        forms = [_form(table.c[name].type.dialect_impl(dialect)) for name in columns]
+
+        async def portions() -> AsyncIterator[bytes]:
+            yield _HEADER
             async for rows in pages:
                 for start in range(0, len(rows), PORTION_ROWS):
-                    yield _copy_text(table, columns, rows[start : start + PORTION_ROWS])
+                    yield _tuples(forms, rows[start : start + PORTION_ROWS])
+            yield _TRAILER
 
-        await driver.copy_to_table(table.name, source=lines(), columns=list(columns), format="text")
+        await driver.copy_to_table(table.name, source=portions(), columns=list(columns), format="binary")
 
     async def commit_without_waiting(self, driver: Any) -> None:
         # https://www.postgresql.org/docs/current/wal-async-commit.html: the log is flushed in its order.
@@ -121,30 +143,85 @@ class PostgreSQLMoving(Moving):
         return None if not rows else str(rows[0][0])
 
 
-_SPECIAL = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-"""What means something else to COPY (https://www.postgresql.org/docs/current/sql-copy.html, Text Format)."""
+# COPY's binary form (https://www.postgresql.org/docs/current/sql-copy.html, Binary Format): each field is its length
+# and its bytes, as the type's own receive function reads them.
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_JSONB_VERSION = b"\x01"
+_EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
+
+_length = Struct(">i").pack
+_short = Struct(">ii").pack
+_long = Struct(">iq").pack
 
 
-def _copy_text(table: Table, columns: Sequence[str], rows: Sequence[Any]) -> bytes:
-    """Rows in COPY's text form. By column, because a loop over rows would cost more than the rest."""
-    values = [
-        _column_text(table.c[name].type, column)
-        for name, column in zip(columns, zip(*rows, strict=True), strict=True)
-    ]
-    return ("\n".join(map("\t".join, zip(*values, strict=True))) + "\n").encode()
+def _tuples(forms: Sequence[Callable[[Any], bytes]], rows: Sequence[Any]) -> bytes:
+    """Rows in COPY's binary form. By column, because a loop over rows would cost more than the rest.
+
+    Raises:
+        ValueError, TypeError, AttributeError: a value is not what its column's type takes.
+    """
+    head = Struct(">h").pack(len(forms))
+    try:
+        columns = [_fields(form, values) for form, values in zip(forms, zip(*rows, strict=True), strict=True)]
+        return b"".join([head + b"".join(fields) for fields in zip(*columns, strict=True)])
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"a number does not fit: {error}") from error
 
 
-def _column_text(kind: Any, values: Sequence[Any]) -> Iterable[str]:
-    if isinstance(kind, Timestamp):
-        # Without an offset a moment would be taken for one in the session's time zone.
-        texts = ["\\N" if value is None else canonical_moment(value) for value in values]
-    elif isinstance(kind, (Text, String, Json)):
-        # Most columns hold nothing special: that is seen at a glance over all of them.
-        together = "".join([value for value in values if value is not None])
-        if any(special in together for special in "\\\t\n\r"):
-            texts = ["\\N" if value is None else value.translate(_SPECIAL) for value in values]
-        else:
-            texts = ["\\N" if value is None else value for value in values]
-    else:
-        texts = ["\\N" if value is None else str(value) for value in values]
-    return texts
+def _fields(form: Callable[[Any], bytes], values: Sequence[Any]) -> Iterable[bytes]:
+    # Types, tenants and actors are often the same in all of a portion.
+    if len(set(values)) == 1:
+        return [_NULL if values[0] is None else form(values[0])] * len(values)
+    return [_NULL if value is None else form(value) for value in values]
+
+
+def _form(kind: Any) -> Callable[[Any], bytes]:
+    """What makes a field of a value that is not NULL."""
+    for types, form in _FORMS.items():
+        if isinstance(kind, types):
+            return form
+    raise TypeError(f"no binary form is known of {kind!r}")
+
+
+def _moment(value: str) -> bytes:
+    # from_iso, without what our own form does not need
+    moment = datetime.fromisoformat(value) if value.endswith("+00:00") else from_iso(value)
+    past = moment - _EPOCH
+    return _long(8, (past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds)
+
+
+def _identifier(value: str) -> bytes:
+    digits = bytes.fromhex(value.replace("-", ""))
+    if len(digits) != 16:
+        raise ValueError(f"no UUID: {value!r:.50}")
+    return b"\0\0\0\x10" + digits
+
+
+def _json(value: str) -> bytes:
+    encoded = value.encode()
+    return _length(len(encoded) + 1) + _JSONB_VERSION + encoded
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
+
+
+def _bigint(value: int) -> bytes:
+    return _long(8, value)
+
+
+def _integer(value: int) -> bytes:
+    return _short(4, value)
+
+
+_FORMS: dict[Any, Callable[[Any], bytes]] = {
+    Timestamp: _moment,
+    (Identifier, Uuid): _identifier,
+    Json: _json,
+    (Text, String): _text,
+    BigInteger: _bigint,
+    Integer: _integer,
+}

@@ -8,6 +8,7 @@ from orders import placed
 from sqlalchemy.engine import make_url
 
 from esource import open_store
+from esource.testing import server
 from esource.testing.server import dsn
 
 CHANGES = {
@@ -53,3 +54,17 @@ async def test_a_database_that_was_changed_is_not_used_again(postgres_databases,
         await (await execute(first, change)).close()
     with postgres_databases.with_tables() as second:
         assert second != first
+
+
+def test_files_are_kept_in_memory_only_where_there_is_enough_and_nobody_says_where(monkeypatch, tmp_path):
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(server, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(server, "LEAST_FREE_BYTES", 1)
+    assert server._in_memory() == str(tmp_path)
+    monkeypatch.setenv("TMPDIR", "/elsewhere")
+    assert server._in_memory() is None
+    monkeypatch.delenv("TMPDIR")
+    monkeypatch.setattr(server, "LEAST_FREE_BYTES", 2**60)
+    assert server._in_memory() is None
+    monkeypatch.setattr(server, "SHARED_MEMORY", str(tmp_path / "not here"))
+    assert server._in_memory() is None

@@ -119,7 +119,7 @@ def audit(session: nox.Session) -> None:
 
     Fails where it cannot find out: an audit that has looked at nothing has found nothing.
     """
-    session.install(".[all]")
+    session.install("pip", ".[all]")  # uv's environments come without pip
     installed = session.run("python", "-m", "pip", "freeze", "--exclude", "esource", silent=True)
     requirements = Path(session.create_tmp()) / "requirements.txt"
     requirements.write_text(str(installed), encoding="utf-8")
@@ -175,7 +175,8 @@ def build(session: nox.Session) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {
         f"esource/{path.relative_to(ROOT / 'esource').as_posix()}"
-        for path in (ROOT / "esource").rglob("*.py")
+        for path in (ROOT / "esource").rglob("*")
+        if path.suffix in (".py", ".tcss")
     }
     scripts = {
         f"esource/migrations/{path.relative_to(ROOT / 'migrations').as_posix()}"

@@ -50,7 +50,7 @@ class CheckpointState:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How much waits, counted up to `MOST_COUNTED`."""
+    """How much waits, counted up to ``MOST_COUNTED`` (1,000)."""
 
     dead_letters: int
     """Not resolved."""

@@ -149,7 +149,10 @@ UNQUALIFIED = {
 
 # Ours, but not for users, or a type variable.
 nitpick_ignore_regex = [
-    ("py:.*", r"(.*\.)?(T[A-Z][a-z]\w+|_Step|_Method|Tracer|Mark|Row|Keys|Database|Unit|Writes|CloudEvent|File)"),
+    (
+        "py:.*",
+        r"(.*\.)?(T[A-Z][a-z]\w+|_Step|_Method|Tracer|Mark|Row|Keys|Database|Unit|Writes|CloudEvent|File)",
+    ),
     ("py:.*", r"esource\.(testing|dialect|projections)\..*"),
     ("py:.*", r"_pytest\..*"),
 ]

@@ -89,4 +89,5 @@ class Moving(ABC):
 
 def insert_of(table: Table, columns: Sequence[str]) -> Statement:
     """The insert of one row; its parameters come in the columns' order."""
-    return Statement(insert(table).values({name: bindparam(name) for name in columns}))
+    # inline: a key that the database makes is not asked for; executemany could not take it (Python 3.10).
+    return Statement(insert(table).values({name: bindparam(name) for name in columns}).inline())

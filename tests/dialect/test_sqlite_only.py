@@ -15,6 +15,8 @@ import pytest
 from orders import placed, several
 
 from esource import CheckpointRepository, SQLiteEventStore, open_store
+from esource.copying.rows import BESIDE, EVENTS, same_keys
+from esource.dialect.moving import insert_of
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -301,7 +303,7 @@ async def test_a_connection_that_was_closed_is_replaced(store, which):
     assert (await append_one(store)).global_position == 2
 
 
-async def test_a_store_in_memory_survives_the_cancellation_of_whatever_runs_on_it(open_stores):
+async def test_a_store_survives_the_cancellation_of_whatever_runs_on_it(open_stores):
     store = await open_stores("sqlite://")
     await append_one(store)
     for moment in range(25):
@@ -333,3 +335,13 @@ async def test_an_append_that_fails_half_way_leaves_nothing_in_a_transaction_tha
         await tx.connection.exec_driver_sql("DROP TRIGGER refuse")
         assert (await tx.append_events(order, "Order", [placed(order)], 0)).new_version == 1
     assert [e.aggregate_id async for e in store.read_all()] == [order]
+
+
+async def test_sqlites_executemany_is_given_nothing_that_returns_rows_which_python_3_10_refuses(store):
+    backend = store.__esource_database__.backend
+    kept = [same_keys(relation, "postgresql", "sqlite") for relation in (EVENTS, *BESIDE)]
+    assert {True, False} == set(kept)
+    for relation, with_key in zip((EVENTS, *BESIDE), kept, strict=True):
+        text = insert_of(relation.table, relation.columns(with_key=with_key)).on(backend).text
+        assert text.startswith("INSERT INTO")
+        assert "RETURNING" not in text

@@ -92,9 +92,10 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no type
     __slots__ = ()
 
     async def close(self, *, timeout: float | None = None) -> None:
-        # When the time is over asyncpg breaks it off. Before Python 3.11 these are two classes.
+        # asyncpg's own limit does not hold for the request to cancel a query that runs. When the time is over
+        # it breaks the connection off. Before Python 3.11 these are two classes.
         with suppress(TimeoutError, asyncio.TimeoutError):
-            await super().close(timeout=SETTLE_SECONDS if timeout is None else timeout)
+            await asyncio.wait_for(super().close(), SETTLE_SECONDS if timeout is None else timeout)
 
 
 class PostgreSQLBackend(Backend):
@@ -218,7 +219,7 @@ class PostgreSQLBackend(Backend):
         # asyncpg has asked the server to cancel, and lets the next statement wait for the answer to that: for
         # ever, if the network swallows everything.
         try:
-            await driver.execute("SELECT 1", timeout=SETTLE_SECONDS)
+            await asyncio.wait_for(driver.execute("SELECT 1"), SETTLE_SECONDS)
         except asyncpg.PostgresError:
             return  # an answer, too: the transaction that is open has failed
         except Exception:

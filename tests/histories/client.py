@@ -44,6 +44,10 @@ class _RolledBack(Exception):
     pass
 
 
+ABORTS: tuple[type[Exception], ...] = (_RolledBack, DatabaseBusyError)
+"""After these nothing is stored."""
+
+
 def stream_id(stream: str) -> UUID:
     return uuid5(UUID(int=0), stream)
 
@@ -169,7 +173,7 @@ class Client:
             self.recorder.complete(name, "conflict", part=len(done), actual=error.actual_version)
         except DuplicateEventError:
             self.recorder.complete(name, "duplicate", part=len(done))
-        except (_RolledBack, DatabaseBusyError):
+        except ABORTS:
             self.recorder.complete(name, "aborted")
         else:
             self.recorder.complete(name, "ok", parts=done)

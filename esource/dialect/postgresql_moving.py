@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Sequence
 from datetime import datetime, timezone
-from struct import Struct
 from typing import Any
 
 from sqlalchemy import (
@@ -151,9 +150,9 @@ _NULL = b"\xff\xff\xff\xff"
 _JSONB_VERSION = b"\x01"
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
-_length = Struct(">i").pack
-_short = Struct(">ii").pack
-_long = Struct(">iq").pack
+_length = struct.Struct(">i").pack
+_short = struct.Struct(">ii").pack
+_long = struct.Struct(">iq").pack
 
 
 def _tuples(forms: Sequence[Callable[[Any], bytes]], rows: Sequence[Any]) -> bytes:
@@ -162,7 +161,7 @@ def _tuples(forms: Sequence[Callable[[Any], bytes]], rows: Sequence[Any]) -> byt
     Raises:
         ValueError, TypeError, AttributeError: a value is not what its column's type takes.
     """
-    head = Struct(">h").pack(len(forms))
+    head = struct.pack(">h", len(forms))
     try:
         columns = [_fields(form, values) for form, values in zip(forms, zip(*rows, strict=True), strict=True)]
         return b"".join([head + b"".join(fields) for fields in zip(*columns, strict=True)])

@@ -146,7 +146,7 @@ async def test_an_escaped_backslash_is_no_nul(store):
 
 
 async def test_what_is_just_within_the_limits_is_stored(store):
-    event = Noted(aggregate_id=uuid4(), value={"deep": nested(197), "long": 10**4299})
+    event = Noted(aggregate_id=uuid4(), value={"deep": nested(197), "long": -(10**4299)})
     store.codec.registry = EventRegistry()
     store.codec.registry.register(Noted)
     await store.append_events(event.aggregate_id, "Note", [event])

@@ -303,7 +303,7 @@ async def test_a_connection_that_was_closed_is_replaced(store, which):
     assert (await append_one(store)).global_position == 2
 
 
-async def test_a_store_survives_the_cancellation_of_whatever_runs_on_it(open_stores):
+async def test_a_store_in_memory_survives_the_cancellation_of_whatever_runs_on_it(open_stores):
     store = await open_stores("sqlite://")
     await append_one(store)
     for moment in range(25):

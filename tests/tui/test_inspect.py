@@ -35,6 +35,19 @@ def failure(message: str = "no such customer") -> LookupError:
         return error
 
 
+def hold_up(pane, method):
+    """Let a method of a pane wait: the events that it was called, and that it may go on."""
+    work, asked, answer = getattr(pane, method), asyncio.Event(), asyncio.Event()
+
+    async def late(argument):
+        asked.set()
+        await answer.wait()
+        return await work(argument)
+
+    setattr(pane, method, late)
+    return asked, answer
+
+
 @pytest.fixture
 async def orders(shared_store):
     """Three streams; the last event is at position 5."""
@@ -275,15 +288,8 @@ async def test_details_that_come_late_are_not_shown_for_a_list_that_is_empty(loo
     await store.append_events(event.aggregate_id, "Order", [event], 0)
     async with look(sqlite_url) as seen:
         await seen.tells(str(event.aggregate_id))
-        pane, describe = seen.app.pane, seen.app.pane.describe
-        asked, answer = asyncio.Event(), asyncio.Event()
-
-        async def late(row):
-            asked.set()
-            await answer.wait()
-            return await describe(row)
-
-        pane.describe = late
+        pane = seen.app.pane
+        asked, answer = hold_up(pane, "describe")
         await seen.press("r")
         await asked.wait()
         pane.query_one("#prefix", Input).value = str(FIRST)
@@ -301,15 +307,8 @@ async def test_a_key_pressed_while_the_list_is_read_anew_is_not_lost(look, open_
         await store.append_events(event.aggregate_id, "Order", [event], 0)
     async with look(sqlite_url) as seen:
         await seen.lists(str(SECOND), str(FIRST))
-        pane, page = seen.app.pane, seen.app.pane.page
-        asked, answer = asyncio.Event(), asyncio.Event()
-
-        async def late(after):
-            asked.set()
-            await answer.wait()
-            return await page(after)
-
-        pane.page = late
+        pane = seen.app.pane
+        asked, answer = hold_up(pane, "page")
         await seen.press("r")
         await asked.wait()
         await seen.press("down")

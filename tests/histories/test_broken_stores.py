@@ -26,22 +26,30 @@ from histories.checker import check
 from histories.client import Client
 from histories.history import Recorder, load
 
+ROUNDS = 20
+"""One round most often shows it; which operations meet in it is up to the machine, so they may go on."""
 
-async def kinds(stores: list[EventStore], last: EventStore, folder: Path) -> set[str]:
-    """The anomalies in a history of clients on these stores, the last word being another's."""
+
+async def kinds(stores: list[EventStore], last: EventStore, folder: Path, wanted: str) -> set[str]:
+    """The anomalies in a history of clients on these stores, which ends when it shows the wanted kind."""
     recorders = [Recorder(folder / f"client{n}", f"client{n}") for n in range(2 * len(stores))]
     clients = [
         Client(stores[n % len(stores)], recorder, f"client{n}", seed())
         for n, recorder in enumerate(recorders)
     ]
-    await asyncio.gather(*(client.work(examples(50)) for client in clients))
     recorder = Recorder(folder / "last", "last")
-    await Client(last, recorder, "last", 0).read_log(0, None)
+    found: set[str] = set()
+    for _ in range(ROUNDS):
+        await asyncio.gather(*(client.work(examples(50)) for client in clients))
+        await Client(last, recorder, "last", 0).read_log(0, None)
+        anomalies = check(load(sorted(folder.iterdir())))
+        print(*anomalies, sep="\n")
+        found = {anomaly.kind for anomaly in anomalies}
+        if wanted in found:
+            break
     for each in [*recorders, recorder]:
         each.close()
-    anomalies = check(load(sorted(folder.iterdir())))
-    print(*anomalies, sep="\n")
-    return {anomaly.kind for anomaly in anomalies}
+    return found
 
 
 class Broken:
@@ -125,7 +133,8 @@ async def test_the_history_of_a_store_shows_that_it(broken, sqlite_url, open_sto
     chance = random.Random(seed())
     folder = tmp_path / "histories"
     folder.mkdir()
-    assert BREAKS[broken] in await kinds([broken(store, chance) for store in stores], stores[0], folder)
+    kind = BREAKS[broken]
+    assert kind in await kinds([broken(store, chance) for store in stores], stores[0], folder, kind)
 
 
 async def test_the_history_shows_that_postgresql_appends_without_the_order_lock(
@@ -139,4 +148,4 @@ async def test_the_history_shows_that_postgresql_appends_without_the_order_lock(
     monkeypatch.setattr(backend, "_lock", lock.on(backend).text)
     # Two may now find the same version free.
     monkeypatch.setattr(client, "ABORTS", (*client.ABORTS, ConstraintError))
-    assert "skipped" in await kinds(stores, stores[0], tmp_path)
+    assert "skipped" in await kinds(stores, stores[0], tmp_path, "skipped")

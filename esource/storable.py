@@ -67,9 +67,10 @@ JSON_DEPTH = CEILING.json_depth
 """How deep JSON is read again, by pydantic's reader."""
 
 JSON_DIGITS = 4300
-"""Digits that an integer may have: Python's and pydantic's readers take no more."""
+"""Digits that an integer may have: Python's and pydantic's readers take no more. Before pydantic 2.14.2
+the sign counts as one."""
 
-_LONG_NUMBER = re.compile(rf"\d{{{JSON_DIGITS + 1}}}")
+_LONG_NUMBER = re.compile(rf"[-\d]\d{{{JSON_DIGITS}}}")
 # Begins with a letter, which the search leaps to: a third of the time of one that looks for digits.
 _PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]]|$)")
 _TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+?\d+')

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from json_reader import COUNTS_THE_SIGN
 from orders import placed
 from pydantic import BaseModel, model_serializer
 from pydantic.dataclasses import dataclass
@@ -146,11 +147,20 @@ async def test_an_escaped_backslash_is_no_nul(store):
 
 
 async def test_what_is_just_within_the_limits_is_stored(store):
-    event = Noted(aggregate_id=uuid4(), value={"deep": nested(197), "long": -(10**4299)})
     store.codec.registry = EventRegistry()
     store.codec.registry.register(Noted)
-    await store.append_events(event.aggregate_id, "Note", [event])
-    assert (await store.get_events(event.aggregate_id, "Note")).events == [event]
+    for value in (
+        {"deep": nested(197), "long": 10**4299},
+        {"deep": nested(197), "long": -(10**4299)},
+        {"long": -(10**4299)},  # which is read again before it is stored although it is not deep
+    ):
+        event = Noted(aggregate_id=uuid4(), value=value)
+        if value["long"] < 0 and COUNTS_THE_SIGN:
+            with pytest.raises(InvalidEventError, match="4300 digits in an integer"):
+                await store.append_events(event.aggregate_id, "Note", [event])
+        else:
+            await store.append_events(event.aggregate_id, "Note", [event])
+            assert (await store.get_events(event.aggregate_id, "Note")).events == [event]
 
 
 async def test_an_event_of_another_stream_is_refused(store):

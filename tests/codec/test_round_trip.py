@@ -10,6 +10,7 @@ import pytest
 from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_reader import COUNTS_THE_SIGN
 from pydantic import BaseModel
 
 from esource import DomainEvent, EventRegistry, register_event
@@ -74,7 +75,7 @@ floats = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.one_of(
     st.integers(),
     st.integers(-(2**70), 2**70),
-    st.integers(1, JSON_DIGITS - 1).map(lambda digits: -(10**digits)),
+    st.integers(1, JSON_DIGITS - 1 - COUNTS_THE_SIGN).map(lambda digits: -(10**digits)),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | integers | floats | texts,

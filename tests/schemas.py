@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,16 @@ def sqlite_path(url: str) -> str:
 async def execute(url: str, *statements: str) -> None:
     """Run statements, each by itself, without esource."""
     if url.startswith("sqlite"):
-        connection = sqlite3.connect(sqlite_path(url))
-        for statement in statements:
-            connection.executescript(statement)
-        connection.close()
+        with closing(sqlite3.connect(sqlite_path(url))) as connection:
+            for statement in statements:
+                connection.executescript(statement)
     else:
         server = await asyncpg.connect(**dsn(make_url(url)))
-        for statement in statements:
-            await server.execute(statement)
-        await server.close()
+        try:
+            for statement in statements:
+                await server.execute(statement)
+        finally:
+            await server.close()
 
 
 async def rows(url: str, statement: str) -> list[tuple[Any, ...]]:

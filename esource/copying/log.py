@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Index
 
 from esource.connections import uninterrupted
 from esource.copying.checking import unmovable
@@ -21,6 +24,10 @@ from esource.unit import Unit
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""
+
+DEFERRED_FROM = 10_000
+"""Events from which on an empty target gets the indexes that only make queries quick afterwards: sorting is less
+work than keeping them sorted."""
 
 COMPARED_EVENTS = 1000
 """How many of the target's last events are compared before a copy goes on; `verify_copy` compares all."""
@@ -99,11 +106,14 @@ class LogCopy:
         self.copied = 0
         """Events that this object has written."""
 
-    async def catch_up(self) -> int:
+    async def catch_up(self, left: int = 0) -> int:
         """Copy what the source has now; how many events that were.
 
         What is appended meanwhile may come along and may be left for the next time: writers that are as
         fast as the copy would keep it from ending.
+
+        Args:
+            left: how many events those are about. If many, they need `build_indexes` afterwards.
 
         Raises:
             CopyRefusedError: somebody has written something else to the target.
@@ -111,6 +121,8 @@ class LogCopy:
         """
         before = self.copied
         upto = await last_position(self.source)
+        if self.position == 0 and left >= DEFERRED_FROM:
+            await self._drop_indexes()
         while self.position < upto:
             rows, size = await self._page(self.position, FIRST_PAGE)
             try:
@@ -165,6 +177,44 @@ class LogCopy:
         self.position, self.copied = position, self.copied + written
         self._tell(self.copied)
         return rows, size
+
+    async def _drop_indexes(self) -> None:
+        async def may_alter(driver: Any) -> bool:
+            return await self._moving.may_alter(driver, EVENTS.table)
+
+        if not await self.target.inspect(may_alter):
+            return
+        # Not in the first chunk's transaction: who appends takes the log's lock and the table's in either order.
+        async with self._table_locked() as unit:
+            if await last_position(self.target, unit) == 0:
+                await self._moving.drop_indexes(unit.driver, EVENTS.table)
+
+    async def build_indexes(self, tell: Callable[[int, int], None]) -> None:
+        """Make the target's indexes that are missing, as they are after a long copy, whether it ended or was killed.
+
+        Args:
+            tell: called with how many are made, and of how many.
+        """
+
+        async def missing(driver: Any) -> list[Index]:
+            return await self._moving.missing_indexes(driver, EVENTS.table)
+
+        if not await self.target.inspect(missing):
+            return
+        async with self._table_locked() as unit:  # another copy may be about to
+            indexes = await missing(unit.driver)
+            for done, index in enumerate(indexes):
+                tell(done, len(indexes))
+                await self._moving.build_index(unit.driver, index)
+        tell(len(indexes), len(indexes))
+
+    @asynccontextmanager
+    async def _table_locked(self) -> AsyncIterator[Unit]:
+        """A transaction of the target in which nobody else writes to its log."""
+        async with self.target.transaction() as unit:
+            with self.target.backend.errors(self.target.name):
+                await self._moving.lock_tables(unit.driver, [EVENTS.table])
+                yield unit
 
     async def _explain(self, error: Exception) -> None:
         """Look for a row of this chunk that cannot be stored anywhere."""

@@ -33,11 +33,11 @@ class CopyProgress:
     """How far a step of the way has come."""
 
     step: str
-    """What is being done: "copy" or "verify" the events, or the name of a table beside the log."""
+    """What is being done: "copy", "index" or "verify" the events, or the name of a table beside the log."""
     done: int
-    """Events dealt with in this step, or rows changed."""
+    """Events dealt with in this step, indexes made, or rows changed."""
     total: int
-    """Events to deal with in this step, as far as known; 0 for a table."""
+    """Events to deal with in this step, as far as known, or indexes to make; 0 for a table."""
 
 
 OnProgress = Callable[[CopyProgress], None]
@@ -223,8 +223,18 @@ class _Move:
         """Bring the target up to what the source has now."""
         [(left,)] = await self.source.rows(EVENTS.count_past, {"past": self.log.position})
         self._total = self.log.copied + left
-        await self.log.catch_up()
+        try:
+            await self.log.catch_up(left)
+        except CopyRefusedError:  # the target is somebody else's
+            await self._build_indexes()
+            raise
+        await self._build_indexes()
         await self.mirror()
+
+    async def _build_indexes(self) -> None:
+        await self.log.build_indexes(
+            lambda done, total: self._on_progress(CopyProgress("index", done, total))
+        )
 
     async def mirror(self) -> None:
         for relation in BESIDE:

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, bindparam, insert
+from sqlalchemy import Index, Table, bindparam, insert
+from sqlalchemy.schema import CreateIndex, DropIndex
 
 from esource.dialect.backend import Statement
 
@@ -43,6 +44,27 @@ class Moving(ABC):
         self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
     ) -> None:
         """Add rows in the fastest way there is, as the pages come. Ids, moments and JSON are text."""
+
+    @abstractmethod
+    async def indexes(self, driver: Any, table: Table) -> set[str]:
+        """The names of the indexes that a table has."""
+
+    async def may_alter(self, driver: Any, table: Table) -> bool:
+        """Whether this user may drop and make a table's indexes."""
+        return True
+
+    async def drop_indexes(self, driver: Any, table: Table) -> None:
+        """Take away those of our indexes that only make queries quick: what is unique is kept unique."""
+        await self._run(driver, *(self._text(DropIndex(index, if_exists=True)) for index in _ours(table)))
+
+    async def missing_indexes(self, driver: Any, table: Table) -> list[Index]:
+        """Those of our indexes that a table has not, if this user may make them."""
+        there = await self.indexes(driver, table)
+        missing = [index for index in _ours(table) if index.name not in there]
+        return missing if missing and await self.may_alter(driver, table) else []
+
+    async def build_index(self, driver: Any, index: Index) -> None:
+        await self._run(driver, self._text(CreateIndex(index)))
 
     async def commit_without_waiting(self, driver: Any) -> None:  # noqa: B027 - not every database can
         """Let the open transaction's commit return before it is on disk; one that waits later covers it, too."""
@@ -82,9 +104,16 @@ class Moving(ABC):
         compiled = statement.on(self.backend)
         return await self.backend.fetch(driver, compiled.text, compiled.arguments(values))
 
+    def _text(self, statement: CreateIndex | DropIndex) -> str:
+        return str(statement.compile(dialect=self.backend.sqlalchemy_dialect))
+
     async def _run(self, driver: Any, *statements: str) -> None:
         for statement in statements:
             await self.backend.write(driver, statement, (), commit=False)
+
+
+def _ours(table: Table) -> list[Index]:
+    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def insert_of(table: Table, columns: Sequence[str]) -> Statement:

@@ -56,7 +56,20 @@ _NOTE = Statement(
         _proc.c.proname == FENCE, _proc.c.pronamespace == func.to_regnamespace(func.current_schema())
     )
 )
-
+_class = table("pg_class", *map(column, ("oid", "relname", "relnamespace", "relowner")))
+_index = table("pg_index", column("indexrelid"), column("indrelid"))
+_OF = cast(bindparam("of", type_=Text()), REGCLASS)
+_INDEXES = Statement(
+    select(_class.c.relname)
+    .join_from(_class, _index, _class.c.oid == _index.c.indexrelid)
+    .where(_index.c.indrelid == _OF)
+)
+_MAY_ALTER = Statement(
+    select(
+        func.pg_has_role(_class.c.relowner, "USAGE")
+        & func.has_schema_privilege(_class.c.relnamespace, "CREATE")
+    ).where(_class.c.oid == _OF)
+)
 
 PORTION_ROWS = 200
 """Rows that are put into COPY's text form at once: less than a millisecond of work."""
@@ -86,6 +99,13 @@ class PostgreSQLMoving(Moving):
             yield _TRAILER
 
         await driver.copy_to_table(table.name, source=portions(), columns=list(columns), format="binary")
+
+    async def indexes(self, driver: Any, table: Table) -> set[str]:
+        return {str(name) for (name,) in await self._fetch(driver, _INDEXES, of=table.name)}
+
+    async def may_alter(self, driver: Any, table: Table) -> bool:
+        [(is_owner,)] = await self._fetch(driver, _MAY_ALTER, of=table.name)
+        return bool(is_owner)
 
     async def commit_without_waiting(self, driver: Any) -> None:
         # https://www.postgresql.org/docs/current/wal-async-commit.html: the log is flushed in its order.

@@ -47,6 +47,10 @@ class SQLiteMoving(Moving):
         async for rows in pages:
             await hop(driver, partial(_insert, text, rows), commit=False)
 
+    async def indexes(self, driver: Any, table: Table) -> set[str]:
+        rows = await self.backend.fetch(driver, f"PRAGMA index_list({table.name})", ())
+        return {row[1] for row in rows}
+
     async def counter(self, driver: Any, table: Table) -> int | None:
         if not table.dialect_options["sqlite"]["autoincrement"]:
             return None

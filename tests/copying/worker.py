@@ -15,6 +15,7 @@ def say(progress: CopyProgress) -> None:
 
 if __name__ == "__main__":
     log.CHUNK_EVENTS = 60
+    log.DEFERRED_FROM = 1
     log.FIRST_PAGE = 5
     rows.PAGE_ROWS = 20
     beside.BATCH_ROWS = 10

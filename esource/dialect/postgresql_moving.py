@@ -56,7 +56,7 @@ _NOTE = Statement(
         _proc.c.proname == FENCE, _proc.c.pronamespace == func.to_regnamespace(func.current_schema())
     )
 )
-_class = table("pg_class", *map(column, ("oid", "relname", "relnamespace", "relowner")))
+_class = table("pg_class", *map(column, ("oid", "relname", "relkind", "relnamespace", "relowner")))
 _index = table("pg_index", column("indexrelid"), column("indrelid"))
 _OF = cast(bindparam("of", type_=Text()), REGCLASS)
 _INDEXES = Statement(
@@ -68,6 +68,8 @@ _MAY_ALTER = Statement(
     select(
         func.pg_has_role(_class.c.relowner, "USAGE")
         & func.has_schema_privilege(_class.c.relnamespace, "CREATE")
+        # The indexes of a log in parts are those of its parts, with names of their own.
+        & (_class.c.relkind == "r")
     ).where(_class.c.oid == _OF)
 )
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from orders import placed
-from schemas import execute
+from schemas import execute, rows
 from sqlalchemy.engine import make_url
 
 from copying.conftest import Pair, fill
-from esource import schema_reports
+from esource import partitioning, schema_reports
 from esource.copying import CopyProgress, copy, log
 from esource.errors import CopyRefusedError
 from esource.tables import events
@@ -134,3 +134,14 @@ async def test_postgresql_keeps_them_where_the_role_does_not_own_the_table(
         assert await missing(postgres_url) == {"idx_events_timestamp"}
     finally:
         await execute(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_postgresql_keeps_them_in_a_log_in_parts(postgres_url, sqlite_url, open_stores, monkeypatch):
+    monkeypatch.setattr(log, "DEFERRED_FROM", 1)
+    await fill(await open_stores(sqlite_url))
+    await partitioning.partition(postgres_url)
+    with pytest.raises(Killed):
+        await copy(sqlite_url, postgres_url, on_progress=killed)
+    indexes = await rows(postgres_url, "SELECT indexname FROM pg_indexes WHERE tablename = 'events'")
+    assert {name for (name,) in indexes} >= ALL
+    assert (await copy(sqlite_url, postgres_url, verify=True)).verification.is_identical

@@ -343,5 +343,5 @@ async def _require_removable(database: Database, stream: _Stream, ignored: Colle
         if name not in ignored:
             raise refused(
                 f"{name} is at position {position}, and the stream ends at {rows[-1][_POSITION]}. Let it catch "
-                "up, or say that it is to be ignored"
+                "up, or name it in ignore_projections (--ignore-projection)"
             )

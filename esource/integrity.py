@@ -324,9 +324,17 @@ class _Inspection:
             try:
                 # Nobody's keys are asked for: whether the event can be read once they are destroyed.
                 self._codec.decode(cast("EventRow", tuple(row)), ALL_ERASED)
-            except (EventDecodeError, UnknownEventTypeError) as error:
+            except UnknownEventTypeError as error:
+                self._add(
+                    "decoding",
+                    f"position {row[relation.key_place]}: no class is registered for event type {error.event_type!r}",
+                    f"Put @register_event above {error.forgotten}"
+                    if error.forgotten
+                    else "Name the module that registers it with --app",
+                )
+            except EventDecodeError as error:
                 self._add(
                     "decoding",
                     f"position {row[relation.key_place]}: {error}",
-                    "Register the class, or write an upcaster",
+                    "Mend the class, or write an upcaster",
                 )

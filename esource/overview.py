@@ -181,7 +181,8 @@ async def _waiting(database: Database) -> list[Symptom]:
     found += [
         Symptom(
             f"{lag.projection_name} is {lag.lag_events} events behind, for {lag.lag_seconds:.0f} s",
-            "Is it running? If it is gone: `esource projections reset`",
+            f"Is it running? If it is gone for good, `esource projections reset {lag.projection_name}` removes its "
+            "checkpoint; one that is still in use would start anew",
         )
         for lag in await lags(database)
         if lag.lag_events and lag.lag_seconds > LAG_SECONDS

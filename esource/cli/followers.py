@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from enum import Enum
 from typing import Annotated, Any
 
 import typer
@@ -119,19 +120,28 @@ async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
 # -- dead letters ------------------------------------------------------------------------------------
 
 
+class Status(str, Enum):
+    """What ``--status`` may be."""
+
+    FAILED = "failed"
+    RETRYING = "retrying"
+    RESOLVED = "resolved"
+    ANY = "any"
+
+
 @dlq.command("list")
 @asynchronous
 async def list_letters(
     url: DatabaseUrl = None,
     projection: Annotated[str | None, typer.Option(help="Only of this projection.")] = None,
-    status: Annotated[str, typer.Option(help="failed, retrying, resolved or any.")] = "failed",
+    status: Annotated[Status, typer.Option(help="Which.")] = Status.FAILED,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, oldest first."""
     async with reading(url) as store:
         found = await DLQRepository(store).get_failed_events(
-            projection, None if status == "any" else status, limit
+            projection, None if status is Status.ANY else status.value, limit
         )
     output = Output(as_json=as_json)
     if as_json:

@@ -156,6 +156,10 @@ class RowsReader:
 # -- opening ---------------------------------------------------------------------------------------
 
 
+OTHERS = (".7z", ".br", ".bz2", ".lz4", ".lzma", ".xz", ".zip")
+"""Endings that promise what a file would not hold."""
+
+
 def _zstandard() -> Any:
     try:
         import zstandard
@@ -183,11 +187,14 @@ def written(path: Path) -> Iterator[BinaryIO]:
     """A new file that appears under its name complete and on the disk, or not at all.
 
     Raises:
-        InvalidOptionError: there is such a file already, or it cannot be made.
+        InvalidOptionError: there is such a file already, it cannot be made, or its name's ending stands for another
+            kind of compression.
         MissingDriverError: the extra for this kind of compression is not installed.
     """
     if path.suffix == ".zst":
         _zstandard()
+    elif path.suffix.lower() in OTHERS:
+        raise InvalidOptionError(f"{path}: files are compressed as .gz or .zst. Choose one of these endings.")
     _refuse_existing(path)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:

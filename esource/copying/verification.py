@@ -112,13 +112,17 @@ async def verify_log(
     end_range()
 
 
+def _cut(row: str) -> str:
+    return row if len(row) <= SHOWN else f"{row[:SHOWN]}…"
+
+
 def _first_difference(left: list[str], right: list[str]) -> str:
     for mine, other in zip(left, right, strict=False):
         if mine != other:
-            return f"events: the source has {mine:.{SHOWN}}, the target {other:.{SHOWN}}"
+            return f"events: the source has {_cut(mine)}, the target {_cut(other)}"
     if len(left) > len(right):
-        return f"events: the target lacks {left[len(right)]:.{SHOWN}}"
-    return f"events: only the target has {right[len(left)]:.{SHOWN}}"
+        return f"events: the target lacks {_cut(left[len(right)])}"
+    return f"events: only the target has {_cut(right[len(left)])}"
 
 
 async def verify_beside(source: Database, target: Database, found: Verification) -> None:
@@ -130,9 +134,7 @@ async def verify_beside(source: Database, target: Database, found: Verification)
             if not missing and not extra:
                 sides = ("source", difference.only_source), ("target", difference.only_target)
                 shown = "; ".join(
-                    f"only the {side} has {relation.canonical(rows[0]):.{SHOWN}}"
-                    for side, rows in sides
-                    if rows
+                    f"only the {side} has {_cut(relation.canonical(rows[0]))}" for side, rows in sides if rows
                 )
                 found.differences.append(f"{relation.name}: {shown}")
             missing += len(difference.only_source)

@@ -299,7 +299,10 @@ def _unwritable(error: Any, database: str) -> EventSourceError:
             f"{database}: {error}. This is a read-only replica, or a session that was made read-only: write on "
             "the primary."
         )
-    return DatabaseReadOnlyError(f"{database}: {error}. Connect as a role that may write.")
+    return DatabaseReadOnlyError(
+        f"{database}: {error}. Connect as a role that may write; for reading the reader's rights are enough, "
+        "for deleting events and moving a store the owner's are needed."
+    )
 
 
 _SHARED_CONNECTIONS = (

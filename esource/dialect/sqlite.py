@@ -294,10 +294,12 @@ class SQLiteBackend(Backend):
         if "full" in text:
             return DatabaseFullError(f"{database}: {text}. Free some space; nothing was written.")
         if any(hint in text for hint in ("unable to open", "not a database", "malformed", "disk I/O error")):
-            return unavailable(
-                database, cause, "Check the path: it must name a SQLite file that can be opened"
-            )
+            return unavailable(database, cause, _DAMAGED if "malformed" in text else _WRONG_FILE)
         return DatabaseError(f"{database}: {text}")
+
+
+_DAMAGED = "The file is damaged: restore a backup, or copy what can be read to a new one"
+_WRONG_FILE = "Check the path: it must name a SQLite file that can be opened"
 
 
 def _constraint_name(text: str) -> str:

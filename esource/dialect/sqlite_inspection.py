@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
-from esource.dialect.sqlite_reading import wal_of
+from esource.dialect.sqlite_reading import is_wal, wal_of
 from esource.errors import DatabaseError
 
 WAL_BYTES = 64 * 1024 * 1024
@@ -43,7 +43,8 @@ class SQLiteInspection(Inspection):
         found = []
         path = await self._path(driver)
         [(mode,)] = await driver.execute_fetchall("PRAGMA journal_mode")
-        if path is not None and mode != "wal":
+        # A file that may only be read is opened as one that nobody changes, for which the pragma says "delete".
+        if path is not None and mode != "wal" and not is_wal(path):
             found.append(
                 Symptom(
                     f"journal_mode is {mode}: readers and writers keep each other waiting",

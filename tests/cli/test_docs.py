@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer.main
 
+from esource import schema
 from esource.cli.app import app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -29,6 +30,11 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 def sections() -> dict[str, str]:
     parts = re.split(r"^### `(esource [a-z -]+)`$", PAGE, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_examples_show_the_newest_revision():
+    assert set(re.findall(r"^(?:schema +|.* at schema )(\d{4})", PAGE, flags=re.MULTILINE)) == {schema.HEAD}
+    assert re.search(rf"^{schema.HEAD} +", sections()["esource history"], flags=re.MULTILINE)
 
 
 def test_every_command_has_its_section_and_every_option_stands_in_it():

@@ -73,6 +73,9 @@ async def test_dead_letters_are_shown_retried_resolved_and_purged(events, shared
     assert (await esource("dlq", "resolve", number, *url, "--by", "me")).exit_code == 0
     assert (await esource("dlq", "list", *url)).stdout == "no dead letters\n"
     assert (await DLQRepository(shared_store).get_failed_event(number)).resolved_by == "me"
+    for status in ("any", "resolved"):
+        [row] = json.loads((await esource("dlq", "list", *url, "--status", status, "--json")).stdout)
+        assert (row["id"], row["status"]) == (number, "resolved")
     assert (await esource("dlq", "list", *url, "--status", "strange")).exit_code == 2
     assert (await esource("dlq", "purge", *url)).exit_code == 2
     assert (

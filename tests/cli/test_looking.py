@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -131,7 +132,7 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
         ("missing index idx_events_timestamp", "CREATE INDEX"),
         ("totals has 1 dead letters", "dlq list"),
         ("1 outbox rows were given up", "outbox retry"),
-        ("slow is 4 events behind", "projections reset"),
+        ("slow is 4 events behind", "projections reset slow"),
     ):
         [(problem, mended)] = [(p, r) for p, r in said.items() if word in p]
         assert remedy in mended, problem
@@ -139,6 +140,18 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
     [command] = [line for line in shown if "CREATE INDEX idx_events_timestamp" in line]
     await Database.of(shared_store).run_script([command])
     assert "idx_events_timestamp" not in (await esource("doctor", *url)).stdout
+
+
+async def test_doctor_does_not_take_a_sqlite_file_that_may_only_be_read_for_one_in_another_mode(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "events.db"
+    async with SQLiteEventStore(file) as store:
+        await store.initialize()
+    # Permissions do not bind every user that tests run as.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    done = await esource("doctor", "--url", file)
+    assert (done.exit_code, done.stdout) == (0, f"SQLite database {file}: nothing to mend.\n")
 
 
 @pytest.mark.parametrize(("column", "value"), [("timestamp", "yesterday"), ("payload", "{broken")])

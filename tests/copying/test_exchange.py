@@ -257,6 +257,8 @@ async def test_an_export_never_overwrites_a_file_and_leaves_none_behind_that_is_
         await export_store(store, tmp_path / "nowhere" / "other.jsonl")
     with pytest.raises(InvalidOptionError, match="No such file"):
         await import_store(store, tmp_path / "nowhere.jsonl")
+    with pytest.raises(InvalidOptionError, match=r"bz2: .* as \.gz or \.zst"):
+        await export_store(store, tmp_path / "other.jsonl.bz2")
     with pytest.raises(InvalidOptionError, match="source"):
         await export_store(store, tmp_path / "other.jsonl", source="")
     monkeypatch.setitem(__import__("sys").modules, "zstandard", None)

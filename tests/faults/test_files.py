@@ -246,6 +246,7 @@ async def test_a_damaged_file_is_an_error_of_ours_and_its_backup_works(path: Pat
             await work()
         except DatabaseUnavailableError as error:
             assert str(path) in str(error)
+            assert ("restore a backup" in str(error)) == ("malformed" in str(error))
             writer.tally.errors += 1
     await store.close()
     writer.tally.injected += 1

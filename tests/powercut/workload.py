@@ -1,0 +1,64 @@
+"""What is going on when the power is cut: the writer of the torture tests (`torture.writer`), under strace.
+
+    workload.py sqlite FILE SEED FULL|NORMAL WAL|DELETE
+    workload.py postgresql FOLDER SEED SYNCHRONOUS_COMMIT
+
+Both reach a checkpoint of the database's own several times, which is when most of what a log protects is rewritten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Engine, event
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.cluster import Cluster
+from torture.writer import write
+
+from esource.testing.server import dsn
+
+EVENTS = 200
+TASKS = 4
+DATABASE = "shop"
+
+
+async def on_sqlite(file: str, seed: int, synchronous: str, journal: str) -> None:
+    @event.listens_for(Engine, "connect")
+    def checkpoint_often(connection: Any, record: Any) -> None:
+        # The default of a thousand pages would let a run end before its first checkpoint.
+        connection.cursor().execute("PRAGMA wal_autocheckpoint = 30")
+
+    options = {"synchronous": synchronous, "wal_mode": journal == "WAL"}
+    await write(f"sqlite:///{file}", TASKS, EVENTS, seed, **options)
+
+
+async def on_postgresql(folder: str, seed: int, synchronous_commit: str) -> None:
+    """The server starts here, so that strace follows all its processes; it reads its files itself (`io_method`)."""
+    cluster = Cluster(folder)
+    cluster.start(fsync="on", synchronous_commit=synchronous_commit, io_method="sync")
+    try:
+        url = cluster.url.set(database=DATABASE)
+        writing = asyncio.create_task(write(url.render_as_string(), TASKS, EVENTS, seed))
+        connection = await asyncpg.connect(**dsn(url))
+        while not writing.done():
+            await connection.execute("CHECKPOINT")
+            await connection.execute("SELECT pg_switch_wal()")
+            await asyncio.wait([writing], timeout=0.2)
+        await connection.close()
+        await writing
+    finally:
+        cluster.stop("fast")
+
+
+if __name__ == "__main__":
+    kind, place, seed, *settings = sys.argv[1:]
+    if kind == "sqlite":
+        asyncio.run(on_sqlite(place, int(seed), *settings))
+    else:
+        asyncio.run(on_postgresql(place, int(seed), *settings))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -11,3 +13,12 @@ def strace() -> str:
     program = shutil.which("strace")
     assert program, "strace is not installed: apt-get install strace"
     return program
+
+
+@pytest.fixture(scope="session")
+def small_disk() -> list[str]:
+    """What begins the command of a program that may mount a small disk, which nobody else sees."""
+    alone = ["unshare", "-m"]
+    is_able = sys.platform == "linux" and subprocess.run([*alone, "true"], check=False).returncode == 0
+    assert is_able, "no right to mount a small disk: run this session as root, on Linux"
+    return alone

@@ -281,7 +281,8 @@ def powercut(session: nox.Session) -> None:
     if shutil.which("strace") is None:
         session.error("strace is not installed: apt-get install strace")
     install_wheel(session, "all", "test")
-    run_tests(session, "tests/powercut", "-n", "0", ESOURCE_TEST_POWERCUT="1")
+    # A file's tests share what it recorded.
+    run_tests(session, "tests/powercut", "-n", "2", "--dist", "loadfile", ESOURCE_TEST_POWERCUT="1")
 
 
 @nox.session(venv_backend="none")

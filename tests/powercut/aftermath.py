@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torture.log import check_log, whole_log
 from torture.writer import Written
 
 from esource import StoredEvent, open_store
-from powercut.disk import Cut, cuts
+from powercut.disk import Cut, Disk, cuts
 from powercut.recording import Call
 
 Log = Sequence[tuple[int, UUID]]
@@ -27,21 +28,43 @@ class Recording:
     base: Path
     """The folder before."""
     calls: Sequence[Call]
+    after: Mapping[str, str]
+    """What was in the folder then (`contents`)."""
     whole: Log
     """The log in the end."""
+
+    def missed(self, folder: Path) -> set[str]:
+        """Files that are not what they became when all calls are played: the recording would not be the whole truth."""
+        disk = Disk(self.base)
+        for call in self.calls:
+            disk.take(call)
+        disk.cut("everything", random.Random(), folder)
+        return {path for path, _ in contents(folder).items() ^ self.after.items()}
 
     def cuts(self, moments: int, draw: random.Random, folder: Path) -> Iterator[Cut]:
         """Cuts at so many moments: one half anywhere, one half just when an append was acknowledged."""
         said = [number for number, call in enumerate(self.calls) if call.name == "say"]
         half = moments // 2
         anywhere = [number for number in range(len(self.calls)) if number not in said]
-        chosen = draw.sample(anywhere, half) + draw.sample(said, min(len(said), moments - half))
+        chosen = draw.sample(anywhere, min(len(anywhere), half)) + draw.sample(
+            said, min(len(said), moments - half)
+        )
         return cuts(self.base, self.calls, chosen, draw, folder)
 
     def acknowledged(self) -> int:
         """Events that the writer was told are stored."""
         said = b"".join(call.data for call in self.calls if call.name == "say").splitlines()
         return sum(int(line.split()[1]) for line in said)
+
+
+def contents(folder: Path, ignore: Callable[[str], bool] = lambda _: False) -> Mapping[str, str]:
+    """The files of a folder by their paths in it, each as a digest."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if not ignore(name)
+    }
 
 
 def places(log: Sequence[StoredEvent]) -> Log:

@@ -21,7 +21,7 @@ from faults.tally import Tally, chance
 from esource import schema
 from esource.testing import server
 from powercut import workload
-from powercut.aftermath import Recording, log_at, lost_after
+from powercut.aftermath import Recording, contents, log_at, lost_after
 from powercut.disk import Cut
 from powercut.recording import record
 
@@ -86,13 +86,20 @@ def recorded(base: Path, place: Path, strace: str) -> Callable[[str], Recording]
             synchronous_commit,
         ]
         calls = record(command, live, place / "said", OF_ONE_LIFE.__contains__, strace)
+        after = contents(live, OF_ONE_LIFE.__contains__)
         cluster.start()
         with ThreadPoolExecutor(1) as thread:  # apart from the test's event loop
             whole = thread.submit(asyncio.run, log_at(url_of(cluster))).result()
         cluster.stop()
-        return Recording(base, calls, whole)
+        return Recording(base, calls, after, whole)
 
     return make
+
+
+@pytest.mark.parametrize("synchronous_commit", ["on", "off"])
+def test_a_recording_misses_nothing_that_was_done_to_a_file(recorded, place, synchronous_commit):
+    assert recorded(synchronous_commit).missed(place / "played") == set()
+    shutil.rmtree(place / "played")
 
 
 async def lost(recording: Recording, cut: Cut, folder: Path) -> set[str]:

@@ -21,11 +21,15 @@ from effort import examples, seed
 from faults.tally import Tally, chance
 
 from powercut import workload
-from powercut.aftermath import Recording, log_at, lost_after
+from powercut.aftermath import Recording, contents, log_at, lost_after
 from powercut.recording import record
 
 SETTINGS = ("FULL WAL", "NORMAL WAL", "FULL DELETE", "NORMAL DELETE")
 """`synchronous` and the journal: with a write-ahead log, as a store has by default, or with `wal_mode=False`."""
+
+
+def is_shared_memory(name: str) -> bool:
+    return name.endswith("-shm")
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,18 @@ def recorded(
             shutil.copy(sqlite_template, each / "events.db")
         path = live / "events.db"
         command = [sys.executable, workload.__file__, "sqlite", str(path), str(seed()), *settings.split()]
-        calls = record(command, live, folder / "said", lambda name: name.endswith("-shm"), strace)
+        calls = record(command, live, folder / "said", is_shared_memory, strace)
+        after = contents(live, is_shared_memory)
         with ThreadPoolExecutor(1) as apart:  # from the test's event loop
             whole = apart.submit(asyncio.run, log_at(f"sqlite:///{path}")).result()
-        return Recording(base, calls, whole)
+        return Recording(base, calls, after, whole)
 
     return make
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_recording_misses_nothing_that_was_done_to_a_file(recorded, tmp_path, settings):
+    assert recorded(settings).missed(tmp_path / "disk") == set()
 
 
 async def lost(recording: Recording, cut, folder: Path) -> set[str]:

@@ -85,6 +85,7 @@ async def lost_after(cut: Cut, url: str, whole: Log) -> set[str]:
     # The power is cut once; what happens afterwards need not wait for the real disk.
     hurry: dict[str, Any] = {"synchronous": "NORMAL"} if url.startswith("sqlite") else {}
     async with open_store(url, enable_tracing=False, **hurry) as store:
+        await store.initialize()
         log = await whole_log(store)
         stored = check_log(log)
         assert places(log) == whole[: len(log)], "what is left is no beginning of the log"

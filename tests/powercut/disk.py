@@ -142,8 +142,9 @@ class Disk:
         return names
 
     def cut(self, kept: Kept, chance: random.Random, folder: Path) -> None:
-        """Make a folder of what a power cut at this moment may leave."""
-        shutil.copytree(self._base, folder, dirs_exist_ok=True)
+        """Make a folder of what a power cut at this moment may leave; what was there before goes."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self._base, folder)
         bounds = {"nothing": (0, 0), "everything": (len(self._name_changes),) * 2}
         count = chance.randint(*bounds.get(kept, (0, len(self._name_changes))))
         for path, file in self._named(count).items():
@@ -182,7 +183,6 @@ def cuts(
             for kept in KEPT:
                 disk.cut(kept, chance, folder)
                 yield Cut(kept, acknowledgements(said))
-                shutil.rmtree(folder)
 
 
 def acknowledgements(said: bytes) -> dict[str, int]:

@@ -4,11 +4,9 @@ these; SQLite's are in `faults/test_files.py`."""
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +14,24 @@ import pytest
 from effort import examples
 from faults.tally import Tally
 
-from esource.testing import server
 from powercut import full
 
 ROUNDS = 2
 
 
 @pytest.fixture
-def filled(small_disk: list[str]) -> Iterator[Callable[[str], dict[str, Any]]]:
+def filled(small_disk: list[str], place: Path) -> Callable[[str], dict[str, Any]]:
     """What became of a server whose disk was filled several times (`powercut.full`)."""
-    folder = tempfile.mkdtemp(prefix="esource-full-", dir=server._in_memory())
-    Path(folder).chmod(0o755)
 
     def fill(kind: str) -> dict[str, Any]:
-        command = [*small_disk, sys.executable, full.__file__, kind, folder, str(examples(ROUNDS))]
+        folder = place / kind
+        folder.mkdir()
+        command = [*small_disk, sys.executable, full.__file__, kind, str(folder), str(examples(ROUNDS))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    yield fill
-    shutil.rmtree(folder)
+    return fill
 
 
 def conclude(fault: str, said: dict[str, Any]) -> None:

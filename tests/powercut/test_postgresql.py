@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -27,15 +26,6 @@ from powercut.recording import record
 
 OF_ONE_LIFE = ("log", "postmaster.pid", "postmaster.opts", ".s.PGSQL.5432", ".s.PGSQL.5432.lock")
 """Files of a running server that are nobody's data."""
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """A folder that the server's user can reach, which pytest's are not; in memory, since the disk is played here."""
-    folder = Path(tempfile.mkdtemp(prefix="esource-power-", dir=server._in_memory()))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +88,7 @@ def recorded(base: Path, place: Path, strace: str) -> Callable[[str], Recording]
 
 @pytest.mark.parametrize("synchronous_commit", ["on", "off"])
 def test_a_recording_misses_nothing_that_was_done_to_a_file(recorded, place, synchronous_commit):
-    assert recorded(synchronous_commit).missed(place / "played") == set()
-    shutil.rmtree(place / "played")
+    assert recorded(synchronous_commit).missed(place / "disk") == set()
 
 
 async def lost(recording: Recording, cut: Cut, folder: Path) -> set[str]:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.cluster import Cluster
 from torture.writer import write
 
+from esource import open_store
 from esource.testing.server import dsn
 
 EVENTS = 200
@@ -34,7 +35,9 @@ async def on_sqlite(file: str, seed: int, synchronous: str, journal: str) -> Non
         # The default of a thousand pages would let a run end before its first checkpoint.
         connection.cursor().execute("PRAGMA wal_autocheckpoint = 30")
 
-    options = {"synchronous": synchronous, "wal_mode": journal == "WAL"}
+    options: dict[str, Any] = {"synchronous": synchronous, "wal_mode": journal == "WAL"}
+    async with open_store(f"sqlite:///{file}", enable_tracing=False, **options) as store:
+        await store.initialize()
     await write(f"sqlite:///{file}", TASKS, EVENTS, seed, **options)
 
 

@@ -107,7 +107,7 @@ class _Reader:
             self.positions[process, returned[1]] = 0
             if path is None:
                 return
-            if any(flag in arguments for flag in ("O_SYNC", "O_DSYNC", "O_DIRECT|", "O_TMPFILE")):
+            if re.search(r"\bO_(SYNC|DSYNC|DIRECT|TMPFILE)\b", arguments):
                 raise NotUnderstood(arguments)
             if "O_CREAT" in arguments or name == "creat":
                 yield Call("create", path, began, ended)

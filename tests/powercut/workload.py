@@ -26,6 +26,8 @@ from esource.testing.server import dsn
 
 EVENTS = 200
 TASKS = 4
+CHECKPOINTS = 5
+"""Of PostgreSQL's; SQLite makes them as its log grows."""
 DATABASE = "shop"
 
 
@@ -41,20 +43,24 @@ async def on_sqlite(file: str, seed: int, synchronous: str, journal: str) -> Non
     await write(f"sqlite:///{file}", TASKS, EVENTS, seed, **options)
 
 
+async def checkpoint(connection: asyncpg.Connection) -> None:
+    await connection.execute("SELECT pg_switch_wal()")
+    await connection.execute("CHECKPOINT")
+
+
 async def on_postgresql(folder: str, seed: int, synchronous_commit: str) -> None:
     """The server starts here, so that strace follows all its processes; it reads its files itself (`io_method`)."""
     cluster = Cluster(folder)
-    cluster.start(fsync="on", synchronous_commit=synchronous_commit, io_method="sync")
+    # What nobody waits for is written late, so that there is something to lose.
+    late = {"wal_writer_delay": "10s"}
+    cluster.start(fsync="on", synchronous_commit=synchronous_commit, io_method="sync", **late)
     try:
         url = cluster.url.set(database=DATABASE)
-        writing = asyncio.create_task(write(url.render_as_string(), TASKS, EVENTS, seed))
         connection = await asyncpg.connect(**dsn(url))
-        while not writing.done():
-            await connection.execute("CHECKPOINT")
-            await connection.execute("SELECT pg_switch_wal()")
-            await asyncio.wait([writing], timeout=0.2)
+        for number in range(CHECKPOINTS):
+            share = write(url.render_as_string(), TASKS, EVENTS // CHECKPOINTS, seed + number)
+            await asyncio.gather(share, checkpoint(connection))
         await connection.close()
-        await writing
     finally:
         cluster.stop("fast")
 

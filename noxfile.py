@@ -275,6 +275,16 @@ def replica(session: nox.Session) -> None:
     run_tests(session, "tests/deployment/test_replica.py", "-n", "0", ESOURCE_TEST_REPLICA="1")
 
 
+@nox.session
+def powercut(session: nox.Session) -> None:
+    """The power cut at any moment under a store, and PostgreSQL on a disk that is full."""
+    if shutil.which("strace") is None:
+        session.error("strace is not installed: apt-get install strace")
+    install_wheel(session, "all", "test")
+    # A file's tests share what it recorded.
+    run_tests(session, "tests/powercut", "-n", "2", "--dist", "loadfile", ESOURCE_TEST_POWERCUT="1")
+
+
 @nox.session(venv_backend="none")
 def interpreters(session: nox.Session) -> None:
     """Which of the supported Pythons this machine has; the sessions of the others were skipped."""

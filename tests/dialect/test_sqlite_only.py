@@ -55,7 +55,7 @@ def test_the_driver_has_the_one_private_call_that_a_unit_of_work_needs():
 
 @pytest.mark.parametrize(
     ("options", "journal", "synchronous"),
-    [({}, "wal", 2), ({"wal_mode": False}, "delete", 2), ({"synchronous": "NORMAL"}, "wal", 1)],
+    [({}, "wal", 2), ({"wal_mode": False}, "delete", 3), ({"synchronous": "NORMAL"}, "wal", 1)],
     ids=str,
 )
 async def test_pragmas_are_what_was_asked_for(path, options, journal, synchronous):

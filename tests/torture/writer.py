@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from typing import Any
 from uuid import UUID, uuid4
 
 from esource import DomainEvent, EventStore, open_store, register_event
@@ -58,7 +59,7 @@ async def append_once(store: EventStore, chance: random.Random) -> list[Written]
     return events
 
 
-async def write(url: str, tasks: int, enough: int, seed: int) -> None:
+async def write(url: str, tasks: int, enough: int, seed: int, **options: Any) -> None:
     written = 0
 
     async def work(store: EventStore, number: int) -> None:
@@ -73,7 +74,7 @@ async def write(url: str, tasks: int, enough: int, seed: int) -> None:
 
     # Killing a process takes nothing from the operating system: NORMAL is as safe here, and faster.
     on_sqlite = {"busy_timeout": 30_000, "synchronous": "NORMAL"}
-    options = on_sqlite if url.startswith("sqlite") else {}
+    options = {**(on_sqlite if url.startswith("sqlite") else {}), **options}
     async with open_store(url, enable_tracing=False, **options) as store:
         await asyncio.gather(*(work(store, number) for number in range(tasks)))
 

@@ -6,7 +6,8 @@ failure, never a skip. No other test uses a test's database at the same time, an
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
 ``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
 with a replica, ``ESOURCE_TEST_POWERCUT`` takes the disk away under both databases; the tests that need one are left out
-without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED`` the run stops unless esource is the installed package.
+without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED``
+the run stops unless esource is the installed package.
 """
 
 from __future__ import annotations

@@ -250,7 +250,9 @@ class PostgreSQLBackend(Backend):
         if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
             return _unwritable(cause, database)
         if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
-            return DatabaseFullError(f"{database}: {cause}. Free some space; nothing was written.")
+            return DatabaseFullError(
+                f"{database}: {str(cause).rstrip('.')}. Free some space; nothing was written."
+            )
         if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
             return DatabaseBusyError(
                 f"{database}: {cause}. Raise lock_timeout, or find the long transaction."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -72,3 +73,20 @@ async def test_another_store_on_the_same_database_loses_the_same_race(
         await other.append_events(order, "Order", [placed(order)], 0)
     assert caught.value.actual_version == 1
     assert (await other.append_events(order, "Order", [placed(order)], 1)).new_version == 2
+
+
+async def test_an_append_behind_one_that_lost_is_judged_after_those_between_them(store):
+    """They share a batch, which cannot tell beforehand that the first of them loses."""
+    order, other = uuid4(), uuid4()
+    await store.append_events(order, "Order", several(2, order), 0)
+    _, first, between, fits, behind = await asyncio.gather(
+        store.append_events(other, "Order", [placed(other)]),  # is written alone, the others meanwhile wait
+        store.append_events(order, "Order", [placed(order)], 5),
+        store.append_events(order, "Order", [placed(order)], ANY),
+        store.append_events(order, "Order", [placed(order)], 3),
+        store.append_events(order, "Order", [placed(order)], 3),
+        return_exceptions=True,
+    )
+    assert (between.new_version, fits.new_version) == (3, 4)
+    assert [type(lost) for lost in (first, behind)] == [OptimisticLockError] * 2
+    assert [lost.actual_version for lost in (first, behind)] == [2, 4]

@@ -74,10 +74,9 @@ def wrong_usage(sentence: str) -> Refusal:
     return Refusal(sentence, Code.USAGE)
 
 
-def keep_secret(text: str | None) -> None:
+def keep_secret(text: str) -> None:
     """Never show this, whoever's error has it in its text."""
-    if text:
-        _secrets.add(text)
+    _secrets.add(text)
 
 
 def masked(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orders import OrderPlaced
 
-from esource import Projection, ProjectionContext, handles
+from esource import EventRegistry, Projection, ProjectionContext, Retry, handles
 
 seen: dict[str, None] = {}
 """Ids in their order; a batch with a failing event is handled once more, event by event."""
@@ -22,6 +22,26 @@ class Seen(Projection):
         if event.customer_id == "bad":
             raise ValueError("a bad customer")
         seen[str(event.event_id)] = None
+
+
+class Strict(Seen):
+    """Ends at the first event that fails."""
+
+    on_failure = "stop"
+    retry = Retry(attempts=1)
+
+
+class Mended(Seen):
+    """Can handle what `Seen` could not, and takes its place."""
+
+    name = "Seen"
+
+    @handles(OrderPlaced)
+    async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+        seen[str(event.event_id)] = None
+
+
+without_classes = EventRegistry()
 
 
 class Broker:

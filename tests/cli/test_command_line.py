@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import typer
 from orders import placed, several
 
 from cli.commands import esource as run
-from esource import CheckpointRepository
+from esource import CheckpointRepository, __version__
 from esource.cli.app import PANELS
+from esource.cli.asking import confirm
+from esource.cli.progress import Bar
+from esource.copying import CopyProgress
 
 
 async def esource(*arguments: str, folder: Path | None = None) -> tuple[int, str, str]:
@@ -138,3 +144,70 @@ async def test_help_lists_every_command_under_a_heading():
     for heading in (*PANELS, "Followers of the log"):
         assert heading in done.stdout
     assert "Commands ─" not in done.stdout
+
+
+async def test_copies_that_differ_are_told_from_identical_ones(shared_store, shared_database_url, tmp_path):
+    [first, *_] = events = several(2)
+    await shared_store.append_events(first.aggregate_id, "Order", events, 0)
+    both = (shared_database_url, tmp_path / "target.db")
+    await CheckpointRepository(shared_store).save_position("p", 1, first.event_id, "OrderPlaced")
+    done = await run("copy", *both, "--verify")
+    assert done.exit_code == 0
+    for said in (
+        "2 events were copied",
+        "projection_checkpoints: 1 rows added, 0 removed",
+        "Both are identical",
+    ):
+        assert said in done.stdout
+    assert json.loads((await run("verify-copy", *both, "--json")).stdout)["differences"] == []
+    await CheckpointRepository(shared_store).save_position("p", 2, first.event_id, "OrderPlaced")
+    done = await run("verify-copy", *both)
+    assert (done.exit_code, done.stdout.count("\n")) == (1, 1)
+    assert done.stdout.startswith("projection_checkpoints: only the source has")
+    assert json.loads((await run("copy", *both, "--json")).stdout)["tables"]["projection_checkpoints"] == [
+        1,
+        1,
+    ]
+    assert "it had not moved" in (await run("reopen", "--url", shared_database_url)).stdout
+
+
+async def test_a_bug_of_the_application_is_no_mistake_of_whoever_calls(monkeypatch, tmp_path):
+    (tmp_path / "crashing.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = await run("projections", "rebuild", "--app", "crashing:Any", "--yes")
+    assert done.exit_code == 70
+    assert "Error: unexpected ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = await run("--traceback", "projections", "rebuild", "--app", "crashing:Any", "--yes")
+    assert done.exit_code == 70
+    assert 'crashing.py", line 1' in done.stderr
+
+
+async def test_a_database_in_memory_is_no_database_for_a_command():
+    """SQLite only: no other database is gone with its process."""
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        done = await run("current", "--url", url)
+        assert (done.exit_code, "in memory" in done.stderr) == (2, True)
+
+
+async def test_the_version_is_the_packages():
+    assert (await run("--version")).stdout == f"esource {__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "goes_on"), [("y", True), ("n", False), ("", False)])
+def test_on_a_terminal_whoever_destroys_something_is_asked_before(monkeypatch, capsys, typed, goes_on):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{typed}\n"))
+    with nullcontext() if goes_on else pytest.raises(typer.Abort):
+        confirm("drop everything", yes=False)
+    assert "This will drop everything. Go on?" in capsys.readouterr().err
+
+
+def test_a_progress_bar_has_a_line_for_each_step_and_its_last_number():
+    bar = Bar()
+    for step, done in (("copy", 1), ("copy", 2), ("verify", 1)):
+        bar.tell(CopyProgress(step, done, 10))
+    assert [(task.description, task.completed) for task in bar.progress.tasks] == [("copy", 2), ("verify", 1)]

@@ -11,6 +11,7 @@ from cli import application
 from cli.application import Seen
 from cli.commands import esource
 from esource import CheckpointRepository, DLQRepository, EventStore, OutboxRepository, ProjectionRunner
+from esource.database import Database
 
 
 @pytest.fixture
@@ -81,6 +82,30 @@ async def test_dead_letters_are_shown_retried_resolved_and_purged(events, shared
     assert (
         await esource("dlq", "purge", *url, "--days", 0, "--yes")
     ).stdout == "1 dead letters were deleted.\n"
+
+
+async def test_a_mended_projection_takes_its_dead_letters_and_a_strict_one_ends_with_1(
+    events, shared_store, url
+):
+    await ProjectionRunner(shared_store, Seen()).run(live=False)
+    done = await esource("dlq", "retry", "--app", "cli.application:Mended", *url, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["resolved"]) == (0, 1)
+    assert str(events[1].event_id) in application.seen
+    done = await esource("projections", "rebuild", "--app", "cli.application:Strict", *url, "--yes")
+    assert done.exit_code == 1
+    assert "a bad customer" in done.stderr
+    assert str(events[1].event_id) in done.stderr
+
+
+async def test_a_dead_letter_of_another_program_is_shown_without_a_traceback(events, shared_store, url):
+    letters = DLQRepository(shared_store)
+    number = await letters.add_failed_event(
+        events[0].event_id, "Seen", "OrderPlaced", {"a": 1}, ValueError("x")
+    )
+    await Database.of(shared_store).run_script(["UPDATE dead_letter_queue SET error_stacktrace = NULL"])
+    said = (await esource("dlq", "show", number, *url)).stdout
+    assert "ValueError: x" in said
+    assert said.endswith('{\n  "a": 1\n}\n')
 
 
 async def test_the_outbox_is_counted_relayed_retried_and_purged(events, shared_store, url):

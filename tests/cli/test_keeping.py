@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from orders import several
+from orders import placed, several
 
 from cli.commands import esource
-from esource import EventStore
+from esource import EventStore, integrity
 from esource.database import Database
 
 
@@ -49,6 +49,11 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
     assert done.exit_code == 1
     [finding] = json.loads(done.stdout)["findings"]
     assert finding["check"] == "streams"
+    done = await esource("verify", "--url", shared_database_url, "--app", "cli.application:without_classes")
+    assert done.exit_code == 1
+    assert "In order" not in done.stdout
+    assert "streams: " in done.stdout
+    assert "decoding: " in done.stdout
     for app_, said in (
         ("nowhere", "No module"),
         ("orders:nothing", "no attribute"),
@@ -57,6 +62,22 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
         done = await esource("verify", "--url", shared_database_url, "--app", app_)
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+async def test_of_many_findings_the_first_are_shown_and_the_others_counted(shared_database_url, shared_store):
+    for event in (placed() for _ in range(integrity.SHOWN + 2)):
+        await shared_store.append_events(event.aggregate_id, "Order", [event], 0)
+    done = await esource("verify", "--url", shared_database_url, "--app", "cli.application:without_classes")
+    assert done.stdout.count("decoding: ") == integrity.SHOWN
+    assert "... and 2 more." in done.stdout
+
+
+async def test_an_export_goes_through_a_pipe_without_a_word_beside_it(order, shared_database_url):
+    done = await esource("export", "-", "--url", shared_database_url)
+    assert (done.exit_code, done.stderr) == (0, "")
+    head, *events, end = map(json.loads, done.stdout.splitlines())
+    assert (head["esource"], end["esource"]) == ("begin", "end")
+    assert [event["type"] for event in events] == ["OrderPlaced"] * 3
 
 
 async def test_no_file_is_made_where_there_is_nothing_to_archive(order, shared_database_url, tmp_path):
@@ -85,6 +106,9 @@ async def test_a_stream_is_closed_archived_and_restored(order, shared_store, sha
     done = await esource("archive", file, *url, "--resume", "--yes", "--json")
     assert json.loads(done.stdout)["events"] == 3
     assert len((await shared_store.get_events(order, "Order")).events) == 1
+    done = await esource("archive", file, *url, "--resume", "--keep", "--yes")
+    assert done.exit_code == 2
+    assert "no other choice" in done.stderr
     done = await esource("restore", file, *url)
     assert done.exit_code == 0
     assert len((await shared_store.get_events(order, "Order")).events) == 4

@@ -56,6 +56,8 @@ async def test_streams_and_events_are_shown(order, shared_database_url):
     assert [event["version"] for event in shown] == [2, 3]
     done = await esource("show", stream, *url)
     assert done.stdout.count("customer_id") == 3
+    done = await esource("show", stream, *url, "--from", 3)
+    assert (done.exit_code, done.stdout) == (0, "")  # there is a stream, and nothing past that
     done = await esource("event", order.event_id, *url, "--json")
     assert json.loads(done.stdout)["stream"] == stream
     assert str(order.tenant_id) in (await esource("event", order.event_id, *url)).stdout
@@ -90,6 +92,7 @@ async def test_tail_shows_the_last_events_and_takes_filters(order, shared_databa
     done = await esource("tail", "--url", shared_database_url, "--limit", 1)
     assert "OrderPlaced" in done.stdout
     assert done.stdout.count("\n") == 1
+    assert await positions("--limit", 2, "--follow") == [3, 4]  # enough is there already
 
 
 async def test_tail_follows_what_other_processes_append(order, shared_store, shared_database_url):

@@ -9,7 +9,7 @@ from orders import several
 
 from cli.commands import esource
 from esource import OutboxRepository, open_store
-from esource.cli.output import Output
+from esource.cli.output import Output, shown
 
 ID = "86647d4e-9821-4576-b565-6f9afb87186d"
 
@@ -87,3 +87,15 @@ def test_what_fits_no_table_is_a_list_of_facts(on_terminal, capsys):
     facts = [["a", ID], ["b", ID], ["n"]]
     said = [line.split() for line in lines(capsys.readouterr().out)]
     assert said == [*facts[:2], ["n", "1"], [], *facts[:2], ["n", "2"], []]
+
+
+async def test_a_payload_has_colours_on_a_terminal_and_stays_the_same_json(waiting, on_terminal):
+    stream, file = waiting
+    on_terminal(80)
+    said = (await esource("show", stream, "--limit", 1, "--url", file)).stdout
+    assert "\x1b[" in said
+    assert '"customer_id": ' in "\n".join(lines(said))
+
+
+def test_values_are_shown_as_a_person_says_them():
+    assert [shown(value) for value in (True, False, None, 1, "a")] == ["yes", "no", "-", "1", "a"]

@@ -1,10 +1,10 @@
 """What can be inferred need not be said; whoever says it all the same is held to it."""
 
-from typing import TypedDict
+from typing import Generic, TypedDict, TypeVar
 from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from esource import (
     AggregateRepository,
@@ -147,6 +147,37 @@ def test_the_first_state_is_what_its_class_makes_of_nothing(state_type, made):
     for thing in (Thing(uuid4()), Inheriting(uuid4())):
         assert thing.current == made
         assert thing.state is None
+
+
+State = TypeVar("State")
+
+
+class Kept(AggregateRoot[State], Generic[State]):
+    """Leaves it to the classes below it what its state is."""
+
+
+def test_a_state_that_a_base_class_leaves_open_is_found_below_it_or_is_to_be_said():
+    class Known(Kept[LampState]):
+        pass
+
+    class Unknown(Kept):
+        pass
+
+    assert Known(uuid4()).current == LampState()
+    with pytest.raises(InvalidOptionError, match=r"Unknown has no state to begin with.*_get_initial_state"):
+        Unknown(uuid4()).current
+
+
+def test_a_field_is_given_by_its_alias_and_another_name_is_refused():
+    class Painted(DomainEvent):
+        colour: str = Field(alias="color")
+
+    class Wall(AggregateRoot[LampState]):
+        pass
+
+    assert Wall(uuid4()).create_event(Painted, color="red").colour == "red"
+    with pytest.raises(InvalidEventError, match="couleur.*is no field of Painted"):
+        Wall(uuid4()).create_event(Painted, color="red", couleur="rouge")
 
 
 def test_what_a_method_changes_in_the_first_state_is_kept():

@@ -52,6 +52,7 @@ class Declared(Note):
     list_id: list[str] = []
     mixed_id: list[str | dict[str, Any]] = []
     annotated_id: Annotated[str | list[Any], BeforeValidator(lambda value: value)] = ""
+    inner_id: Annotated[str, "of the shop"] | list[Any] = ""
     by_id: dict[str, str] = {}
     labels: Labels | None = None
     part: Part | None = None
@@ -70,6 +71,7 @@ async def test_types_decide_however_deep_they_are_declared(store):
         list_id=[ID],
         mixed_id=[ID],
         annotated_id=ID,
+        inner_id=ID,
         by_id={"user_id": ID},
         labels={"owner_id": ID, "rest": 1},
         part=Part(part_id=ID),
@@ -88,6 +90,7 @@ class Loose(Note):
     parent_id: Any = None
     values: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
+    noted: list[Annotated[dict[str, Any], "by hand"]] = []
     maybe: dict[str, Any] | None = None
     either_id: int | dict[str, Any] = 0
     bare: dict = {}
@@ -99,6 +102,7 @@ async def test_names_decide_where_no_type_is_declared(store):
         parent_id=ID,
         values=IDS,
         rows=[{"user_id": ID}],
+        noted=[{"user_id": ID}],
         maybe={"user_id": ID, "stripe_id": "cus_1"},
         either_id={"user_id": ID},
         bare={"user_id": ID},
@@ -106,6 +110,7 @@ async def test_names_decide_where_no_type_is_declared(store):
     )
     found = await round_trip(store, event)
     i = UUID(ID)
+    assert found.noted == [{"user_id": i}]
     assert found.parent_id == i
     assert found.values == {
         "a": ID,

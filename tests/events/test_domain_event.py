@@ -1,9 +1,10 @@
 from datetime import datetime, timedelta, timezone
+from typing import Annotated, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
 from orders import OrderPlaced, placed
-from pydantic import ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from esource import DomainEvent, InvalidEventError
 from esource.events import uuid7
@@ -117,3 +118,14 @@ def test_a_dict_of_json_values_and_back():
     assert data["event_type"] == "OrderPlaced"
     assert OrderPlaced.from_dict(data) == event
     assert isinstance(OrderPlaced.from_dict(data).tenant_id, UUID)
+
+
+def test_a_class_may_have_what_is_no_field_and_narrow_what_is_one():
+    class Noted(DomainEvent):
+        KIND: ClassVar[str] = "note"
+        _seen: int = PrivateAttr(default=0)
+        actor_id: Annotated[str, Field(max_length=5)] | None = None
+
+    assert (Noted.KIND, Noted(actor_id="me")._seen) == ("note", 0)
+    with pytest.raises(ValidationError):
+        Noted(actor_id="somebody")

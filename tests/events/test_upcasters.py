@@ -185,3 +185,14 @@ async def test_an_event_read_without_its_class_is_not_lifted(store):
     await store.append_events(found.aggregate_id, "Item", [found.model_copy(update={"event_id": uuid4()})])
     again = (await store.get_events(event.aggregate_id, "Item")).events[1]
     assert (again.event_type, again.price) == ("Priced", "1.50")
+
+
+async def test_a_version_that_is_no_number_is_told(store):
+    event = priced()
+    store.codec.registry = only(PriceV3)
+    async with store.transaction() as tx:
+        await store.append_events(event.aggregate_id, "Item", [event])
+        payload = '{"price": "1.50", "event_version": "two"}'
+        await tx.connection.execute(update(events).values(payload=payload))
+    with pytest.raises(EventDecodeError, match="its event_version is 'two'"):
+        (await store.get_events(event.aggregate_id, "Item")).events

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from orders import placed
 
-from esource import EventStore, InvalidOptionError, StoredEvent, partition_of
+from esource import CheckpointRepository, EventStore, InvalidOptionError, StoredEvent, partition_of
 
 LONG = 600.0
 """A poll that never comes within a test: whatever arrives was woken up for."""
@@ -143,3 +143,15 @@ async def test_contradicting_options_are_refused(store: EventStore):
         store.subscribe(poll_seconds=0)
     with pytest.raises(InvalidOptionError, match="checkpoint"):
         await store.subscribe().save()
+
+
+async def test_a_subscription_that_is_stopped_by_its_reader_hands_over_no_more(store: EventStore):
+    await append(store, 3)
+    seen = []
+    async with store.subscribe(live=False, checkpoint="reader") as subscription:
+        await subscription.save()  # nothing was handed over: there is nothing to save
+        assert await CheckpointRepository(store).get_position("reader") is None
+        async for event in subscription:
+            seen.append(event.global_position)
+            subscription.stop()
+    assert seen == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from opentelemetry import metrics
@@ -12,6 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from projections.models import Journal, append, catch_up, running, until
 
 from esource import EventStore, ProjectionFailedError, ProjectionRunner, health
+from esource.health import RATE_SECONDS, Pulse
 
 
 @pytest.fixture
@@ -154,3 +156,13 @@ with Pulse("projection", "p").beating(metrics=True):
 assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_was_handled_long_ago_does_not_count_as_speed(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pulse = Pulse("projection", "p")
+    pulse.advance(600, 600)
+    assert pulse.events_per_second == 600 / RATE_SECONDS
+    now += RATE_SECONDS + 1
+    assert (pulse.events_per_second, pulse.events) == (0, 600)

@@ -389,3 +389,13 @@ async def test_writing_needs_the_transaction(store: EventStore):
     await append(store, "a")
     with pytest.raises(ProjectionFailedError, match="in_transaction"):
         await catch_up(store, Elsewhere())
+
+
+def test_an_event_of_a_class_that_no_method_is_for_has_no_handler():
+    """As when another class stands under a type that is handled."""
+
+    class Stranger(DomainEvent):
+        event_type: str = "OrderPlaced"
+
+    assert Journal().handler(OrderPlaced) is not None
+    assert Journal().handler(Stranger) is None

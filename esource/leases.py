@@ -175,9 +175,9 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        assert self._keeper is not None
+        self._keeper.cancel()
+        await asyncio.wait([self._keeper])
         await uninterrupted(self.release())
 
     async def _keep(self) -> None:

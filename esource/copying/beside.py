@@ -142,8 +142,6 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
 
 async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key: bool) -> None:
     """Add rows in a transaction, with their keys or with new ones."""
-    if not rows:
-        return
     if not with_key:
         place = relation.key_place
         rows = [(*row[:place], *row[place + 1 :]) for row in rows]

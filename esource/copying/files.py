@@ -52,15 +52,14 @@ class RowsWriter:
         self._file.write(data)
 
     def rows(self, relation: Relation, rows: Iterable[Row]) -> None:
-        """Write rows of a table.
+        """Write rows of a table; at least one.
 
         Raises:
             ValueError: a row holds what is no id, moment or JSON.
         """
         lines = [write_line(relation, row, self._source) for row in rows]
-        if lines:
-            self._write("\n".join(lines))
-            self.counts[relation.name] += len(lines)
+        self._write("\n".join(lines))
+        self.counts[relation.name] += len(lines)
 
     def end(self) -> None:
         """Write the last line."""

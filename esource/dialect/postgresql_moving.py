@@ -200,10 +200,7 @@ def _fields(form: Callable[[Any], bytes], values: Sequence[Any]) -> Iterable[byt
 
 def _form(kind: Any) -> Callable[[Any], bytes]:
     """What makes a field of a value that is not NULL."""
-    for types, form in _FORMS.items():
-        if isinstance(kind, types):
-            return form
-    raise TypeError(f"no binary form is known of {kind!r}")
+    return next(form for types, form in _FORMS.items() if isinstance(kind, types))
 
 
 def _moment(value: str) -> bytes:

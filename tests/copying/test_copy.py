@@ -17,7 +17,7 @@ from esource import (
     SnapshotStore,
     schema,
 )
-from esource.copying import CopyProgress, copy, log, rows, verify_copy
+from esource.copying import CopyProgress, beside, copy, log, rows, verification, verify_copy
 from esource.errors import (
     CopyRefusedError,
     InvalidEventError,
@@ -277,9 +277,34 @@ async def test_verifying_finds_any_row_that_differs(pair: Pair, open_stores):
         assert (await copy(pair.source, pair.target, verify=True)).verification.is_identical
 
 
-async def test_tables_of_many_pages_are_copied_and_compared_whole(pair: Pair, open_stores):
+async def test_what_only_the_target_has_is_found_in_whichever_range_it_is(
+    pair: Pair, open_stores, monkeypatch
+):
+    monkeypatch.setattr(verification, "RANGE_EVENTS", 5)
+    monkeypatch.setattr(verification, "next_size", lambda relation, rows: 5)
+    await fill(await open_stores(pair.source))
+    found = (await copy(pair.source, pair.target, verify=True)).verification
+    assert [part.events for part in found.ranges] == [18]  # the first page is of its own size
+    target = await open_stores(pair.target)
+    event = placed()
+    await target.append_events(event.aggregate_id, "Order", [event])
+    [difference] = (await verify_copy(pair.source, pair.target)).differences
+    assert difference.startswith("events: only the target has")
+    assert str(event.event_id) in difference
+
+
+async def test_a_copy_cannot_both_follow_and_verify(pair: Pair):
+    with pytest.raises(InvalidOptionError, match="cut_over verifies at the end"):
+        await copy(pair.source, pair.target, follow=True, verify=True)
+
+
+async def test_tables_of_many_pages_are_copied_and_compared_whole(pair: Pair, open_stores, monkeypatch):
+    monkeypatch.setattr(beside, "BATCH_ROWS", 250)
     source = await open_stores(pair.source)
-    now = utc_now()
+    event, now = placed(), utc_now()
+    await source.append_events(
+        event.aggregate_id, "Order", [event]
+    )  # else rows of the target's own are in doubt
     rows = [
         {"projection_name": f"p{n:04}", "events_processed": n, "created_at": now, "updated_at": now}
         for n in range(600)
@@ -291,3 +316,6 @@ async def test_tables_of_many_pages_are_copied_and_compared_whole(pair: Pair, op
     assert result.verification.is_identical
     copied = await CheckpointRepository(await open_stores(pair.target)).get_all_checkpoints()
     assert copied == await CheckpointRepository(source).get_all_checkpoints()
+    async with source.transaction() as tx:
+        await tx.connection.exec_driver_sql("DELETE FROM projection_checkpoints WHERE events_processed > 0")
+    assert (await copy(pair.source, pair.target)).tables["projection_checkpoints"] == (0, 599)

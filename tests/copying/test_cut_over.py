@@ -16,7 +16,7 @@ from esource import (
     OutboxRepository,
     SnapshotStore,
 )
-from esource.copying import copy, cut_over, log, reopen, verify_copy
+from esource.copying import copy, cut_over, log, moving, reopen, verify_copy
 from esource.errors import CopyRefusedError, EventSourceError, StoreMovedError
 
 
@@ -152,6 +152,48 @@ async def test_a_cut_over_that_is_cancelled_leaves_the_source_writable(pair: Pai
         await moving
     event = placed()
     assert await source.append_events(event.aggregate_id, "Order", [event])
+
+
+async def test_a_cut_over_may_trust_what_was_copied_before(pair: Pair, open_stores):
+    """The tables beside the log are compared all the same."""
+    source = await open_stores(pair.source)
+    await fill(source)
+    await copy(pair.source, pair.target)
+    event = placed()
+    await source.append_events(event.aggregate_id, "Order", [event])
+    result = await cut_over(pair.source, pair.target, verify=False)
+    assert (result.events, result.verification.events, len(result.verification.tables)) == (1, 0, 4)
+
+
+async def test_a_copy_that_follows_brings_the_tables_beside_the_log_along(
+    pair: Pair, open_stores, monkeypatch
+):
+    monkeypatch.setattr(moving, "BESIDE_SECONDS", 0)
+    source = await open_stores(pair.source)
+    await fill(source)
+    following = asyncio.create_task(copy(pair.source, pair.target, follow=True))
+    target = await open_stores(pair.target)
+    await reaching(target, 20)
+    await CheckpointRepository(source).save_position("late", 1, uuid4(), "OrderPlaced")
+    while await CheckpointRepository(target).get_position("late") is None:
+        event = placed()  # whoever follows looks when something is appended, or a second later
+        await source.append_events(event.aggregate_id, "Order", [event])
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+
+
+async def test_a_copy_that_follows_ends_when_somebody_else_writes_to_the_target(pair: Pair, open_stores):
+    source = await open_stores(pair.source)
+    await fill(source)
+    following = asyncio.create_task(copy(pair.source, pair.target, follow=True))
+    target = await open_stores(pair.target, **patience(pair.target))
+    await reaching(target, 20)
+    for store in (target, source):
+        event = placed()
+        await store.append_events(event.aggregate_id, "Order", [event])
+    with pytest.raises(CopyRefusedError):
+        await following
 
 
 async def test_a_private_store_in_memory_moves_into_a_file(sqlite_url, open_stores):

@@ -131,6 +131,22 @@ async def test_a_compressed_file_that_is_cut_off_or_damaged_is_refused(filled: P
             await import_store(filled.target, file)
 
 
+async def test_an_error_of_the_callers_own_file_is_not_taken_for_damage(store: EventStore):
+    class Odd(io.BytesIO):
+        def readline(self, *_):
+            raise RuntimeError("not today")
+
+    with pytest.raises(RuntimeError, match="not today"):
+        await import_store(store, Odd())
+
+
+async def test_a_file_of_many_batches_is_imported_whole(filled: Pair, monkeypatch):
+    monkeypatch.setattr(files, "BATCH_ROWS", 7)
+    data = await exported(filled.source)
+    assert (await import_store(filled.target, io.BytesIO(data))).rows["events"] == 18
+    assert (await verify_copy(filled.source, filled.target)).is_identical
+
+
 async def test_a_file_that_was_changed_is_refused(filled: Pair):
     data = await exported(filled.source)
     changes = {

@@ -224,8 +224,9 @@ async def test_rights_stay_on_the_log_and_come_to_none_of_its_parts(empty_postgr
 
 
 async def test_what_cannot_be_partitioned_is_left_as_it_was(postgres_url, empty_postgres_url, sqlite_url):
-    with pytest.raises(InvalidOptionError, match="PostgreSQL's"):
-        await partitioning.partition(sqlite_url)
+    for function in (partitioning.partition, partitioning.partitions):
+        with pytest.raises(InvalidOptionError, match="PostgreSQL's"):
+            await function(sqlite_url)
     await schema.upgrade(empty_postgres_url, "0002")
     with pytest.raises(SchemaOutdatedError):
         await partitioning.partition(empty_postgres_url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import random
 import signal
 import sys
@@ -22,9 +24,12 @@ from esource import (
     Snapshot,
     SnapshotStore,
     StreamClosedError,
+    archiving,
 )
 from esource.archiving import archive, remove, restore
 from esource.copying import export_store, import_store
+from esource.copying.files import RowsWriter
+from esource.copying.lines import members, read_line
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
 from esource.integrity import verify_store
 
@@ -134,6 +139,48 @@ async def test_an_archive_of_another_store_or_another_kind_is_refused(
     with pytest.raises(FileRefusedError):
         await remove(store, file)
     assert len((await store.get_events(order, "Order")).events) == 4
+
+
+def archived_as(file: Path, *lines: dict) -> None:
+    """A file that says that it holds closed streams, and is complete."""
+    with file.open("wb") as opened:
+        writer = RowsWriter(opened, {"holds": archiving.HOLDS}, "/shop")
+        for line in lines:
+            found = members(json.dumps(line))
+            relation, row = read_line(found)
+            writer.rows(relation, [row])
+        writer.end()
+
+
+async def test_a_complete_file_that_says_it_is_an_archive_is_not_trusted_for_it(store: EventStore, tmp_path):
+    order = await closed(store)
+    whole = tmp_path / "whole.jsonl"
+    await export_store(store, whole)
+    first, *_ = [json.loads(line) for line in whole.read_text().splitlines()[1:-1]]
+    open_stream, checkpoint = tmp_path / "open.jsonl", tmp_path / "checkpoint.jsonl"
+    archived_as(open_stream, first)
+    row = {"projection_name": "p", "created_at": first["time"], "updated_at": first["time"]}
+    archived_as(checkpoint, {"esource": "projection_checkpoints", "row": {**row, "events_processed": 0}})
+    for file, problem in ((open_stream, "does not end with"), (checkpoint, "is no part of an archive")):
+        for function in (remove, restore):
+            with pytest.raises(FileRefusedError, match=problem):
+                await function(store, file)
+    empty = tmp_path / "empty.jsonl"
+    archived_as(empty)
+    assert [(await function(store, empty)).streams for function in (remove, restore)] == [0, 0]
+    assert len((await store.get_events(order, "Order")).events) == 4
+
+
+async def test_an_archive_is_a_file_with_a_name(store: EventStore):
+    with pytest.raises(InvalidOptionError, match="needs a file's name"):
+        await archive(store, io.BytesIO())
+
+
+async def test_a_stream_that_was_archived_before_has_nothing_left_to_archive(store: EventStore, tmp_path):
+    order = await closed(store)
+    assert (await archive(store, tmp_path / "one.jsonl", streams=[(order, "Order")])).events == 3
+    assert (await archive(store, tmp_path / "two.jsonl", streams=[(order, "Order")])).streams == 0
+    assert not (tmp_path / "two.jsonl").exists()
 
 
 KILLED = """

@@ -527,9 +527,14 @@ async def test_mistakes_are_said_in_one_line(empty_postgres_url, tmp_path):
         finished = alembic(*arguments, cwd=CHECKOUT, ok=False)
         assert message in finished.stdout + finished.stderr
         assert "Traceback" not in finished.stdout + finished.stderr
-    await schema.upgrade(sqlite)
-    assert not await row_level_security.is_enabled(sqlite)
-    for refused in (row_level_security.enable(sqlite), row_level_security.bind_role(sqlite, "red", RED)):
+
+
+async def test_it_needs_postgresql_and_our_tables(empty_postgres_url, sqlite_url):
+    assert not await row_level_security.is_enabled(sqlite_url)
+    for refused in (
+        row_level_security.enable(sqlite_url),
+        row_level_security.bind_role(sqlite_url, "red", RED),
+    ):
         with pytest.raises(InvalidOptionError, match="PostgreSQL's"):
             await refused
     with pytest.raises(SchemaMissingError):

@@ -3,6 +3,7 @@
 from typing import Generic, TypedDict, TypeVar
 from uuid import uuid4
 
+import orders
 import pytest
 from pydantic import BaseModel, Field
 
@@ -122,6 +123,12 @@ def test_the_event_of_a_method_is_found_in_its_signature_or_given():
 
     class Local(LampDimmed):
         pass
+
+    class Elsewhere(DeclarativeAggregate[LampState]):
+        @handles
+        def _placed(self, event: "orders.OrderPlaced") -> None: ...
+
+    assert Elsewhere._handlers == {orders.OrderPlaced: "_placed"}
 
     with pytest.raises(InvalidOptionError, match=r"@handles\(ItsClass\)"):
 

@@ -176,3 +176,10 @@ async def test_arguments_that_make_no_sense_are_refused(outbox):
             await outbox.add_event(placed().model_copy(update=fields))
         assert refused.value.field == where
     assert len(await outbox.get_pending_events()) == 1
+
+
+async def test_an_error_that_is_no_text_is_refused(outbox):
+    row = await outbox.add_event(placed())
+    with pytest.raises(InvalidEventError, match="error.*is not text"):
+        await outbox.mark_failed(row, 5)
+    assert [pending.id for pending in await outbox.get_pending_events()] == [row]

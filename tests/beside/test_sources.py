@@ -25,6 +25,7 @@ from esource import (
     SQLiteCheckpointRepository,
     open_store,
 )
+from esource.database import Database
 from esource.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -205,6 +206,16 @@ async def test_a_lent_connection_that_is_closed_is_our_error(tmp_path):
         pass
     with pytest.raises(DatabaseUnavailableError):
         await CheckpointRepository(raw).get_position("p")
+
+
+async def test_a_lent_connection_has_no_transactions_of_ours_and_no_engine(raw, tmp_path):
+    database = Database.of(raw)
+    with pytest.raises(InvalidOptionError, match="transactions of its own"):
+        async with database.transaction():
+            pass
+    with pytest.raises(InvalidOptionError, match="has no engine"):
+        database.connections.engine
+    await database.close()
 
 
 async def test_a_lent_connection_stays_open(raw):

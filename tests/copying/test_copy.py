@@ -228,6 +228,18 @@ async def test_a_store_bound_to_a_tenant_is_refused(store):
         await copy(store.for_tenant(uuid4()), "sqlite://")
 
 
+async def test_an_id_that_is_none_is_named_before_it_is_copied_to_postgresql(
+    sqlite_url, postgres_url, open_stores
+):
+    """SQLite only as a source: PostgreSQL itself refuses such rows."""
+    source = await open_stores(sqlite_url)
+    await fill(source)
+    async with source.transaction() as tx:
+        await tx.connection.exec_driver_sql("UPDATE events SET tenant_id = 'abcd' WHERE global_position = 12")
+    with pytest.raises(InvalidEventError, match="tenant_id.*position 12"):
+        await copy(sqlite_url, postgres_url)
+
+
 async def test_a_row_that_postgresql_cannot_hold_is_named_and_copying_goes_on_after_mending(
     sqlite_url, postgres_url, open_stores, monkeypatch
 ):

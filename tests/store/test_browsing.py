@@ -142,3 +142,9 @@ async def test_dead_letters_and_outbox_rows_come_in_pages_by_status(store, datab
     assert await browsing.waiting(database) == browsing.Waiting(6, 3, 1)
     monkeypatch.setattr(beside, "MOST_COUNTED", 2)
     assert await browsing.waiting(database) == browsing.Waiting(2, 2, 1)
+
+
+async def test_so_many_types_and_no_more_are_offered(streams, database, monkeypatch):
+    assert await browsing.aggregate_types(database) == ["Order", "Parcel"]
+    monkeypatch.setattr(streams_pages, "MOST_TYPES", 1)
+    assert await browsing.aggregate_types(database) == ["Order"]

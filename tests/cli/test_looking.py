@@ -15,7 +15,14 @@ import pytest
 from orders import placed, several
 
 from cli.commands import esource
-from esource import CheckpointRepository, DLQRepository, EventStore, OutboxRepository, SQLiteEventStore
+from esource import (
+    CheckpointRepository,
+    DLQRepository,
+    EventStore,
+    OutboxRepository,
+    SQLiteEventStore,
+    schema,
+)
 from esource.database import Database
 from esource.events import utc_now
 
@@ -155,6 +162,24 @@ async def test_doctor_does_not_take_a_sqlite_file_that_may_only_be_read_for_one_
     monkeypatch.setattr(os, "access", lambda *_: False)
     done = await esource("doctor", "--url", file)
     assert (done.exit_code, done.stdout) == (0, f"SQLite database {file}: nothing to mend.\n")
+
+
+async def test_doctor_sees_missing_tables_and_an_outbox_that_nobody_relays(
+    order, shared_store, shared_database_url, tmp_path
+):
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as theirs:
+        theirs.execute("CREATE TABLE theirs (id INTEGER)")
+    done = await esource("doctor", "--url", tmp_path / "theirs.db")
+    assert done.exit_code == 1
+    assert f"the schema is missing, not {schema.HEAD}" in done.stdout
+    assert "esource init" in done.stdout
+    await OutboxRepository(shared_store).add_event(order)
+    old = (utc_now() - timedelta(hours=1)).isoformat()
+    await Database.of(shared_store).run_script([f"UPDATE event_outbox SET created_at = '{old}'"])
+    done = await esource("doctor", "--url", shared_database_url)
+    assert done.exit_code == 1
+    assert "1 outbox rows wait, the first since" in done.stdout
+    assert "esource outbox relay" in done.stdout
 
 
 @pytest.mark.parametrize(("column", "value"), [("timestamp", "yesterday"), ("payload", "{broken")])

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from orders import placed
 from privacy.people import NOWHERE, Joined, all_events, append, delivered, every_text, joined
+from pydantic import ValidationError
 
 from esource import (
     DuplicateEventError,
@@ -18,6 +19,8 @@ from esource import (
     OutboxRepository,
     UntypedEvent,
 )
+from esource import store as stores
+from esource.decoding import without_values
 from esource.errors import (
     EventDecodeError,
     InvalidOptionError,
@@ -286,6 +289,39 @@ async def test_keys_beside_the_events_are_refused(shared_database_url, open_stor
     async with DatabaseKeyStore(shared_database_url, master_key) as beside:
         with pytest.raises(InvalidOptionError, match="in another database"):
             await open_stores(shared_database_url, key_store=beside)
+
+
+async def test_sqlite_only_keys_and_events_may_both_be_in_memory(open_stores, master_key):
+    """Each in a database of its own, which is private."""
+    async with DatabaseKeyStore("sqlite://", master_key) as keys:
+        await keys.initialize()
+        store = await open_stores("sqlite://", key_store=keys)
+        event = joined()
+        await append(store, event)
+        assert await all_events(store) == [event]
+
+
+async def test_a_stream_of_several_pages_is_opened_to_its_end(store, monkeypatch):
+    monkeypatch.setattr(stores, "PAGE_EVENTS", 2)
+    member = uuid4()
+    events = [joined(member, name=f"Ada {n}") for n in range(5)]
+    await append(store, *events)
+    found = (await store.get_events(member, "Member")).events
+    assert [event.name for event in found] == [event.name for event in events]
+
+
+async def test_what_only_looks_sealed_is_read_without_keys(shared_database_url, open_stores, store):
+    event = placed(metadata={"esource:sealed": ["nothing"]})
+    bare = await open_stores(shared_database_url)
+    await append(bare, event)
+    assert await all_events(bare) == await all_events(store) == [event]
+
+
+def test_an_error_about_personal_fields_tells_no_values():
+    with pytest.raises(ValidationError) as invalid:
+        Joined(name=["Lovelace"], born="squiggle")
+    assert without_values(invalid.value) == "name: string_type; born: date_from_datetime_parsing"
+    assert without_values(InvalidEventError("name", "is Lovelace")) == "InvalidEventError"
 
 
 def test_a_master_key_is_64_bytes():

@@ -19,6 +19,7 @@ KINDS = {"sqlite": "sqlite-normal", "postgresql": "postgresql"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # a minute on two cores that nobody else uses
 @pytest.mark.parametrize("name", [name for name in databases() if name in KINDS])
 def test_no_probe_finds_anything_wrong_with_esource(name, tmp_path, request):
     options = [

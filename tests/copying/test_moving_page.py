@@ -49,7 +49,10 @@ def _without_numbers(text: str) -> list[str]:
     had left for the cut-over is different, too."""
     text = re.sub(r"postgresql://[^\s?]*(\?\S*)?", "postgresql://server", text).replace("server.", "server")
     text = re.sub(
-        r"\d+ events were copied from (.*) to (.*)\.", r"Nothing was to be done: \2 holds all of \1.", text
+        r"^\d+ events were copied from (.*) to (.*?)\.?$",
+        r"Nothing was to be done: \2 holds all of \1.",
+        text,
+        flags=re.MULTILINE,
     )
     text = re.sub(r"\b(?!0 )\d+", "N", text)
     return text.splitlines()

@@ -214,7 +214,7 @@ class Connections:
         try:
             with self._backend.errors(self._name):
                 if self._owns_engine:
-                    self._backend.prepare(self._url)
+                    self._backend.prepare(self._url, read_only=bool(self._options.get("read_only")))
                 self._make_pools()
                 lane = await self.connect()
         except BaseException:

@@ -226,8 +226,9 @@ class Backend(ABC):
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         """An engine of our own on this database. No I/O."""
 
-    def prepare(self, url: URL) -> None:  # noqa: B027 - most databases need nothing
-        """What must exist before a first connection to our own engine: a database file's folder."""
+    def prepare(self, url: URL, *, read_only: bool) -> None:  # noqa: B027 - most databases need nothing
+        """What must exist before a first connection to our own engine: a database file's folder, unless it is
+        only for reading."""
 
     @abstractmethod
     def describe(self, url: URL) -> str:

@@ -26,7 +26,7 @@ from esource.dialect.constructs import version_or_closed
 from esource.dialect.moving import FENCE
 from esource.dialect.sqlite_engine import MEMORY, is_memory, sqlite_engine
 from esource.dialect.sqlite_hop import hop
-from esource.dialect.sqlite_place import place_of
+from esource.dialect.sqlite_place import make_room, place_of
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -96,6 +96,16 @@ _OUTBOX = Statement(
 )
 
 
+_WRONG_FILE = "Check the path: it must name a SQLite file that can be opened"
+_UNUSABLE = {
+    "unable to open": "Check the path, and the permissions of the file and its folder",
+    "not a database": _WRONG_FILE,
+    "malformed": "The file is damaged: restore a backup, or copy what can be read to a new one",
+    "disk I/O error": _WRONG_FILE,
+}
+"""What SQLite says of a file that it cannot use, and what to do."""
+
+
 class SQLiteBackend(Backend):
     """SQLite through aiosqlite: every connection has a thread of its own, every call is one hop to it."""
 
@@ -131,12 +141,9 @@ class SQLiteBackend(Backend):
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         return sqlite_engine(url, **options)
 
-    def prepare(self, url: URL) -> None:
-        if not is_memory(url) and url.database is not None:
-            try:
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unavailable(self.describe(url), error, "Choose another path") from error
+    def prepare(self, url: URL, *, read_only: bool) -> None:
+        if not is_memory(url):
+            make_room(Path(str(url.database)), self.describe(url), read_only=read_only)
 
     def describe(self, url: URL) -> str:
         return f"SQLite database {url.database or MEMORY}"
@@ -293,13 +300,10 @@ class SQLiteBackend(Backend):
             )
         if "full" in text:
             return DatabaseFullError(f"{database}: {text}. Free some space; nothing was written.")
-        if any(hint in text for hint in ("unable to open", "not a database", "malformed", "disk I/O error")):
-            return unavailable(database, cause, _DAMAGED if "malformed" in text else _WRONG_FILE)
+        unusable = next((remedy for hint, remedy in _UNUSABLE.items() if hint in text), None)
+        if unusable is not None:
+            return unavailable(database, cause, unusable)
         return DatabaseError(f"{database}: {text}")
-
-
-_DAMAGED = "The file is damaged: restore a backup, or copy what can be read to a new one"
-_WRONG_FILE = "Check the path: it must name a SQLite file that can be opened"
 
 
 def _constraint_name(text: str) -> str:

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esource.dialect.backend import unavailable
 
 if TYPE_CHECKING:
     import aiosqlite
+
+
+_BY_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+
+
+def make_room(file: Path, database: str, *, read_only: bool) -> None:
+    """Make the folder of a file that is to be written; refuse a path where no file can be, in words that SQLite
+    has not: it says "unable to open database file" of them all.
+
+    Raises:
+        DatabaseUnavailableError: the path is a directory, or its folder cannot be made, entered or written.
+    """
+    folder = file.parent
+    remedy = "Choose another path, or check the permissions of that folder"
+    try:
+        if file.is_dir():
+            raise unavailable(database, "that is a directory", "Name a file in it") from IsADirectoryError(
+                str(file)
+            )
+        if read_only:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        is_there = file.exists()
+    except OSError as error:
+        raise unavailable(
+            database, f"the folder {folder} cannot be used: {error.strerror or error}", remedy
+        ) from error
+    if not is_there and not os.access(folder, os.W_OK | os.X_OK, effective_ids=_BY_EFFECTIVE_IDS):
+        raise unavailable(database, f"the folder {folder} may not be written", remedy)
 
 
 class Place:

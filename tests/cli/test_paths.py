@@ -1,0 +1,85 @@
+"""Paths where no SQLite file is or can be: the error names what is wrong with them, and nothing is made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.commands import esource
+from esource import SQLiteEventStore
+from esource.errors import DatabaseUnavailableError
+
+NOBODY = 65534
+LOOKING = (
+    "info",
+    "current",
+    "check",
+    "doctor",
+    "verify",
+    "tail",
+    "streams",
+    "projections list",
+    "backup copy.db",
+)
+
+
+@pytest.mark.parametrize("command", LOOKING)
+async def test_looking_at_a_file_that_is_not_there_makes_no_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = await esource(*command.split(), "--url", "sqlite:///nope/none.db")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "there is no such file" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["copy", "cut-over", "verify-copy"])
+async def test_neither_side_of_a_copy_is_made_for_a_source_that_is_not_there(command, tmp_path):
+    done = await esource(command, f"sqlite:///{tmp_path}/nope/none.db", tmp_path / "other" / "target.db")
+    assert done.exit_code == 3
+    assert "there is no such file" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_store_that_only_reads_makes_no_folder(tmp_path):
+    store = SQLiteEventStore(tmp_path / "nope" / "none.db", read_only=True)
+    with pytest.raises(DatabaseUnavailableError, match="there is no such file"):
+        await store.get_global_position()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["init", "upgrade", "info", "current", "doctor"])
+async def test_a_directory_is_called_one(command, tmp_path):
+    done = await esource(command, "--url", tmp_path)
+    assert done.exit_code == 3
+    assert f"{tmp_path}: that is a directory. Name a file in it." in done.stderr
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """A folder that may be entered and not written, by a process that is not root."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(NOBODY)
+        try:
+            yield folder
+        finally:
+            if was_root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["shop.db", "data/shop.db"])
+async def test_a_folder_that_may_not_be_written_is_named(name, locked_folder):
+    file = locked_folder / name
+    done = await esource("init", "--url", file)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert f"the folder {file.parent} " in done.stderr
+    assert "permissions of that folder" in done.stderr
+    assert list(locked_folder.iterdir()) == []

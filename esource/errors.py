@@ -49,7 +49,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
 
@@ -382,15 +382,22 @@ class SchemaMissingError(SchemaError):
 
 
 class SchemaUnmanagedError(SchemaError):
-    """Our tables exist, but the database carries no esource schema version."""
+    """Tables by our names exist, but the database carries no esource schema version: eventsource-py made them,
+    or a program that has nothing to do with either."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, lacking: Sequence[str] = ()) -> None:
         self.database = database
-        super().__init__(
-            f"{database} has event tables but no esource schema version: eventsource-py may have written "
-            "it. Make a backup, then take it over with `await esource.schema.adopt(url)`, or with "
-            "`alembic stamp 0001` and `alembic upgrade head`."
+        self.lacking = tuple(lacking)
+        """The columns that the table `events` would have if it were ours or eventsource-py's; none if it may be."""
+        problem = "has event tables but no esource schema version: eventsource-py may have written it"
+        remedy = (
+            "Make a backup, then take it over with `await esource.schema.adopt(url)`, or with "
+            "`alembic stamp 0001` and `alembic upgrade head`"
         )
+        if lacking:
+            problem = f"has a table `events` that is not esource's: it lacks the columns {', '.join(lacking)}"
+            remedy = "Use another database, or on PostgreSQL a schema of its own (search_path)"
+        super().__init__(f"{database} {problem}. {remedy}.")
 
 
 class SchemaOutdatedError(SchemaError):

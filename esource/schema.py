@@ -71,6 +71,9 @@ _version_table = Table(
     PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),  # as Alembic makes it
 )
 _VERSION = Statement(select(_version_table.c.version_num))
+_COLUMNS = {
+    column.name: Statement(select(column).limit(1)) for column in events.columns if "since" not in column.info
+}
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
 
 
@@ -107,7 +110,7 @@ async def current(database: Any) -> str | None:
     """The schema version of a database (a store, an engine, a URL); None if it has none of ours.
 
     Raises:
-        SchemaUnmanagedError: our tables are there without a version.
+        SchemaUnmanagedError: tables by our names are there without a version.
     """
     async with opened_database(database) as opened:
         return await _current(opened)
@@ -115,13 +118,29 @@ async def current(database: Any) -> str | None:
 
 async def _current(database: Database) -> str | None:
     found = await _recorded(database)
-    if found is not None or await _has_events(database) is None:
+    if found is not None:
         return found
+    lacking = await _lacking(database)
+    if lacking is None:
+        return None
     # Another process may have created everything between the two looks: its version came with its tables.
     found = await _recorded(database)
     if found is None:
-        raise SchemaUnmanagedError(database.name)
+        raise SchemaUnmanagedError(database.name, lacking)
     return found
+
+
+async def _lacking(database: Database) -> list[str] | None:
+    """The columns of the first schema that the table of events has not; None if there is no such table."""
+    lacking = []
+    for name, look in _COLUMNS.items():
+        try:
+            await database.rows(look, {})
+        except SchemaMissingError:  # noqa: PERF203 - each column has its own answer
+            return None
+        except SchemaOutdatedError:
+            lacking.append(name)
+    return lacking
 
 
 async def _recorded(database: Database) -> str | None:
@@ -133,12 +152,11 @@ async def _recorded(database: Database) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-async def _has_events(database: Database) -> bool | None:
-    """Whether there are events; None if there is no such table."""
+async def _has_events(database: Database) -> bool:
     try:
         return bool(await database.rows(_ANY_EVENT, {}))
     except SchemaMissingError:
-        return None
+        return False
 
 
 async def require_head(database: Any) -> None:

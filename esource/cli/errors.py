@@ -118,7 +118,7 @@ def _with_command(error: SchemaError) -> str:
             f"{error.database} is at {found}, this esource works with {error.head or 'a newer one'}. "
             "Make a backup, then run `esource upgrade`."
         )
-    if isinstance(error, SchemaUnmanagedError):
+    if isinstance(error, SchemaUnmanagedError) and not error.lacking:
         return (
             f"{error.database} has event tables but no esource schema version: eventsource-py may have "
             "written it. Make a backup, then take it over with `esource adopt`."

@@ -170,14 +170,14 @@ async def test_tables_that_appear_between_two_looks_are_not_taken_for_foreign_on
     empty_database_url, monkeypatch
 ):
     """Another process creates everything after we saw no version and before we look for tables."""
-    has_events = schema._has_events
+    lacking = schema._lacking
 
     async def created_meanwhile(database):
-        monkeypatch.setattr(schema, "_has_events", has_events)
+        monkeypatch.setattr(schema, "_lacking", lacking)
         await schema.upgrade(empty_database_url)
-        return await has_events(database)
+        return await lacking(database)
 
-    monkeypatch.setattr(schema, "_has_events", created_meanwhile)
+    monkeypatch.setattr(schema, "_lacking", created_meanwhile)
 
     assert await schema.current(empty_database_url) == schema.HEAD
 

@@ -74,6 +74,8 @@ class Overview:
     outbox: OutboxStats
     dead_letters: DLQStats
     indexes: list[IndexUse]
+    moved_to: str | None
+    """The database that a cut-over has moved this one to, if it has: it takes no more writes."""
 
 
 async def overview(store: Any) -> Overview:
@@ -101,6 +103,7 @@ async def overview(store: Any) -> Overview:
             outbox=await OutboxRepository(database).get_stats(),
             dead_letters=await DLQRepository(database).get_failure_stats(),
             indexes=await database.inspect(inspection.index_use),
+            moved_to=await database.inspect(database.backend.moving().moved_to),
         )
 
 
@@ -151,7 +154,20 @@ async def examine(store: Any) -> list[Symptom]:
                 for difference in await differences(database)
             ]
             found += await _waiting(database)
+        found += await _moved(database)
         return found + await database.inspect(database.backend.inspection().symptoms)
+
+
+async def _moved(database: Database) -> list[Symptom]:
+    moved_to = await database.inspect(database.backend.moving().moved_to)
+    if moved_to is None:
+        return []
+    return [
+        Symptom(
+            f"the store has moved to {moved_to} and takes no more writes",
+            "Connect to that one. To use this one again after all: `esource reopen`",
+        )
+    ]
 
 
 async def _waiting(database: Database) -> list[Symptom]:

@@ -76,6 +76,11 @@ async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
             ("database", found.database),
             ("product", found.product),
             ("schema", found.schema),
+            *(
+                [("moved to", f"{found.moved_to}; undo with `esource reopen`")]
+                if found.moved_to is not None
+                else []
+            ),
             ("size", size(whole.bytes)),
             *((f"size of {part.name}", size(part.bytes)) for part in parts),
             ("events", f"{found.events:,}"),

@@ -182,6 +182,23 @@ async def test_doctor_sees_missing_tables_and_an_outbox_that_nobody_relays(
     assert "esource outbox relay" in done.stdout
 
 
+async def test_a_store_that_has_moved_says_where_to(order, shared_database_url, tmp_path):
+    url, target = ("--url", shared_database_url), tmp_path / "target.db"
+    assert json.loads((await esource("info", *url, "--json")).stdout)["moved_to"] is None
+    assert "moved to" not in (await esource("info", *url)).stdout
+    moved = await esource("cut-over", shared_database_url, target)
+    assert moved.exit_code == 0, moved.stderr
+    said = json.loads((await esource("info", *url, "--json")).stdout)
+    assert said["moved_to"] == f"SQLite database {target}"
+    for command in ("info", "doctor"):
+        done = await esource(command, *url)
+        assert str(target) in done.stdout, command
+        assert "`esource reopen`" in done.stdout, command
+    assert done.exit_code == 1
+    await esource("reopen", *url)
+    assert "has moved to" not in (await esource("doctor", *url)).stdout
+
+
 @pytest.mark.parametrize(("column", "value"), [("timestamp", "yesterday"), ("payload", "{broken")])
 async def test_an_event_that_cannot_be_read_is_named_on_sqlite(tmp_path, column, value):
     """PostgreSQL has no such rows: its types refuse them."""

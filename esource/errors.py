@@ -85,7 +85,8 @@ class AsyncRequiredError(EventSourceError, TypeError):
 class OptimisticLockError(EventSourceError):
     """The stream is not at the version that the append expected; nothing of that append was written.
 
-    Load the aggregate again, apply the command to its new state, and save once more.
+    Load the aggregate again, apply the command to its new state, and save once more. Where there is no such
+    stream at all, that would not help: look at the id and the type.
     """
 
     def __init__(
@@ -98,11 +99,11 @@ class OptimisticLockError(EventSourceError):
         expected = {0: "no stream", -2: "an existing stream"}.get(
             expected_version, f"version {expected_version}"
         )
-        found = f"version {actual_version}" if actual_version else "no stream"
-        super().__init__(
-            f"{aggregate_type} {aggregate_id}: expected {expected}, found {found}. "
-            "Another writer came first: load it again, repeat the command, save."
-        )
+        found, remedy = "no stream", "Check the id and the aggregate type: nothing is stored under both."
+        if actual_version:
+            found = f"version {actual_version}"
+            remedy = "Another writer came first: load it again, repeat the command, save."
+        super().__init__(f"{aggregate_type} {aggregate_id}: expected {expected}, found {found}. {remedy}")
 
 
 class StreamClosedError(EventSourceError):

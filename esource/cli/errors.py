@@ -19,6 +19,7 @@ from esource.errors import (
     EventDecodeError,
     EventSourceError,
     FileRefusedError,
+    OptimisticLockError,
     ProjectionFailedError,
     SchemaError,
     SchemaMissingError,
@@ -36,6 +37,7 @@ _PRECONDITIONS = (
     ArchiveRefusedError,
     CopyRefusedError,
     FileRefusedError,
+    OptimisticLockError,
     StoreMovedError,
     StreamClosedError,
 )

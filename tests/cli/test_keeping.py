@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import uuid4
 
 import pytest
 from orders import placed, several
@@ -115,3 +116,12 @@ async def test_a_stream_is_closed_archived_and_restored(order, shared_store, sha
     done = await esource("archive", tmp_path / "x", *url, "--stream", "nonsense", "--yes")
     assert done.exit_code == 2
     assert "stream id" in done.stderr
+
+
+async def test_a_stream_that_is_not_there_cannot_be_closed(order, shared_store, shared_database_url):
+    for stream in (f"{uuid4()}:Order", f"{order}:Parcel"):
+        done = await esource("close", stream, "--url", shared_database_url, "--yes")
+        assert (done.exit_code, done.stdout) == (4, "")
+        assert "found no stream. Check the id and the aggregate type" in done.stderr
+        assert "Another writer" not in done.stderr
+    assert await shared_store.get_global_position() == 3

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from esource import schema
+from esource.arguments import check_whole
 from esource.browsing import StreamSummary, newest_streams
 from esource.checkpoints import CheckpointRepository, LagMetrics
 from esource.database import Database
@@ -119,7 +120,12 @@ async def lags(database: Any) -> list[LagMetrics]:
 
 
 async def streams(store: Any, *, aggregate_type: str | None = None, limit: int = 100) -> list[StreamSummary]:
-    """The streams that were appended to last, the newest first."""
+    """The streams that were appended to last, the newest first.
+
+    Raises:
+        InvalidOptionError: a limit below 1, or larger than any number of rows.
+    """
+    check_whole("limit", limit, least=1)
     require_whole(store, "a list of all streams")
     async with schema.opened_database(store) as database:
         found: list[StreamSummary] = []

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from esource import ReadDirection, ReadOptions, StoredEvent, overview
+from esource.arguments import check_whole
 from esource.cli.errors import Code, Refusal, wrong_usage
 from esource.cli.opening import DatabaseUrl, asynchronous, reading
 from esource.cli.output import AsJson, Output
@@ -22,7 +23,17 @@ from esource.units import duration, size
 
 commands = typer.Typer(no_args_is_help=True)
 
-Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+
+def reachable(param: typer.CallbackParam, value: int | None) -> int | None:
+    """A number that a database can count to.
+
+    Raises:
+        InvalidOptionError: it is larger.
+    """
+    return None if value is None else check_whole(param.opts[0], value)
+
+
+Limit = Annotated[int, typer.Option(min=1, callback=reachable, help="At most so many.")]
 
 
 def parse_id(text: str, what: str) -> UUID:
@@ -158,8 +169,12 @@ async def streams(
 async def show(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")],
     url: DatabaseUrl = None,
-    after: Annotated[int, typer.Option("--from", min=0, help="Only past this version.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many events.")] = None,
+    after: Annotated[
+        int, typer.Option("--from", min=0, callback=reachable, help="Only past this version.")
+    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, callback=reachable, help="At most so many events.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a stream's events with their payloads."""
@@ -227,10 +242,12 @@ async def tail(
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,
     after: Annotated[
-        int | None, typer.Option("--from", min=0, help="Begin past this position, not near the end.")
+        int | None,
+        typer.Option("--from", min=0, callback=reachable, help="Begin past this position, not near the end."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many events; 10 without --from.")
+        int | None,
+        typer.Option(min=1, callback=reachable, help="At most so many events; 10 without --from."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ from effort import examples
 from faults.tally import chance
 from orders import placed, several
 
-from esource import CheckpointRepository, schema
+from esource import CheckpointRepository, InvalidOptionError, overview, schema
 from hostile.corpus import INJECTIONS, REFUSED_TEXTS
 
 WITH_A_TEXT = [
@@ -66,3 +66,30 @@ async def test_no_text_behind_a_command_is_a_statement(
     event = placed(order)
     assert (await store.append_events(order, "Order", [event], 3)).new_version == 4
     assert sorted(tmp_path.iterdir()) == before
+
+
+WITH_A_NUMBER = [
+    ["streams", "--limit"],
+    ["show", f"{uuid4()}:Order", "--limit"],
+    ["show", f"{uuid4()}:Order", "--from"],
+    ["tail", "--limit"],
+    ["tail", "--from"],
+    ["dlq", "list", "--limit"],
+    ["outbox", "list", "--limit"],
+]
+
+
+@pytest.mark.parametrize("command", WITH_A_NUMBER, ids=lambda command: f"{command[0]} {command[-1]}")
+async def test_a_number_that_no_database_can_count_to_is_refused(command, shared_store, shared_database_url):
+    done = await esource(*command, 2**63, "--url", shared_database_url)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{command[-1]} must be at most {2**63 - 1}, not {2**63}" in done.stderr
+    done = await esource(*command, 2**63 - 1, "--url", shared_database_url)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert done.exit_code in (0, 4)  # there is no such stream
+
+
+async def test_a_list_of_streams_has_a_limit_that_can_be_reached(shared_store):
+    for limit in (0, 2**63):
+        with pytest.raises(InvalidOptionError, match="limit must be"):
+            await overview.streams(shared_store, limit=limit)

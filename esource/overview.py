@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -229,20 +230,36 @@ async def back_up(
         DatabaseError: the database is damaged.
     """
     path = Path(target)
-    if await asyncio.to_thread(path.exists):
-        raise InvalidOptionError(f"{path} is there already: it is not overwritten. Choose another name.")
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     async with schema.opened_database(store) as database:
         inspection = database.backend.inspection()
         try:
+            await asyncio.to_thread(_begin, partial, path)
             await database.inspect(
                 lambda driver: inspection.back_up(driver, partial, on_progress or (lambda *_: None))
             )
             await asyncio.to_thread(_keep, partial, path)
         except OSError as error:
-            raise InvalidOptionError(f"{path}: {error.strerror or error}") from error
+            raise _unwritable(path, error) from error
         finally:
-            await asyncio.to_thread(partial.unlink, missing_ok=True)
+            await asyncio.to_thread(_drop, partial)
+
+
+def _begin(partial: Path, path: Path) -> None:
+    """Make the file, which SQLite takes as a new database: its own error would name the source."""
+    if path.exists():
+        raise InvalidOptionError(f"{path} is there already: it is not overwritten. Choose another name.")
+    partial.open("xb").close()
+
+
+def _unwritable(path: Path, error: OSError) -> InvalidOptionError:
+    problem, folder = error.strerror or error, path.absolute().parent
+    return InvalidOptionError(f"{path} cannot be written: {problem}. Look at its folder, {folder}")
+
+
+def _drop(partial: Path) -> None:
+    with suppress(OSError):  # what could not be made cannot be removed either
+        partial.unlink(missing_ok=True)
 
 
 def _keep(partial: Path, path: Path) -> None:

@@ -83,3 +83,30 @@ async def test_a_folder_that_may_not_be_written_is_named(name, locked_folder):
     assert f"the folder {file.parent} " in done.stderr
     assert "permissions of that folder" in done.stderr
     assert list(locked_folder.iterdir()) == []
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    async with SQLiteEventStore(tmp_path / "shop.db") as store:
+        await store.initialize()
+    return tmp_path / "shop.db"
+
+
+async def test_a_backup_names_the_folder_that_is_not_there(shop):
+    target = shop.parent / "nope" / "copy.db"
+    done = await esource("backup", target, "--url", shop)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{target} cannot be written: No such file or directory" in done.stderr
+    assert f"Look at its folder, {target.parent}." in done.stderr
+    assert "unable to open" not in done.stderr
+    assert [path.name for path in shop.parent.iterdir()] == ["shop.db"]
+
+
+async def test_a_backup_names_the_folder_that_may_not_be_written(locked_folder):
+    with tempfile.TemporaryDirectory() as name:  # of whoever has no privileges now
+        async with SQLiteEventStore(Path(name) / "shop.db") as store:
+            await store.initialize()
+        done = await esource("backup", locked_folder / "copy.db", "--url", Path(name) / "shop.db")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{locked_folder / 'copy.db'} cannot be written: Permission denied" in done.stderr
+        assert f"Look at its folder, {locked_folder}." in done.stderr

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from esource.arguments import shown
 from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+CHOICES = {
+    "sslmode": _SSL_MODES,
+    "ssl": _SSL_MODES,
+    "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
+    "gsslib": ("gssapi", "sspi"),
+}
+"""Settings of a few words, which asyncpg would refuse as if the server could not be reached."""
+
+
 def for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
     """The URL with the settings that asyncpg takes as they are, and arguments for the others.
 
     Raises:
-        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do.
+        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do, or a word that nobody knows.
     """
     settings = dict(url.query)
+    for name in sorted(CHOICES.keys() & settings.keys()):
+        word = settings[name]
+        if name in ("ssl", "sslmode") and isinstance(word, str):
+            word = word.replace("_", "-")  # which asyncpg takes, too
+        if word not in CHOICES[name]:
+            raise InvalidOptionError(f"{name} must be one of {', '.join(CHOICES[name])}, not {shown(word)}")
     arguments: dict[str, Any] = {}
     if "sslmode" in settings:
         settings.setdefault("ssl", settings.pop("sslmode"))

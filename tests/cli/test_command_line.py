@@ -64,6 +64,14 @@ async def test_a_server_that_is_away_is_one_sentence_without_the_password():
     assert "Traceback" not in error
 
 
+async def test_a_setting_that_nobody_knows_is_a_wrong_url_and_no_server_that_is_away():
+    """PostgreSQL only: SQLite's URLs have no settings."""
+    done = await run("info", "--url", "postgresql://me:secret@127.0.0.1:1/db?sslmode=bogus")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "sslmode must be one of" in done.stderr
+    assert "secret" not in done.stderr
+
+
 async def test_no_url_is_wrong_usage():
     code, _, error = await esource("current")
     assert code == 2

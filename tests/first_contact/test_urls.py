@@ -57,6 +57,7 @@ def test_another_driver_is_named_with_the_one_to_write(scheme):
     "settings",
     [
         {},
+        {"ssl": "allow", "target_session_attrs": "read-write"},
         {
             "sslmode": "prefer",
             "channel_binding": "prefer",
@@ -64,7 +65,7 @@ def test_another_driver_is_named_with_the_one_to_write(scheme):
             "application_name": "shop",
         },
     ],
-    ids=["plain", "libpq"],
+    ids=["plain", "asyncpg", "libpq"],
 )
 async def test_every_way_to_name_a_server_connects_on_postgresql(scheme, settings, postgres_url):
     url = make_url(postgres_url).set(drivername=scheme).update_query_dict(settings)
@@ -78,6 +79,9 @@ async def test_every_way_to_name_a_server_connects_on_postgresql(scheme, setting
     [
         ("channel_binding=require", "channel_binding: asyncpg has no such setting. Take it out of the URL"),
         ("connect_timeout=soon", "connect_timeout must be a number of seconds, not 'soon'"),
+        ("sslmode=bogus", "sslmode must be one of disable, .*verify-full, not 'bogus'"),
+        ("ssl=true", "ssl must be one of disable, .*verify-full, not 'true'"),
+        ("target_session_attrs=master", "target_session_attrs must be one of any, primary, .*not 'master'"),
     ],
 )
 async def test_a_setting_that_asyncpg_lacks_is_named(setting, text):

@@ -20,7 +20,7 @@ from esource import (
 )
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import Code, Refusal, wrong_usage
-from esource.cli.loading import loaded
+from esource.cli.loading import loaded, made
 from esource.cli.looking import Limit, show_lags
 from esource.cli.opening import DatabaseUrl, asynchronous, reading, writing
 from esource.cli.output import AsJson, Output
@@ -45,7 +45,7 @@ Days = Annotated[int, typer.Option(min=0, help="Only those older than so many da
 def _projection(app: str) -> Projection:
     found = loaded(app)
     if isinstance(found, type) and issubclass(found, Projection):
-        found = found()
+        found = made(found, app)
     if not isinstance(found, Projection):
         raise wrong_usage(f"{app!r} is no Projection.")
     return found
@@ -333,7 +333,7 @@ async def relay(
     """Publish what waits, each stream in order, at least once; exit code 1 if anything was given up."""
     sends: Any = StandardOutput(source) if publisher is None else loaded(publisher)
     if isinstance(sends, type):
-        sends = sends()
+        sends = made(sends, str(publisher))
     if not callable(getattr(sends, "publish", None)):
         raise wrong_usage(f"{publisher!r} is no Publisher: it has no method publish.")
     chosen: Publisher = sends

@@ -13,13 +13,54 @@ def loaded(app: str) -> Any:
     """What ``module:object`` names, or the module itself.
 
     Raises:
-        Refusal: there is none.
+        Refusal: there is none, or the module cannot be imported.
     """
     name, _, attribute = app.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: the console script looks only beside itself
+    module = _imported(name, app)
     try:
-        module = import_module(name)
         return getattr(module, attribute) if attribute else module
-    except (ImportError, AttributeError, ValueError) as error:
+    except AttributeError as error:
         raise wrong_usage(f"{app!r} cannot be loaded: {error}. Write it as module:object.") from error
+
+
+def made(found: type, app: str) -> Any:
+    """An object of the class that ``module:object`` names.
+
+    Raises:
+        Refusal: it cannot be made of nothing.
+    """
+    try:
+        return found()
+    except Exception as error:
+        raise wrong_usage(
+            f"{app!r} cannot be called without arguments: it raised {_named(error)}. Name an object instead."
+        ) from error
+
+
+def _imported(name: str, app: str) -> Any:
+    if not all(name.split(".")):
+        raise wrong_usage(
+            f"{app!r} cannot be loaded: {name!r} is no module's name. Write it as module:object."
+        )
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:  # the application's own code, which may raise anything
+        if isinstance(error, ModuleNotFoundError) and _leads_to(name, error.name):
+            raise wrong_usage(
+                f"{app!r} cannot be loaded: {error}. Write it as module:object, from the folder where the module "
+                "is, or with that folder in PYTHONPATH."
+            ) from error
+        raise wrong_usage(
+            f"the module {name} cannot be imported: it raised {_named(error)}. `esource --traceback …` shows where."
+        ) from error
+
+
+def _leads_to(name: str, missing: str | None) -> bool:
+    """Whether the module that is not there is the one that was named, or a package above it."""
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,8 +1,8 @@
 """The command line: ``esource`` and ``python -m esource``. A thin layer over the library's own functions.
 
 One file a group of commands; `esource.cli.app` puts them together. Shared by all of them: `opening` (which
-database, and for what), `output` (text or JSON), `errors` (sentence and exit code), `progress`, `asking`,
-`loading`. Nothing here is imported by ``import esource``, and Typer and Rich only by the command itself.
+database, and for what), `output` (text or JSON), `saying` (standard output itself), `errors` (sentence and exit
+code), `progress`, `asking`, `loading`. Nothing here is imported by ``import esource``, and Typer and Rich only by the command itself.
 """
 
 import sys

@@ -47,10 +47,11 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Exit codes: 0 done. 1 a check found something, or a handler or publisher failed. 2 wrong usage. "
-    "3 the database refused or cannot be reached. 4 what is there does not allow it: another schema, a target or "
-    "file that holds something else, a closed stream, a store that has moved, no such stream or event, an event that "
-    "cannot be read. 70 a bug, here or in the application's code. 130 interrupted."
+    epilog="Exit codes: 0 done. 1 a check found something, or a handler or publisher failed. 2 wrong usage, or a "
+    "file to be written that is there already. 3 the database refused or cannot be reached. 4 what is there does "
+    "not allow it: another schema, a target or a file to be read that holds something else, a closed stream, a "
+    "store that has moved, no such stream or event, an event that cannot be read. 70 a bug, here or in the "
+    "application's code. 74 the output cannot be written. 130 interrupted."
 )
 def _esource(
     *,

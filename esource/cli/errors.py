@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from esource.cli.saying import OutputLostError, forget_output, watched_output
 from esource.errors import (
     AggregateNotFoundError,
     ArchiveRefusedError,
@@ -51,14 +52,17 @@ class Code(IntEnum):
     FOUND = 1
     """The check found something, or a projection's handler or a publisher failed."""
     USAGE = 2
-    """A wrong URL or option, or an extra that is not installed."""
+    """A wrong URL or option, a module of the application that cannot be loaded, an extra that is not installed; a
+    file to be written that is there already, or cannot be, and one to be read that is not there."""
     DATABASE = 3
     """The database refused or cannot be reached."""
     PRECONDITION = 4
-    """What is there does not allow it: another schema, a target or a file that holds something else, a closed
-    stream, a store that has moved, no such stream, event, checkpoint or row, or an event that cannot be read."""
+    """What is there does not allow it: another schema, a target or a file to be read that holds something else, a
+    closed stream, a store that has moved, no such stream, event, checkpoint or row, or an event that cannot be read."""
     BUG = 70
     """What nobody expected."""
+    OUTPUT = 74
+    """Standard output cannot be written: the disk behind it is full."""
     INTERRUPTED = 130
     """By Ctrl-C."""
 
@@ -134,7 +138,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort, BrokenPipeError, OutputLostError):
             raise
         except Exception as error:
             if hasattr(error, "format_message"):  # Typer's own: a wrong option or argument
@@ -147,3 +151,15 @@ class Commands(TyperGroup):
             ending = "" if sentence.endswith((".", "!", "?")) else "."
             print(f"Error: {sentence}{ending}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(code) from None
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            with watched_output():
+                return super().main(*arguments, **options)
+        except BrokenPipeError:  # as Click ends where the reader goes while a command writes
+            forget_output()
+            sys.exit(1)
+        except OutputLostError as error:
+            forget_output()
+            print(f"Error: the output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
+            sys.exit(Code.OUTPUT)

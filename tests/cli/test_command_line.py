@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -70,6 +71,37 @@ async def test_a_setting_that_nobody_knows_is_a_wrong_url_and_no_server_that_is_
     assert (done.exit_code, done.stdout) == (2, "")
     assert "sslmode must be one of" in done.stderr
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["history", "history --json", "--help", "sql --url sqlite:///x.db"])
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+async def test_output_that_cannot_be_written_is_one_sentence(command, buffered):
+    """A process: the interpreter itself writes what is left when it ends. Needs no database."""
+    with open("/dev/full", "w") as full:  # noqa: ASYNC230, PTH123
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *([] if buffered else ["-u"]),
+            *("-m", "esource", *command.split()),
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )
+        _, error = await process.communicate()
+    assert process.returncode == 74
+    assert error.decode() == "Error: the output cannot be written: No space left on device.\n"
+
+
+async def test_a_reader_that_is_gone_and_an_output_that_was_closed_are_no_bug():
+    read, write = os.pipe()
+    os.close(read)
+    arguments = [sys.executable, "-m", "esource", "history", "--json"]
+    for stdout, close, code in ((write, [], 1), (None, ["sh", "-c", 'exec "$@" >&-', "sh"], 0)):
+        process = await asyncio.create_subprocess_exec(
+            *close, *arguments, stdout=stdout, stderr=asyncio.subprocess.PIPE
+        )
+        _, error = await process.communicate()
+        assert (process.returncode, error) == (code, b"")
+    os.close(write)
 
 
 async def test_no_url_is_wrong_usage():

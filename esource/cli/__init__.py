@@ -2,7 +2,8 @@
 
 One file a group of commands; `esource.cli.app` puts them together. Shared by all of them: `opening` (which
 database, and for what), `output` (text or JSON), `saying` (standard output itself), `errors` (sentence and exit
-code), `progress`, `asking`, `loading`. Nothing here is imported by ``import esource``, and Typer and Rich only by the command itself.
+code), `progress`, `asking`, `loading`. Nothing here is imported by ``import esource``, and Typer and Rich only by
+the command itself.
 """
 
 import sys

@@ -52,7 +52,7 @@ class Code(IntEnum):
     FOUND = 1
     """The check found something, or a projection's handler or a publisher failed."""
     USAGE = 2
-    """A wrong URL or option, a module of the application that cannot be loaded, an extra that is not installed; a
+    """A wrong URL or option, a module of the application that is not there, an extra that is not installed; a
     file to be written that is there already, or cannot be, and one to be read that is not there."""
     DATABASE = 3
     """The database refused or cannot be reached."""

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from esource.cli.errors import wrong_usage
+from esource.cli.errors import Code, Refusal, wrong_usage
 
 
 def loaded(app: str) -> Any:
@@ -52,8 +52,12 @@ def _imported(name: str, app: str) -> Any:
                 f"{app!r} cannot be loaded: {error}. Write it as module:object, from the folder where the module "
                 "is, or with that folder in PYTHONPATH."
             ) from error
-        raise wrong_usage(
-            f"the module {name} cannot be imported: it raised {_named(error)}. `esource --traceback …` shows where."
+        # What it imports in vain is to be installed or named; anything else is the application's bug.
+        code = Code.USAGE if isinstance(error, ImportError) else Code.BUG
+        raise Refusal(
+            f"unexpected {_named(error)}, raised by the module {name} when it was imported. `esource --traceback …` "
+            "shows where.",
+            code,
         ) from error
 
 

@@ -34,24 +34,25 @@ def module(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("text", "raised"),
+    ("text", "raised", "code"),
     [
-        ("raise RuntimeError('no settings')", "RuntimeError: no settings"),
-        ("def (:", "SyntaxError: "),
-        ("import nonsense_mod", "ModuleNotFoundError: No module named 'nonsense_mod'"),
-        ("from orders import Nothing", "ImportError: cannot import name 'Nothing'"),
-        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("raise RuntimeError('no settings')", "RuntimeError: no settings", 70),
+        ("def (:", "SyntaxError: ", 70),
+        ("import nonsense_mod", "ModuleNotFoundError: No module named 'nonsense_mod'", 2),
+        ("from orders import Nothing", "ImportError: cannot import name 'Nothing'", 2),
+        ("import sys; sys.exit(3)", "SystemExit: 3", 70),
     ],
     ids=["raises", "syntax", "imports nothing", "imports no name", "exits"],
 )
 async def test_a_module_that_cannot_be_imported_is_named_with_what_it_raised(
-    command, text, raised, module, sqlite_url
+    command, text, raised, code, module, sqlite_url
 ):
     """On SQLite: no database is opened before."""
     name = module(text)
     done = await esource(*command, f"{name}:thing", "--url", sqlite_url)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert f"the module {name} cannot be imported: it raised {raised}" in done.stderr
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert f"unexpected {raised}" in done.stderr
+    assert f"raised by the module {name} when it was imported" in done.stderr
     assert "module:object" not in done.stderr
 
 

@@ -44,7 +44,7 @@ from esource.errors import (
     SchemaTooNewError,
     SchemaUnmanagedError,
 )
-from esource.tables import events, metadata
+from esource.tables import events, indexes_of, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -320,7 +320,7 @@ def create_script(database: Database) -> list[str]:
     """
     dialect = database.backend.sqlalchemy_dialect
     tables = metadata.sorted_tables
-    indexes = [index for table in tables for index in sorted(table.indexes, key=lambda i: str(i.name))]
+    indexes = [index for table in tables for index in indexes_of(table)]
     return [
         *(str(CreateTable(table).compile(dialect=dialect)) for table in (*tables, _version_table)),
         *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes),

@@ -78,6 +78,12 @@ events = Table(
 """The log. A stream is (aggregate_type, aggregate_id) and ``version`` counts its events from 1;
 ``global_position`` orders the whole log and may have holes. ``payload`` holds what no column holds."""
 
+
+def indexes_of(table: Table) -> list[Index]:
+    """A table's indexes, without those of its constraints, by name: always in one order."""
+    return sorted(table.indexes, key=lambda index: str(index.name))
+
+
 Index("idx_events_event_type", events.c.event_type)
 Index("idx_events_timestamp", events.c.timestamp)
 Index(

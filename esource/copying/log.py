@@ -10,9 +10,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
-
-from sqlalchemy import Index
 
 from esource.connections import uninterrupted
 from esource.copying.checking import unmovable
@@ -179,10 +176,7 @@ class LogCopy:
         return rows, size
 
     async def _drop_indexes(self) -> None:
-        async def may_alter(driver: Any) -> bool:
-            return await self._moving.may_alter(driver, EVENTS.table)
-
-        if not await self.target.inspect(may_alter):
+        if not await self.target.inspect(lambda driver: self._moving.may_alter(driver, EVENTS.table)):
             return
         # Not in the first chunk's transaction: who appends takes the log's lock and the table's in either order.
         async with self._table_locked() as unit:
@@ -195,14 +189,10 @@ class LogCopy:
         Args:
             tell: called with how many are made, and of how many.
         """
-
-        async def missing(driver: Any) -> list[Index]:
-            return await self._moving.missing_indexes(driver, EVENTS.table)
-
-        if not await self.target.inspect(missing):
+        if not await self.target.inspect(lambda driver: self._moving.missing_indexes(driver, EVENTS.table)):
             return
         async with self._table_locked() as unit:  # another copy may be about to
-            indexes = await missing(unit.driver)
+            indexes = await self._moving.missing_indexes(unit.driver, EVENTS.table)
             for done, index in enumerate(indexes):
                 tell(done, len(indexes))
                 await self._moving.build_index(unit.driver, index)

@@ -10,6 +10,7 @@ from sqlalchemy import Index, Table, bindparam, insert
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from esource.dialect.backend import Statement
+from esource.tables import indexes_of
 
 if TYPE_CHECKING:
     from esource.dialect.backend import Backend
@@ -55,12 +56,14 @@ class Moving(ABC):
 
     async def drop_indexes(self, driver: Any, table: Table) -> None:
         """Take away those of our indexes that only make queries quick: what is unique is kept unique."""
-        await self._run(driver, *(self._text(DropIndex(index, if_exists=True)) for index in _ours(table)))
+        await self._run(
+            driver, *(self._text(DropIndex(index, if_exists=True)) for index in indexes_of(table))
+        )
 
     async def missing_indexes(self, driver: Any, table: Table) -> list[Index]:
         """Those of our indexes that a table has not, if this user may make them."""
         there = await self.indexes(driver, table)
-        missing = [index for index in _ours(table) if index.name not in there]
+        missing = [index for index in indexes_of(table) if index.name not in there]
         return missing if missing and await self.may_alter(driver, table) else []
 
     async def build_index(self, driver: Any, index: Index) -> None:
@@ -110,10 +113,6 @@ class Moving(ABC):
     async def _run(self, driver: Any, *statements: str) -> None:
         for statement in statements:
             await self.backend.write(driver, statement, (), commit=False)
-
-
-def _ours(table: Table) -> list[Index]:
-    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def insert_of(table: Table, columns: Sequence[str]) -> Statement:

@@ -11,7 +11,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.schema import CreateIndex
 
 from esource.dialect.row_level_security import owners_only
-from esource.tables import events
+from esource.tables import events, indexes_of
 
 KEYS_TABLE = "esource_event_keys"
 PREFIX = "events_from_"
@@ -43,8 +43,7 @@ _UNIQUE = (
 
 
 def _indexes(dialect: Dialect) -> list[str]:
-    ordered = sorted(events.indexes, key=lambda index: str(index.name))
-    return [str(CreateIndex(index).compile(dialect=dialect)) for index in ordered]
+    return [str(CreateIndex(index).compile(dialect=dialect)) for index in indexes_of(events)]
 
 
 def _copy_rights(source: str, target: str) -> str:

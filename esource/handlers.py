@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TEvent = TypeVar("TEvent", bound=DomainEvent)
 _Event = TypeVar("_Event", bound=DomainEvent)
+_Context = TypeVar("_Context")
 
 
 class Writes:
@@ -98,10 +99,10 @@ class ProjectionContext:
 Applier = Callable[[Any, _Event], None]
 """A method of a `DeclarativeAggregate`: changes the state by an event."""
 
-Handler = Callable[[Any, _Event, ProjectionContext], Awaitable[None]]
-"""A method of a `Projection`: updates the read model by an event."""
+Handler = Callable[[Any, _Event, _Context], Awaitable[None]]
+"""A method of a `Projection`: updates the read model by an event, told more by a `ProjectionContext`."""
 
-_Method = TypeVar("_Method", bound=Applier[Any] | Handler[Any])
+_Method = TypeVar("_Method", bound=Applier[Any] | Handler[Any, Any])
 
 
 class Mark(Protocol, Generic[_Event]):
@@ -111,7 +112,7 @@ class Mark(Protocol, Generic[_Event]):
     def __call__(self, method: Applier[_Event]) -> Applier[_Event]: ...
 
     @overload
-    def __call__(self, method: Handler[_Event]) -> Handler[_Event]: ...
+    def __call__(self, method: Handler[_Event, _Context]) -> Handler[_Event, _Context]: ...
 
 
 @overload

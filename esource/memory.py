@@ -29,7 +29,7 @@ class InMemoryCheckpointRepository(CheckpointRepository):
     """Checkpoints in a private in-memory database, or in that of the store given."""
 
     def __init__(self, database: Any = None) -> None:
-        super().__init__(InMemoryEventStore() if database is None else database)
+        super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 
 
@@ -37,7 +37,7 @@ class InMemorySnapshotStore(SnapshotStore):
     """Snapshots in a private in-memory database, or in that of the store given."""
 
     def __init__(self, database: Any = None) -> None:
-        super().__init__(InMemoryEventStore() if database is None else database)
+        super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 
 
@@ -45,7 +45,7 @@ class InMemoryDLQRepository(DLQRepository):
     """Dead letters in a private in-memory database, or in that of the store given."""
 
     def __init__(self, database: Any = None) -> None:
-        super().__init__(InMemoryEventStore() if database is None else database)
+        super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 
 
@@ -53,5 +53,5 @@ class InMemoryOutboxRepository(OutboxRepository):
     """An outbox in a private in-memory database, or in that of the store given."""
 
     def __init__(self, database: Any = None) -> None:
-        super().__init__(InMemoryEventStore() if database is None else database)
+        super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None

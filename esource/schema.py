@@ -328,6 +328,13 @@ def create_script(database: Database) -> list[str]:
     ]
 
 
+def in_memory() -> Database:
+    """A private database in memory that gets the newest schema when it is first used. No I/O."""
+    database = Database.from_url("sqlite://")
+    database.connections.set_option("on_connect", create_script(database))
+    return database
+
+
 # -- from Alembic --------------------------------------------------------------------------------
 
 

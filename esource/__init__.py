@@ -5,14 +5,12 @@ from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from esource.aggregates import AggregateRoot, DeclarativeAggregate
-    from esource.checkpoints import (
-        CheckpointRepository,
-        PostgreSQLCheckpointRepository,
-        SQLiteCheckpointRepository,
-    )
-    from esource.dead_letters import DLQRepository, PostgreSQLDLQRepository, SQLiteDLQRepository
-    from esource.doors import PostgreSQLEventStore, SQLiteEventStore, open_store
+    from esource.checks import Limits
+    from esource.domain.aggregates import AggregateRoot, DeclarativeAggregate
+    from esource.domain.events import DomainEvent, UntypedEvent, upcaster
+    from esource.domain.handles import handles
+    from esource.domain.registry import EventRegistry, default_registry, register_event
+    from esource.domain.stream_closed import StreamClosed
     from esource.errors import (
         AggregateNotFoundError,
         DuplicateEventError,
@@ -24,43 +22,54 @@ if TYPE_CHECKING:
         StreamClosedError,
         TenantMismatchError,
     )
-    from esource.events import (
-        DomainEvent,
-        EventRegistry,
-        UntypedEvent,
-        default_registry,
-        register_event,
-        upcaster,
-    )
-    from esource.handlers import ProjectionContext, handles
-    from esource.health import Health
-    from esource.leases import Lease
-    from esource.limits import Limits
-    from esource.memory import (
-        InMemoryCheckpointRepository,
-        InMemoryDLQRepository,
-        InMemoryEventStore,
-        InMemoryOutboxRepository,
-        InMemorySnapshotStore,
-    )
-    from esource.outbox import OutboxRepository, PostgreSQLOutboxRepository, SQLiteOutboxRepository
-    from esource.projections import Every, Projection, ProjectionRunner, Retry, active_version
-    from esource.publishers import BatchPublisher, FastStreamPublisher, Publisher, to_cloud_event
-    from esource.relay import OutboxRelay
-    from esource.repository import AggregateRepository, EventPublisher
-    from esource.snapshots import PostgreSQLSnapshotStore, Snapshot, SnapshotStore, SQLiteSnapshotStore
-    from esource.store import EventStore
-    from esource.streams import (
+    from esource.log.streams import (
         AppendResult,
         EventStream,
         ExpectedVersion,
         ReadDirection,
         ReadOptions,
         StoredEvent,
+        partition_of,
     )
-    from esource.subscriptions import Subscription, partition_of
-    from esource.system_events import StreamClosed
-    from esource.transaction import Transaction
+    from esource.projections.context import ProjectionContext
+    from esource.projections.projection import Every, Projection, Retry
+    from esource.projections.runner import ProjectionRunner
+    from esource.projections.versions import active_version
+    from esource.publishing.publishers import BatchPublisher, FastStreamPublisher, Publisher, to_cloud_event
+    from esource.publishing.relay import OutboxRelay
+    from esource.repositories.checkpoint import (
+        CheckpointRepository,
+        InMemoryCheckpointRepository,
+        PostgreSQLCheckpointRepository,
+        SQLiteCheckpointRepository,
+    )
+    from esource.repositories.dlq import (
+        DLQRepository,
+        InMemoryDLQRepository,
+        PostgreSQLDLQRepository,
+        SQLiteDLQRepository,
+    )
+    from esource.repositories.lease import Lease
+    from esource.repositories.outbox import (
+        InMemoryOutboxRepository,
+        OutboxRepository,
+        PostgreSQLOutboxRepository,
+        SQLiteOutboxRepository,
+    )
+    from esource.repositories.snapshot import (
+        InMemorySnapshotStore,
+        PostgreSQLSnapshotStore,
+        Snapshot,
+        SnapshotStore,
+        SQLiteSnapshotStore,
+    )
+    from esource.store.doors import PostgreSQLEventStore, SQLiteEventStore, open_store
+    from esource.store.memory import InMemoryEventStore
+    from esource.store.repository import AggregateRepository, EventPublisher
+    from esource.store.store import EventStore
+    from esource.store.subscription import Subscription
+    from esource.store.transaction import Transaction
+    from esource.telemetry import Health
 
 SQLITE_AVAILABLE: bool = _find_spec("aiosqlite") is not None
 """Whether the SQLite driver is installed (``pip install esource[sqlite]``)."""
@@ -145,35 +154,45 @@ __all__ = [
 # SQLAlchemy and pydantic (`python -m bench.imports`), and few programs need them all. Type checkers read the
 # imports above; a test keeps the two alike.
 _HOMES = {
-    "aggregates": "AggregateRoot DeclarativeAggregate",
-    "checkpoints": "CheckpointRepository PostgreSQLCheckpointRepository SQLiteCheckpointRepository",
-    "dead_letters": "DLQRepository PostgreSQLDLQRepository SQLiteDLQRepository",
-    "doors": "PostgreSQLEventStore SQLiteEventStore open_store",
+    "checks": "Limits",
+    "domain.aggregates": "AggregateRoot DeclarativeAggregate",
+    "domain.events": "DomainEvent UntypedEvent upcaster",
+    "domain.handles": "handles",
+    "domain.registry": "EventRegistry default_registry register_event",
+    "domain.stream_closed": "StreamClosed",
     "errors": (
         "AggregateNotFoundError DuplicateEventError EventSourceError InvalidEventError "
         "InvalidOptionError OptimisticLockError ProjectionFailedError StreamClosedError "
         "TenantMismatchError"
     ),
-    "events": "DomainEvent EventRegistry UntypedEvent default_registry register_event upcaster",
-    "handlers": "ProjectionContext handles",
-    "health": "Health",
-    "leases": "Lease",
-    "limits": "Limits",
-    "memory": (
-        "InMemoryCheckpointRepository InMemoryDLQRepository InMemoryEventStore "
-        "InMemoryOutboxRepository InMemorySnapshotStore"
+    "log.streams": (
+        "AppendResult EventStream ExpectedVersion ReadDirection ReadOptions StoredEvent partition_of"
     ),
-    "outbox": "OutboxRepository PostgreSQLOutboxRepository SQLiteOutboxRepository",
-    "projections": "Every Projection ProjectionRunner Retry active_version",
-    "publishers": "BatchPublisher FastStreamPublisher Publisher to_cloud_event",
-    "relay": "OutboxRelay",
-    "repository": "AggregateRepository EventPublisher",
-    "snapshots": "PostgreSQLSnapshotStore Snapshot SnapshotStore SQLiteSnapshotStore",
-    "store": "EventStore",
-    "streams": "AppendResult EventStream ExpectedVersion ReadDirection ReadOptions StoredEvent",
-    "subscriptions": "Subscription partition_of",
-    "system_events": "StreamClosed",
-    "transaction": "Transaction",
+    "projections.context": "ProjectionContext",
+    "projections.projection": "Every Projection Retry",
+    "projections.runner": "ProjectionRunner",
+    "projections.versions": "active_version",
+    "publishing.publishers": "BatchPublisher FastStreamPublisher Publisher to_cloud_event",
+    "publishing.relay": "OutboxRelay",
+    "repositories.checkpoint": (
+        "CheckpointRepository InMemoryCheckpointRepository PostgreSQLCheckpointRepository "
+        "SQLiteCheckpointRepository"
+    ),
+    "repositories.dlq": ("DLQRepository InMemoryDLQRepository PostgreSQLDLQRepository SQLiteDLQRepository"),
+    "repositories.lease": "Lease",
+    "repositories.outbox": (
+        "InMemoryOutboxRepository OutboxRepository PostgreSQLOutboxRepository SQLiteOutboxRepository"
+    ),
+    "repositories.snapshot": (
+        "InMemorySnapshotStore PostgreSQLSnapshotStore SQLiteSnapshotStore Snapshot SnapshotStore"
+    ),
+    "store.doors": "PostgreSQLEventStore SQLiteEventStore open_store",
+    "store.memory": "InMemoryEventStore",
+    "store.repository": "AggregateRepository EventPublisher",
+    "store.store": "EventStore",
+    "store.subscription": "Subscription",
+    "store.transaction": "Transaction",
+    "telemetry": "Health",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 import esource
 from esource import errors
 from esource.errors import EventSourceError, InvalidOptionError
-from esource.events import utc_now
+from esource.moments import utc_now
 from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
 
 

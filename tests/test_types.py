@@ -10,8 +10,8 @@ from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite
 from sqlalchemy.schema import CreateColumn
 
 from esource import EventStore
+from esource.moments import from_iso, to_iso
 from esource.tables import events
-from esource.types import from_iso, to_iso
 
 EVENT = UUID("0F8FAD5B-D9CB-469F-A165-70867728950E")
 MOMENT = datetime(2024, 3, 1, 14, 30, tzinfo=timezone(timedelta(hours=2, minutes=30)))

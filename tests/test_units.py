@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esource.units import duration, size
+from esource.browsing.units import duration, size
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import asyncpg
 from bench.contenders.base import AGGREGATE_TYPE, CONTENT, Target
 from bench.contenders.typed import LineAdded
 from esource import open_store
-from esource.events import uuid7
+from esource.domain.events import uuid7
 
 
 class PlainEvent(NamedTuple):

@@ -23,7 +23,7 @@ from bench.contenders.raw import (
     to_json,
     with_moments,
 )
-from esource.types import to_iso
+from esource.moments import to_iso
 
 VERSION = "SELECT max(version) FROM events WHERE aggregate_id = ? AND aggregate_type = ?"
 INSERT = (

@@ -4,7 +4,7 @@ Every query reads a page by key, and at most a bounded part of a table to find i
 with millions of events is there at once, and so is the next one.
 """
 
-from esource.browsing.beside import (
+from esource.browsing.followers import (
     MOST_COUNTED,
     CheckpointState,
     OutboxStatus,

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import Column, Select, bindparam, func, select, tuple_
 
 from esource.browsing.pages import LARGEST_POSITION, PAGE_ROWS, Page
-from esource.database import Database
-from esource.dialect import Statement
+from esource.database.database import Database
 from esource.errors import InvalidOptionError
-from esource.tables import events
-from esource.types import Identifier, as_text
+from esource.tables.model import events
+from esource.tables.statement import Statement
+from esource.tables.types import Identifier, as_text
 
 SMALLEST_WINDOW, LARGEST_WINDOW = 1_000, 32_000
 """Events of the log that one query for the newest streams goes through; more where few of them are looked for."""

@@ -16,8 +16,8 @@ from esource import (
     OutboxRepository,
     Projection,
     ProjectionRunner,
-    overview,
 )
+from esource.browsing import overview
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import Code, Refusal, wrong_usage
 from esource.cli.loading import loaded, made
@@ -25,10 +25,10 @@ from esource.cli.looking import Limit, show_lags
 from esource.cli.opening import DatabaseUrl, asynchronous, reading, writing
 from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
-from esource.copying import CopyProgress
+from esource.copying.stores import CopyProgress
 from esource.errors import MissingDriverError
-from esource.outbox import OutboxEntry
-from esource.publishers import Publisher, to_cloud_event
+from esource.publishing.publishers import Publisher, to_cloud_event
+from esource.repositories.outbox import OutboxEntry
 
 projections = typer.Typer(help="Projections: where they are, and building them anew.", no_args_is_help=True)
 dlq = typer.Typer(help="Dead letters: events that a projection gave up on.", no_args_is_help=True)

@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 
-from esource import archiving, copying, default_registry, integrity
+from esource import copying, default_registry
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import Code, wrong_usage
 from esource.cli.loading import loaded
 from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, writing
 from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
-from esource.events import EventRegistry
-from esource.streams import parse_stream_name
+from esource.copying import archiving, integrity
+from esource.domain.registry import EventRegistry
+from esource.log.streams import parse_stream_name
 
 commands = typer.Typer(no_args_is_help=True)
 

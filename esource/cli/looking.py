@@ -9,17 +9,19 @@ from uuid import UUID
 
 import typer
 
-from esource import ReadDirection, ReadOptions, StoredEvent, overview
-from esource.arguments import check_whole
+from esource import ReadDirection, ReadOptions, StoredEvent
+from esource.browsing import overview
+from esource.browsing.units import duration, size
+from esource.checks import check_whole
 from esource.cli.errors import Code, Refusal, wrong_usage
 from esource.cli.opening import DatabaseUrl, asynchronous, reading
 from esource.cli.output import AsJson, Output
 from esource.cli.progress import Bar
-from esource.copying import CopyProgress
+from esource.copying.backup import back_up
+from esource.copying.stores import CopyProgress
 from esource.errors import EventDecodeError
-from esource.outbox import OutboxStats
-from esource.reading import event_by_id
-from esource.units import duration, size
+from esource.log.pages import event_by_id
+from esource.repositories.outbox import OutboxStats
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -301,7 +303,7 @@ async def backup(
     bar = Bar()
     async with reading(url, any_schema=True) as store:
         with bar.progress:
-            await overview.back_up(
+            await back_up(
                 store, target, on_progress=lambda done, total: bar.tell(CopyProgress("pages", done, total))
             )
     Output().say(f"{target} is a complete copy, {size(target.stat().st_size)}.")

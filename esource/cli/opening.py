@@ -15,8 +15,8 @@ from sqlalchemy.engine import URL
 
 from esource import EventStore, open_store
 from esource.cli.errors import Code, Refusal, keep_secret, wrong_usage
-from esource.dialect import backend_for_url, parse_url
-from esource.schema import require_head
+from esource.dialect.urls import backend_for_url, parse_url
+from esource.schema.versions import require_head
 
 P = ParamSpec("P")
 

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from esource.copying import CopyProgress
+from esource.copying.stores import CopyProgress
 
 
 class _Rate(ProgressColumn):

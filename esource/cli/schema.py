@@ -11,9 +11,9 @@ from esource.cli.asking import Yes, confirm
 from esource.cli.errors import Code, Refusal
 from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, writing
 from esource.cli.output import AsJson, Output
-from esource.dialect.backend import without_password
+from esource.dialect.errors import without_password
 from esource.errors import InvalidOptionError, SchemaMissingError, SchemaOutdatedError, SchemaTooNewError
-from esource.schema_reports import BASE, differences, history, known_revision, offline_script
+from esource.schema.reports import BASE, differences, history, known_revision, offline_script
 
 commands = typer.Typer(help="Create and upgrade the tables; see what they are.", no_args_is_help=True)
 

@@ -6,9 +6,9 @@ fences the source off. `verify_copy` compares two stores row by row. `export_sto
 way of a file.
 """
 
-from esource.copying.beside import Change
-from esource.copying.exchange import SOURCE, ExchangeResult, export_store, import_store
-from esource.copying.moving import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
+from esource.copying.export import SOURCE, ExchangeResult, export_store, import_store
+from esource.copying.mirror import Change
+from esource.copying.stores import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
 from esource.copying.verification import RangeDigest, TableComparison, Verification
 
 __all__ = [

@@ -15,9 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import Column
 
-from esource.copying.checking import unmovable
+from esource.copying.movable import unmovable
 from esource.copying.rows import BESIDE, EVENTS, Relation, Row
-from esource.types import Identifier, Json, Timestamp, canonical_moment
+from esource.moments import canonical_moment
+from esource.tables.types import Identifier, Json, Timestamp
 
 KIND = "esource"
 """The member that says of a line what it is; a line without it is an event."""

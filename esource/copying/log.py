@@ -11,13 +11,13 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from esource.connections import uninterrupted
-from esource.copying.checking import unmovable
+from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, PAGE_ROWS, Place, Row, next_size, page, scan
-from esource.database import Database
+from esource.database.cancellation import uninterrupted
+from esource.database.database import Database
+from esource.database.transactions import Unit
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
-from esource.reading import LAST_POSITION
-from esource.unit import Unit
+from esource.log.pages import LAST_POSITION
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""

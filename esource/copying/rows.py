@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, delete, func, select, tuple_
 
-from esource.database import Database
-from esource.dialect import Statement
-from esource.dialect.constructs import byte_order, iso_text, member_of
+from esource.database.database import Database
 from esource.errors import CopyRefusedError
-from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
-from esource.types import Identifier, Json, Timestamp, as_text, canonical_moment
+from esource.moments import canonical_moment
+from esource.tables.constructs import byte_order, iso_text, member_of
+from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
+from esource.tables.statement import Statement
+from esource.tables.types import Identifier, Json, Timestamp, as_text
 
 Row: TypeAlias = "Sequence[Any]"
 

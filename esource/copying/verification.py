@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from esource.copying.beside import differences
+from esource.copying.mirror import differences
 from esource.copying.rows import BESIDE, EVENTS, Place, next_size, page
-from esource.database import Database
+from esource.database.database import Database
 
 RANGE_EVENTS = 100_000
 """Events in a range that has a digest of its own, about."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Index, Table, bindparam, insert
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from esource.dialect.backend import Statement
-from esource.tables import indexes_of
+from esource.tables.model import indexes_of
+from esource.tables.statement import Statement
 
 if TYPE_CHECKING:
     from esource.dialect.backend import Backend
@@ -104,7 +104,7 @@ class Moving(ABC):
         return []
 
     async def _fetch(self, driver: Any, statement: Statement, **values: Any) -> list[Any]:
-        compiled = statement.on(self.backend)
+        compiled = statement.on(self.backend.sqlalchemy_dialect)
         return await self.backend.fetch(driver, compiled.text, compiled.arguments(values))
 
     def _text(self, statement: CreateIndex | DropIndex) -> str:

@@ -2,13 +2,12 @@
 
 Mark fields with `Personal`, give the store a key store, and `KeyStore.destroy` makes all that was ever
 written of a subject unreadable: in the log, its copies, exports, archives and backups. ``docs/privacy.md``
-shows it, with what it does not cover.
+shows it, with what it does not cover. `esource.publishing.open_personal_data` opens them for a broker.
 """
 
-from esource.key_store import InMemoryKeyStore, KeyStore
-from esource.personal import Personal
 from esource.privacy.database import DatabaseKeyStore, new_master_key
-from esource.privacy.publishing import open_personal_data
+from esource.privacy.fields import Personal
+from esource.privacy.keys import InMemoryKeyStore, KeyStore
 
 __all__ = [
     "DatabaseKeyStore",
@@ -16,5 +15,4 @@ __all__ = [
     "KeyStore",
     "Personal",
     "new_master_key",
-    "open_personal_data",
 ]

@@ -14,14 +14,15 @@ from sqlalchemy import Column, MetaData, Table, Text, bindparam, literal_column,
 from sqlalchemy.engine import URL
 from typing_extensions import Self
 
-from esource.database import Database
-from esource.dialect import Statement, backend_for_url, parse_url
-from esource.dialect.constructs import member_of, upsert
+from esource.database.database import Database
+from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import InvalidOptionError, KeyStoreError, SchemaMissingError
-from esource.events import utc_now
-from esource.key_store import CACHE_SECONDS, CACHED_KEYS, KeyStore
-from esource.sealing import KEY_BYTES, BrokenSealError, break_seal, new_key, seal
-from esource.types import Name, Timestamp
+from esource.moments import utc_now
+from esource.privacy.cipher import KEY_BYTES, BrokenSealError, break_seal, new_key, seal
+from esource.privacy.keys import CACHE_SECONDS, CACHED_KEYS, KeyStore
+from esource.tables.constructs import member_of, upsert
+from esource.tables.statement import Statement
+from esource.tables.types import Name, Timestamp
 
 _metadata = MetaData()
 _keys = Table(

@@ -1,7 +1,8 @@
 """Projections: read models kept up to date with the log, each event's effect exactly once if they are in
 the same database."""
 
-from esource.handlers import ProjectionContext, handles
+from esource.domain.handles import handles
+from esource.projections.context import ProjectionContext
 from esource.projections.letters import Retried
 from esource.projections.projection import Every, Projection, Retry
 from esource.projections.runner import ProjectionRunner, RunProgress

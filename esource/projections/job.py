@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from esource.decoding import EventRow
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
 )
-from esource.handlers import ProjectionContext, Writes
-from esource.health import Pulse
-from esource.leases import Leases
+from esource.log.pages import Selection
+from esource.log.streams import ReadOptions, StoredEvent, partition_of
+from esource.projections.context import ProjectionContext, Writes
 from esource.projections.progress import Fence, State
 from esource.projections.projection import Every, Handle, Projection
-from esource.reading import Selection
-from esource.streams import ReadOptions, StoredEvent
-from esource.subscriptions import partition_of
+from esource.repositories.lease import Leases
+from esource.tables.rows import EventRow
+from esource.telemetry import Pulse
 
 if TYPE_CHECKING:
-    from esource.store import EventStore
-    from esource.unit import Unit
+    from esource.database.transactions import Unit
+    from esource.store.store import EventStore
 
 T = TypeVar("T")
 

@@ -11,17 +11,17 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, literal_column, select, update
 
-from esource.database import Database
-from esource.dead_letters import DLQRepository
-from esource.decoding import EventRow
-from esource.dialect import Statement
+from esource.database.database import Database
+from esource.database.transactions import Unit
 from esource.errors import StreamHaltedError
-from esource.events import utc_now
+from esource.log.pages import EVENT_COLUMNS
+from esource.moments import utc_now
 from esource.projections.progress import lock
-from esource.reading import EVENT_COLUMNS
-from esource.tables import dead_letter_queue, events
-from esource.types import Timestamp, as_text
-from esource.unit import Unit
+from esource.repositories.dlq import DLQRepository
+from esource.tables.model import dead_letter_queue, events
+from esource.tables.rows import EventRow
+from esource.tables.statement import Statement
+from esource.tables.types import Timestamp, as_text
 
 if TYPE_CHECKING:
     from esource.projections.job import Job

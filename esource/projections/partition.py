@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esource.decoding import EventRow
 from esource.errors import ProjectionFailedError
-from esource.handlers import Writes
+from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
+from esource.projections.context import Writes
 from esource.projections.job import Displaced, Job, Stopping
 from esource.projections.letters import Stream, halted_streams, park, record, stream_of
-from esource.reading import LAST_POSITION, PAGE_BYTES, page_after
+from esource.tables.rows import EventRow
 
 if TYPE_CHECKING:
-    from esource.unit import Unit
+    from esource.database.transactions import Unit
 
 IDLE_SAVE_SECONDS = 1.0
 """A checkpoint that only moves past events of other types is saved so often at most, in seconds."""

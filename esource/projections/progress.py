@@ -12,14 +12,14 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, case, func, literal_column, select, update
 
-from esource.database import Database
-from esource.decoding import EventRow
-from esource.dialect import Statement
-from esource.dialect.constructs import member_of, moment_after, upsert
-from esource.events import utc_now
-from esource.tables import projection_checkpoints
-from esource.types import Identifier, Timestamp
-from esource.unit import Unit
+from esource.database.database import Database
+from esource.database.transactions import Unit
+from esource.moments import utc_now
+from esource.tables.constructs import member_of, moment_after, upsert
+from esource.tables.model import projection_checkpoints
+from esource.tables.rows import EventRow
+from esource.tables.statement import Statement
+from esource.tables.types import Identifier, Timestamp
 
 _table = projection_checkpoints.c
 _family = projection_checkpoints.alias("family")

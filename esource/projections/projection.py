@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from esource.arguments import check_seconds, check_whole
+from esource.checks import check_name, check_seconds, check_whole
+from esource.domain.events import DomainEvent
+from esource.domain.handles import marked_methods
+from esource.domain.registry import EventRegistry
 from esource.errors import InvalidOptionError
-from esource.events import DomainEvent, EventRegistry
-from esource.handlers import ProjectionContext, marked_methods
-from esource.storable import check_name
+from esource.projections.context import ProjectionContext
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection

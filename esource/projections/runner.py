@@ -9,24 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esource.arguments import check_seconds, check_whole
-from esource.checkpoints import CheckpointRepository
-from esource.connections import uninterrupted
+from esource.checks import check_seconds, check_whole
+from esource.database.cancellation import uninterrupted
+from esource.database.sources import require_whole
+from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, InvalidOptionError
-from esource.health import Health
-from esource.leases import LEASE_SECONDS, RENEWALS, STANDBY_SECONDS, new_owner
+from esource.log.pages import LAST_POSITION
 from esource.projections.job import Displaced, Job, Stopping
 from esource.projections.letters import Retried, retry
 from esource.projections.partition import Partition
 from esource.projections.progress import State, states
 from esource.projections.projection import Projection
 from esource.projections.versions import active_in, prepare, rewind, take_over
-from esource.reading import LAST_POSITION
-from esource.subscriptions import POLL_SECONDS
-from esource.tenants import require_whole
+from esource.repositories.checkpoint import CheckpointRepository
+from esource.repositories.lease import LEASE_SECONDS, RENEWALS, STANDBY_SECONDS, new_owner
+from esource.telemetry import Health
 
 if TYPE_CHECKING:
-    from esource.store import EventStore
+    from esource.store.store import EventStore
 
 logger = logging.getLogger("esource")
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esource.arguments import check_whole
-from esource.database import Database
+from esource.checks import check_whole
+from esource.database.database import Database
+from esource.database.transactions import Unit
 from esource.errors import InvalidOptionError
+from esource.log.pages import LAST_POSITION, page_after
 from esource.projections import progress
 from esource.projections.job import Job
 from esource.projections.letters import forget, halted_streams, park, stream_of
-from esource.reading import LAST_POSITION, page_after
-from esource.unit import Unit
 
 if TYPE_CHECKING:
-    from esource.decoding import EventRow
     from esource.projections.progress import State
+    from esource.tables.rows import EventRow
 
 
 class _NotYet(Exception):  # noqa: N818 - a turn of events, not an error

@@ -33,7 +33,7 @@ from esource import (
     ReadOptions,
     TenantMismatchError,
 )
-from esource.testing.conformance_beside import BesideTheLogConformance, Noted
+from esource.testing.conformance_tables import BesideTheLogConformance, Noted
 
 ANY, NO_STREAM, STREAM_EXISTS = ExpectedVersion.ANY, ExpectedVersion.NO_STREAM, ExpectedVersion.STREAM_EXISTS
 BACKWARD = ReadDirection.BACKWARD

@@ -15,9 +15,9 @@ from uuid import UUID
 
 from pydantic_core import PydanticUndefined
 
-from esource.aggregates import AggregateRoot
+from esource.domain.aggregates import AggregateRoot
+from esource.domain.events import DomainEvent
 from esource.errors import InvalidOptionError
-from esource.events import DomainEvent
 
 TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
 TEvent = TypeVar("TEvent", bound=DomainEvent)

@@ -15,8 +15,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from esource import browsing
-from esource.browsing import Waiting
-from esource.store import EventStore
+from esource.browsing.followers import Waiting
+from esource.store.store import EventStore
 from esource.tui.dead_letters import DeadLettersPane
 from esource.tui.details import MUTED, plain
 from esource.tui.help import HelpScreen

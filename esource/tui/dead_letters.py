@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widget import Widget
 
 from esource import browsing
-from esource.browsing import Page
-from esource.dead_letters import DLQEntry
+from esource.browsing.pages import Page
+from esource.repositories.dlq import DLQEntry
 from esource.tui.details import (
     age,
     below,

@@ -13,9 +13,10 @@ from rich.text import Text
 from textual.content import Content
 from textual.highlight import HighlightTheme, highlight
 
-from esource.events import DomainEvent, utc_now
-from esource.streams import StoredEvent
-from esource.units import duration, size
+from esource.browsing.units import duration, size
+from esource.domain.events import DomainEvent
+from esource.log.streams import StoredEvent
+from esource.moments import utc_now
 
 LONGEST_TEXT = 64 * 1024
 """Characters of a payload or traceback that are shown: more would take too long to colour."""

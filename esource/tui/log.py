@@ -15,9 +15,9 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from esource import browsing
-from esource.browsing import Page
-from esource.store import EventStore
-from esource.streams import ReadDirection, ReadOptions, StoredEvent
+from esource.browsing.pages import Page
+from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
+from esource.store.store import EventStore
 from esource.tui.details import cell, event_details, number
 from esource.tui.panes import ALL, Pane, chooser, chosen
 from esource.tui.streams import offer

@@ -11,8 +11,9 @@ from textual.widget import Widget
 from textual.widgets import Select
 
 from esource import browsing
-from esource.browsing import OutboxStatus, Page
-from esource.outbox import OutboxEntry
+from esource.browsing.followers import OutboxStatus
+from esource.browsing.pages import Page
+from esource.repositories.outbox import OutboxEntry
 from esource.tui.details import age, cell, facts, first_line, heading, number, paragraphs, payload, plain
 from esource.tui.panes import Pane, chooser
 

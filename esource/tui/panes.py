@@ -16,9 +16,9 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import DataTable, Input, Select, Static
 
-from esource.browsing import Page, Row
-from esource.database import Database
-from esource.store import EventStore
+from esource.browsing.pages import Page, Row
+from esource.database.database import Database
+from esource.store.store import EventStore
 from esource.tui.details import MUTED
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from rich.text import Text
 from textual.content import Content
 
 from esource import browsing
-from esource.browsing import CheckpointState, Page
+from esource.browsing.followers import CheckpointState
+from esource.browsing.pages import Page
+from esource.browsing.units import duration
 from esource.tui.details import MUTED, age, cell, facts, heading, number, paragraphs
 from esource.tui.panes import Pane
-from esource.units import duration
 
 LATE_SECONDS = 60.0
 """An event that waits for so long is marked."""

@@ -13,9 +13,10 @@ from textual.widget import Widget
 from textual.widgets import Input, Select
 
 from esource import browsing
-from esource.browsing import Page, StreamSummary
-from esource.store import EventStore
-from esource.streams import ReadDirection, ReadOptions, StoredEvent
+from esource.browsing.pages import Page
+from esource.browsing.streams import StreamSummary
+from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
+from esource.store.store import EventStore
 from esource.tui.details import age, below, cell, event_details, facts, heading, number, paragraphs, payload
 from esource.tui.panes import ALL, Pane, chooser, chosen
 

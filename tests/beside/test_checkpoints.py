@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 
 from esource import CheckpointRepository, InvalidEventError
 from esource.errors import InvalidOptionError
-from esource.events import utc_now
+from esource.moments import utc_now
 from esource.tables import projection_checkpoints
 
 FIRST, SECOND = UUID(int=1), UUID(int=2)

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from esource import DLQRepository, InvalidEventError
 from esource.errors import InvalidOptionError
-from esource.events import utc_now
+from esource.moments import utc_now
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from sqlalchemy import delete, text
 
 from esource import InvalidEventError, OutboxRepository
 from esource.errors import InvalidOptionError
-from esource.events import utc_now
+from esource.moments import utc_now
 from esource.tables import events
 
 

@@ -25,7 +25,7 @@ from esource import (
     SQLiteCheckpointRepository,
     open_store,
 )
-from esource.database import Database
+from esource.database.database import Database
 from esource.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,

@@ -11,7 +11,7 @@ from cli import application
 from cli.application import Seen
 from cli.commands import esource
 from esource import CheckpointRepository, DLQRepository, EventStore, OutboxRepository, ProjectionRunner
-from esource.database import Database
+from esource.database.database import Database
 
 
 @pytest.fixture

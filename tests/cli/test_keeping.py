@@ -9,8 +9,9 @@ import pytest
 from orders import placed, several
 
 from cli.commands import esource
-from esource import EventStore, integrity
-from esource.database import Database
+from esource import EventStore
+from esource.copying import integrity
+from esource.database.database import Database
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from esource import (
     SQLiteEventStore,
     schema,
 )
-from esource.database import Database
-from esource.events import utc_now
+from esource.database.database import Database
+from esource.moments import utc_now
 
 
 @pytest.fixture
@@ -235,7 +235,8 @@ async def test_doctor_names_a_connection_that_holds_every_append_up(
     shared_store, shared_database_url, monkeypatch
 ):
     """PostgreSQL has such connections; on SQLite a held transaction is seen by its write-ahead log."""
-    from esource.dialect import postgresql_inspection, sqlite_inspection
+    from esource.dialect.postgresql import inspection as postgresql_inspection
+    from esource.dialect.sqlite import inspection as sqlite_inspection
 
     monkeypatch.setattr(postgresql_inspection, "IDLE_SECONDS", 0)
     monkeypatch.setattr(sqlite_inspection, "WAL_BYTES", 1000)

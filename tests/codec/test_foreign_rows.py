@@ -9,10 +9,10 @@ from orders import OrderPlaced, placed
 from sqlalchemy import insert, text
 
 from esource import EventRegistry
+from esource.domain.events import DomainEvent
 from esource.errors import EventDecodeError
-from esource.events import DomainEvent
+from esource.moments import from_iso
 from esource.tables import events
-from esource.types import from_iso
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=timezone.utc)
 EVENT = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")

@@ -14,7 +14,7 @@ from json_reader import COUNTS_THE_SIGN
 from pydantic import BaseModel
 
 from esource import DomainEvent, EventRegistry, register_event
-from esource.storable import JSON_DIGITS
+from esource.checks import JSON_DIGITS
 
 registry = EventRegistry()
 

@@ -21,7 +21,7 @@ from esource import (
     Snapshot,
     SnapshotStore,
 )
-from esource.leases import Lease
+from esource.repositories.lease import Lease
 
 
 class Pair(NamedTuple):

@@ -17,7 +17,8 @@ from esource import (
     SnapshotStore,
     schema,
 )
-from esource.copying import CopyProgress, beside, copy, log, rows, verification, verify_copy
+from esource.copying import CopyProgress, copy, log, rows, verification, verify_copy
+from esource.copying import mirror as beside
 from esource.errors import (
     CopyRefusedError,
     InvalidEventError,
@@ -25,8 +26,8 @@ from esource.errors import (
     SchemaMissingError,
     SchemaOutdatedError,
 )
-from esource.events import utc_now
-from esource.leases import Lease
+from esource.moments import utc_now
+from esource.repositories.lease import Lease
 from esource.tables import projection_checkpoints
 
 

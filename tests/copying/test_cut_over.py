@@ -16,7 +16,8 @@ from esource import (
     OutboxRepository,
     SnapshotStore,
 )
-from esource.copying import copy, cut_over, log, moving, reopen, verify_copy
+from esource.copying import copy, cut_over, log, reopen, verify_copy
+from esource.copying import stores as moving
 from esource.errors import CopyRefusedError, EventSourceError, StoreMovedError
 
 

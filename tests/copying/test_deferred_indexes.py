@@ -13,9 +13,10 @@ from schemas import execute, rows
 from sqlalchemy.engine import make_url
 
 from copying.conftest import Pair, fill
-from esource import partitioning, schema_reports
 from esource.copying import CopyProgress, copy, log
 from esource.errors import CopyRefusedError
+from esource.schema import partitioning
+from esource.schema import reports as schema_reports
 from esource.tables import events
 
 

@@ -14,8 +14,7 @@ from sqlalchemy import select
 from copying.conftest import Pair, fill
 from esource import EventStore, SQLiteEventStore
 from esource.copying import export_store, files, import_store, verify_copy
-from esource.database import Database
-from esource.dialect import Statement
+from esource.database.database import Database
 from esource.errors import (
     ConstraintError,
     CopyRefusedError,
@@ -25,6 +24,7 @@ from esource.errors import (
     MissingDriverError,
 )
 from esource.tables import events
+from esource.tables.statement import Statement
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from esource.copying import CopyProgress, beside, copy, log, rows
+from esource.copying import CopyProgress, copy, log, rows
+from esource.copying import mirror as beside
 
 
 def say(progress: CopyProgress) -> None:

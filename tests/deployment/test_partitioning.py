@@ -12,15 +12,7 @@ from orders import OrderPlaced, placed, several
 from schemas import described, execute, rows
 from sqlalchemy.engine import make_url
 
-from esource import (
-    Projection,
-    ProjectionRunner,
-    handles,
-    open_store,
-    partitioning,
-    row_level_security,
-    schema,
-)
+from esource import Projection, ProjectionRunner, handles, open_store, schema
 from esource.errors import (
     ConstraintError,
     DuplicateEventError,
@@ -28,6 +20,7 @@ from esource.errors import (
     OptimisticLockError,
     SchemaOutdatedError,
 )
+from esource.schema import partitioning, row_level_security
 from esource.testing import EventStoreConformance
 from esource.testing.server import apart, dsn, new_database
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource import PostgreSQLEventStore, open_store
-from esource.dialect.postgresql import POOLED_CONNECT_ARGS
+from esource.dialect.postgresql.backend import POOLED_CONNECT_ARGS
 from esource.errors import DatabaseError
 
 

@@ -21,11 +21,11 @@ from esource import (
     Snapshot,
     SnapshotStore,
     handles,
-    row_level_security,
     schema,
 )
 from esource.errors import DatabaseReadOnlyError, InvalidOptionError
-from esource.roles import create_roles, role_script
+from esource.schema import row_level_security
+from esource.schema.roles import create_roles, role_script
 from esource.testing.server import dsn
 
 PASSWORD = uuid4().hex

@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource import AppendResult, OptimisticLockError, PostgreSQLEventStore
-from esource.dialect.postgresql import PostgreSQLBackend
-from esource.dialect.postgresql_append import STATEMENTS
+from esource.dialect.postgresql.append import STATEMENTS
+from esource.dialect.postgresql.backend import PostgreSQLBackend
 from esource.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseUnavailableError
 from esource.testing.server import dsn
 
@@ -36,7 +36,7 @@ async def admin(postgres_url):
 
 async def plan_kept_for(statement, admin):
     """The plan that PostgreSQL keeps for a statement of ours, as text."""
-    compiled = statement.on(PostgreSQLBackend())
+    compiled = statement.on(PostgreSQLBackend().sqlalchemy_dialect)
     await admin.execute("SET plan_cache_mode = force_generic_plan")
     await admin.execute(f"PREPARE kept AS {compiled.text}")
     nothing = ", ".join("NULL" for _ in compiled.parameters)

@@ -9,10 +9,10 @@ import pytest
 from orders import placed
 
 from esource import SQLiteEventStore
-from esource.database import Database
-from esource.dialect.sqlite_engine import _set_up
-from esource.dialect.sqlite_reading import reading_uri
-from esource.overview import examine, overview
+from esource.browsing.overview import examine, overview
+from esource.database.database import Database
+from esource.dialect.sqlite.engine import _set_up
+from esource.dialect.sqlite.files import reading_uri
 
 
 class Contended:

@@ -342,6 +342,8 @@ async def test_sqlites_executemany_is_given_nothing_that_returns_rows_which_pyth
     kept = [same_keys(relation, "postgresql", "sqlite") for relation in (EVENTS, *BESIDE)]
     assert {True, False} == set(kept)
     for relation, with_key in zip((EVENTS, *BESIDE), kept, strict=True):
-        text = insert_of(relation.table, relation.columns(with_key=with_key)).on(backend).text
+        text = (
+            insert_of(relation.table, relation.columns(with_key=with_key)).on(backend.sqlalchemy_dialect).text
+        )
         assert text.startswith("INSERT INTO")
         assert "RETURNING" not in text

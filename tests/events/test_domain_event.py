@@ -7,7 +7,7 @@ from orders import OrderPlaced, placed
 from pydantic import Field, PrivateAttr, ValidationError
 
 from esource import DomainEvent, InvalidEventError
-from esource.events import uuid7
+from esource.domain.events import uuid7
 
 
 class Parcel(DomainEvent):
@@ -64,7 +64,7 @@ def test_two_events_share_no_metadata():
 
 def test_ids_sort_by_their_time_of_creation(monkeypatch):
     moments = iter([1_700_000_000_000_000_000 + step * 500 for step in range(2000)])
-    monkeypatch.setattr("esource.events.time.time_ns", lambda: next(moments))
+    monkeypatch.setattr("esource.domain.events.time.time_ns", lambda: next(moments))
     ids = [uuid7() for _ in range(2000)]
     assert ids == sorted(ids)
     assert [str(i) for i in ids] == sorted(str(i) for i in ids)
@@ -73,7 +73,7 @@ def test_ids_sort_by_their_time_of_creation(monkeypatch):
 
 
 def test_an_id_carries_its_milliseconds(monkeypatch):
-    monkeypatch.setattr("esource.events.time.time_ns", lambda: 1_700_000_000_123_999_999)
+    monkeypatch.setattr("esource.domain.events.time.time_ns", lambda: 1_700_000_000_123_999_999)
     assert uuid7().int >> 80 == 1_700_000_000_123
 
 

@@ -188,7 +188,7 @@ async def test_a_caller_that_loses_patience_leaves_no_dead_connection_to_the_nex
     proxy: Proxy, open_stores, monkeypatch
 ):
     """Without any timeout of the driver's: what was cancelled in a hole is never answered."""
-    monkeypatch.setattr("esource.dialect.postgresql.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("esource.dialect.postgresql.backend.SETTLE_SECONDS", 0.2)
     store = await open_stores(proxy.url)
     tally = Tally("caller cancelled in a black hole", "postgresql")
     await append(store, [placed()])
@@ -215,7 +215,7 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     proxy: Proxy, open_stores, monkeypatch
 ):
     """Its connection that listens has no statement under way, and no end."""
-    monkeypatch.setattr("esource.dialect.postgresql.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("esource.dialect.postgresql.backend.SETTLE_SECONDS", 0.2)
     store = await open_stores(proxy.url)
     await append(store, [placed()])
     subscription = store.subscribe()
@@ -233,7 +233,7 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
 async def test_a_store_whose_idle_connections_are_swallowed_can_be_closed(
     proxy: Proxy, open_stores, monkeypatch
 ):
-    monkeypatch.setattr("esource.dialect.postgresql.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("esource.dialect.postgresql.backend.SETTLE_SECONDS", 0.2)
     store = await open_stores(proxy.url)
     await append(store, [placed()])
     proxy.swallow_all()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from esource.wakeup import Ear
+from esource.database.wakeup import Ear
 
 
 @pytest.mark.parametrize("steps", range(5))

@@ -18,9 +18,10 @@ from effort import examples, seed
 from sqlalchemy import literal_column
 
 from esource import EventStore, ExpectedVersion, OptimisticLockError, ReadOptions
-from esource.dialect import Statement, postgresql_append
 from esource.dialect.backend import STANDARD
+from esource.dialect.postgresql import append as postgresql_append
 from esource.errors import ConstraintError
+from esource.tables.statement import Statement
 from histories import client
 from histories.checker import check
 from histories.client import Client
@@ -145,7 +146,7 @@ async def test_the_history_shows_that_postgresql_appends_without_the_order_lock(
     monkeypatch.setattr(postgresql_append, "lock_log", literal_column("1"))
     monkeypatch.setattr(backend, "_appends", postgresql_append.statements(STANDARD))
     lock = Statement(postgresql_append.lock_statement(STANDARD))
-    monkeypatch.setattr(backend, "_lock", lock.on(backend).text)
+    monkeypatch.setattr(backend, "_lock", lock.on(backend.sqlalchemy_dialect).text)
     # Two may now find the same version free.
     monkeypatch.setattr(client, "ABORTS", (*client.ABORTS, ConstraintError))
     assert "skipped" in await kinds(stores, stores[0], tmp_path, "skipped")

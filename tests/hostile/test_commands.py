@@ -10,7 +10,8 @@ from effort import examples
 from faults.tally import chance
 from orders import placed, several
 
-from esource import CheckpointRepository, InvalidOptionError, overview, schema
+from esource import CheckpointRepository, InvalidOptionError, schema
+from esource.browsing import overview
 from hostile.corpus import INJECTIONS, REFUSED_TEXTS
 
 WITH_A_TEXT = [

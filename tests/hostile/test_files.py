@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from orders import placed
 
 from esource import EventSourceError, InMemoryEventStore, open_store
-from esource.archiving import restore
 from esource.copying import export_store, import_store
+from esource.copying.archiving import restore
 
 PAIR = '"\\ud800"'
 

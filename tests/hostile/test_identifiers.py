@@ -12,8 +12,9 @@ import pytest
 from orders import placed
 from sqlalchemy.engine import make_url
 
-from esource import EventSourceError, InvalidOptionError, partitioning, roles, row_level_security, schema
+from esource import EventSourceError, InvalidOptionError, schema
 from esource.errors import StoreMovedError
+from esource.schema import partitioning, roles, row_level_security
 from esource.tables import events
 from esource.testing.server import dsn
 from hostile.corpus import INJECTIONS

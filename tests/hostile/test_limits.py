@@ -18,7 +18,7 @@ from esource import (
     SnapshotStore,
     open_store,
 )
-from esource.storable import LONGEST_ERROR
+from esource.checks import LONGEST_ERROR
 
 SMALL = Limits(
     payload_characters=300, json_depth=5, append_events=3, append_characters=600, name_characters=20

@@ -125,7 +125,7 @@ def assert_kept(text: str) -> None:
 
 @pytest.mark.parametrize("url", WITH_SECRET)
 async def test_no_message_shows_a_password(url, caplog, monkeypatch):
-    monkeypatch.setattr("esource.database.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("esource.database.database.RETRY_SECONDS", 0.05)
     caplog.set_level(logging.DEBUG, "esource")
     with pytest.raises(EventSourceError) as caught:
         store = open_store(url, enable_tracing=False)
@@ -143,7 +143,7 @@ async def test_no_message_shows_a_password(url, caplog, monkeypatch):
 
 @pytest.mark.parametrize("url", WITH_SECRET[:9])
 def test_the_command_line_shows_no_password(url, monkeypatch):
-    monkeypatch.setattr("esource.database.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("esource.database.database.RETRY_SECONDS", 0.05)
     for arguments in (["--traceback", "stats"], ["stats"]):
         result = CliRunner().invoke(app, [*arguments, "--url", url])
         assert "Error" in result.output
@@ -154,7 +154,7 @@ def test_the_command_line_shows_no_password(url, monkeypatch):
 def test_alembic_shows_no_password(url, monkeypatch):
     from alembic import command
 
-    monkeypatch.setattr("esource.database.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("esource.database.database.RETRY_SECONDS", 0.05)
     monkeypatch.setenv("ESOURCE_URL", url)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Alembic's own, which says little
         command.current(schema.alembic_config())

@@ -18,9 +18,8 @@ from esource import (
     open_store,
     schema,
 )
-from esource.events import utc_now
+from esource.moments import to_iso, utc_now
 from esource.tables import metadata
-from esource.types import to_iso
 
 ORDER = uuid4()
 TENANT = uuid4()

@@ -10,7 +10,7 @@ from documents import PAGES, ROOT, blocks, name_of
 
 import esource
 from esource import EventStore, PostgreSQLEventStore, SQLiteEventStore, errors
-from esource.limits import Limits
+from esource.checks import Limits
 from esource.tables import metadata
 
 DOCS = ROOT / "docs"

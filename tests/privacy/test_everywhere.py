@@ -29,10 +29,10 @@ from esource import (
     handles,
 )
 from esource.copying import copy, export_store, import_store, verify_copy
+from esource.copying.integrity import verify_store
 from esource.errors import InvalidOptionError
-from esource.integrity import verify_store
-from esource.personal import personal_fields
-from esource.privacy import open_personal_data
+from esource.privacy.fields import personal_fields
+from esource.publishing import open_personal_data
 
 
 async def test_upcasters_see_the_fields_or_their_placeholders(store, keys, monkeypatch):

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from esource import DomainEvent, InMemoryEventStore, InvalidEventError
 from esource.errors import InvalidOptionError, MissingDriverError
-from esource.personal import personal_fields
 from esource.privacy import InMemoryKeyStore, KeyStore, Personal
+from esource.privacy.fields import personal_fields
 
 
 class Marked(BaseModel):

@@ -20,7 +20,7 @@ from esource import (
     UntypedEvent,
 )
 from esource import store as stores
-from esource.decoding import without_values
+from esource.codec.decoding import without_values
 from esource.errors import (
     EventDecodeError,
     InvalidOptionError,
@@ -346,7 +346,7 @@ async def test_sqlite_only_a_destroyed_key_is_not_in_the_file_any_more(tmp_path,
 def _wrapped(subject):
     from sqlalchemy import literal_column, select
 
-    from esource.dialect import Statement
     from esource.privacy.database import _keys
+    from esource.tables.statement import Statement
 
     return Statement(select(_keys.c.wrapped_key).where(_keys.c.subject == literal_column(f"'{subject}'")))

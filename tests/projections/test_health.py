@@ -12,8 +12,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from projections.models import Journal, append, catch_up, running, until
 
-from esource import EventStore, ProjectionFailedError, ProjectionRunner, health
-from esource.health import RATE_SECONDS, Pulse
+from esource import EventStore, ProjectionFailedError, ProjectionRunner
+from esource import telemetry as health
+from esource.telemetry import RATE_SECONDS, Pulse
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_without_the_extra_nothing_of_opentelemetry_is_imported():
     program = """
 import sys
 sys.modules["opentelemetry"] = None
-from esource.health import Pulse
+from esource.telemetry import Pulse
 with Pulse("projection", "p").beating(metrics=True):
     pass
 assert not [name for name in sys.modules if name.startswith("opentelemetry.")]

@@ -24,14 +24,13 @@ from esource import (
     Snapshot,
     SnapshotStore,
     StreamClosedError,
-    archiving,
 )
-from esource.archiving import archive, remove, restore
-from esource.copying import export_store, import_store
+from esource.copying import archiving, export_store, import_store
+from esource.copying.archiving import archive, remove, restore
 from esource.copying.files import RowsWriter
+from esource.copying.integrity import verify_store
 from esource.copying.lines import members, read_line
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
-from esource.integrity import verify_store
 
 
 async def stored(store: EventStore) -> list:
@@ -186,7 +185,7 @@ async def test_a_stream_that_was_archived_before_has_nothing_left_to_archive(sto
 KILLED = """
 import asyncio, sys
 from esource import open_store
-from esource.archiving import archive, remove
+from esource.copying.archiving import archive, remove
 async def main():
     url, file, resume = sys.argv[1:]
     async with open_store(url) as store:

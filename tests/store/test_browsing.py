@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 from orders import placed
 
-from esource import CheckpointRepository, DLQRepository, OutboxRepository, browsing, overview
-from esource.browsing import beside
+from esource import CheckpointRepository, DLQRepository, OutboxRepository, browsing
+from esource.browsing import followers as beside
+from esource.browsing import overview
 from esource.browsing import streams as streams_pages
-from esource.database import Database
+from esource.database.database import Database
 from esource.errors import InvalidOptionError
 
 

@@ -192,8 +192,8 @@ async def test_all_appends_are_told_when_the_database_refuses(store):
 
 
 async def test_more_appends_than_the_queue_holds_wait_for_room(store, monkeypatch):
-    monkeypatch.setattr("esource.appender.QUEUE_EVENTS", 10)
-    monkeypatch.setattr("esource.appender.BATCH_EVENTS", 4)
+    monkeypatch.setattr("esource.log.appender.QUEUE_EVENTS", 10)
+    monkeypatch.setattr("esource.log.appender.BATCH_EVENTS", 4)
     events = [placed() for _ in range(100)]
     results = await asyncio.gather(*(store.append_events(e.aggregate_id, "Order", [e], 0) for e in events))
     assert all(r.new_version == 1 for r in results)

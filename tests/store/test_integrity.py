@@ -15,8 +15,8 @@ from esource import (
     OutboxRepository,
     SQLiteEventStore,
 )
-from esource.database import Database
-from esource.integrity import SHOWN, verify_store
+from esource.copying.integrity import SHOWN, verify_store
+from esource.database.database import Database
 from esource.tables import events
 
 

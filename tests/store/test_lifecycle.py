@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from esource import InMemoryEventStore, PostgreSQLEventStore, SQLiteEventStore, open_store
-from esource.dialect import resolve
+from esource.dialect import urls as resolve
 from esource.errors import (
     DatabaseUnavailableError,
     InvalidOptionError,
@@ -367,7 +367,7 @@ def test_a_program_ends_when_its_database_could_not_be_opened(tmp_path):
 async def test_a_password_is_in_no_text(url, monkeypatch):
     import traceback
 
-    monkeypatch.setattr("esource.database.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("esource.database.database.RETRY_SECONDS", 0.0)
     store = PostgreSQLEventStore(url, connect_args={"timeout": 2})
     store.__esource_database__.retry_seconds = 0.0
     texts = [repr(store), str(store), store.database]

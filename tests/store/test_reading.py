@@ -12,7 +12,7 @@ from orders import OrderPlaced, placed, several
 
 from esource import DomainEvent, EventRegistry, ReadDirection, ReadOptions, UntypedEvent, register_event
 from esource.errors import EventDecodeError, InvalidOptionError, UnknownEventTypeError
-from esource.streams import stream_name
+from esource.log.streams import stream_name
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)

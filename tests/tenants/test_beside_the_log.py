@@ -9,8 +9,8 @@ from orders import placed, several
 from sqlalchemy import update
 
 from esource import CheckpointRepository, DLQRepository, OutboxRepository, Snapshot, SnapshotStore
-from esource.access import Access
 from esource.errors import InvalidEventError, InvalidOptionError, TenantMismatchError
+from esource.repositories.access import Access
 from esource.tables import event_outbox
 
 RED = UUID("00000000-0000-7000-8000-00000000000a")

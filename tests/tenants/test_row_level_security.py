@@ -24,10 +24,10 @@ from esource import (
     Snapshot,
     SnapshotStore,
     TenantMismatchError,
-    row_level_security,
     schema,
 )
 from esource.errors import ConstraintError, DatabaseReadOnlyError, InvalidOptionError, SchemaMissingError
+from esource.schema import row_level_security
 from esource.testing.server import dsn
 
 RED = UUID("00000000-0000-7000-8000-00000000000a")

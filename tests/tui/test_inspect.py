@@ -15,7 +15,7 @@ from esource import CheckpointRepository, DLQRepository, OutboxRepository
 from esource.browsing import streams
 from esource.cli.inspecting import still_there
 from esource.cli.opening import database_url
-from esource.database import Database
+from esource.database.database import Database
 from esource.tui import log, panes
 from esource.tui.help import HelpScreen
 

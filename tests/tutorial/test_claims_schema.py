@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from esource import SQLiteEventStore, schema
-from esource.database import Database
+from esource.database.database import Database
 from esource.tables import events
 
 FIVE_TABLES = {"events", "event_outbox", "projection_checkpoints", "dead_letter_queue", "snapshots"}

@@ -1,0 +1,1 @@
+"""From an event to a row of the log, and back."""

@@ -1,0 +1,347 @@
+"""Taking closed streams out of the log, into files, and back.
+
+`archive` writes the events of closed streams to a file, reads the file back, and only then deletes them, one
+stream a transaction. A stream's end, the `StreamClosed` event, stays where it is: nobody can begin the stream
+anew, and `restore` knows where the others belong. Whenever this is killed, every event is in the log, or in a
+file that is complete and on the disk, or both; `remove` goes on with such a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, exists, func, literal_column, select
+
+from esource import schema
+from esource.copying.export import SOURCE, File, name_of
+from esource.copying.files import RowsReader, RowsWriter, opened, written
+from esource.copying.mirror import load
+from esource.copying.rows import EVENTS, Row, neutral
+from esource.database.database import Database
+from esource.database.sources import require_whole
+from esource.domain.stream_closed import STREAM_CLOSED
+from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
+from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
+from esource.tables.statement import Statement
+from esource.tables.types import Timestamp, as_text
+
+HOLDS = "closed streams"
+"""What the first line of an archive says that it holds."""
+
+_COLUMNS = EVENTS.columns(with_key=True)
+_POSITION, _ID, _TYPE, _EVENT_TYPE, _VERSION = (
+    _COLUMNS.index(name)
+    for name in ("global_position", "aggregate_id", "aggregate_type", "event_type", "version")
+)
+
+_one: ColumnElement[int] = literal_column("1")
+
+
+def _in_stream(table: Table) -> ColumnElement[bool]:
+    return and_(
+        table.c.aggregate_id == bindparam("aggregate_id", type_=table.c.aggregate_id.type),
+        table.c.aggregate_type == bindparam("aggregate_type", type_=table.c.aggregate_type.type),
+    )
+
+
+_of_stream = _in_stream(events)
+
+_earlier = events.alias("earlier")
+_ENDS = Statement(
+    select(events.c.global_position, as_text(events.c.aggregate_id), events.c.aggregate_type)
+    .where(
+        events.c.event_type == literal_column(f"'{STREAM_CLOSED}'"),
+        events.c.global_position > bindparam("after", type_=events.c.global_position.type),
+        events.c.created_at < bindparam("before", type_=Timestamp()),
+        exists(
+            select(_one).where(
+                _earlier.c.aggregate_id == events.c.aggregate_id,
+                _earlier.c.aggregate_type == events.c.aggregate_type,
+                _earlier.c.version < events.c.version,
+            )
+        ),
+    )
+    .order_by(events.c.global_position)
+    .limit(bindparam("page"))
+)
+_STREAM = Statement(
+    select(*(neutral(events.c[name]) for name in _COLUMNS))
+    .where(_of_stream, events.c.version > bindparam("after_version", type_=events.c.version.type))
+    .order_by(events.c.version)
+    .limit(bindparam("page"))
+)
+_FORGET = Statement(
+    delete(events).where(_of_stream, events.c.version < bindparam("end", type_=events.c.version.type))
+)
+_FORGET_SNAPSHOT = Statement(delete(snapshots).where(_in_stream(snapshots)))
+_FORGET_PUBLISHED = Statement(
+    delete(event_outbox).where(
+        _in_stream(event_outbox), event_outbox.c.status == literal_column("'published'")
+    )
+)
+_UNPUBLISHED = Statement(
+    select(func.count())
+    .select_from(event_outbox)
+    .where(_in_stream(event_outbox), event_outbox.c.status != literal_column("'published'"))
+)
+_LETTERS = Statement(
+    select(func.min(dead_letter_queue.c.projection_name))
+    .join(events, events.c.event_id == dead_letter_queue.c.event_id)
+    .where(_of_stream, dead_letter_queue.c.status != literal_column("'resolved'"))
+)
+_BEHIND = Statement(
+    select(projection_checkpoints.c.projection_name, projection_checkpoints.c.global_position)
+    .where(projection_checkpoints.c.global_position < bindparam("end", type_=events.c.global_position.type))
+    .order_by(projection_checkpoints.c.global_position)
+)
+
+PAGE = 1000
+
+
+class _Stream(NamedTuple):
+    aggregate_id: str
+    aggregate_type: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {"aggregate_id": UUID(self.aggregate_id), "aggregate_type": self.aggregate_type}
+
+    def __str__(self) -> str:
+        return f"{self.aggregate_type} {self.aggregate_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveResult:
+    """What was archived, removed or restored."""
+
+    database: str
+    file: str
+    streams: int
+    events: int
+    """Events that were written, removed or restored."""
+
+
+async def archive(
+    store: Any,
+    file: File,
+    *,
+    streams: Iterable[tuple[UUID, str]] | None = None,
+    closed_before: datetime | None = None,
+    keep: bool = False,
+    ignore_projections: Collection[str] = (),
+    source: str = SOURCE,
+) -> ArchiveResult:
+    """Move the events of closed streams from the log to a file of JSON Lines.
+
+    Their snapshots, and their outbox rows that are published, go without a trace. Projections that are rebuilt
+    afterwards do not see the events any more. Where there is nothing to archive no file is made.
+
+    Args:
+        store: a store, an engine or a URL.
+        file: what to write, a name; compressed if it ends in ``.gz`` or ``.zst``.
+        streams: pairs of aggregate id and type; every closed stream if None.
+        closed_before: only streams that were closed before this moment.
+        keep: only write the file; `remove` takes the events out of the log later.
+        ignore_projections: checkpoints that need not have come past the streams: of projections that are gone,
+            or that handle none of these events.
+        source: the CloudEvents ``source``.
+
+    Raises:
+        ArchiveRefusedError: a stream is not closed, or its events are still needed: by the outbox, by a dead
+            letter, or by a projection that has not come so far. Nothing was written or deleted.
+        InvalidOptionError: the file is there already or cannot be made.
+        InvalidEventError: a row that another program wrote is none of ours.
+    """
+    require_whole(store, "an archive")
+    if not isinstance(file, (str, Path)):
+        raise InvalidOptionError(
+            "an archive needs a file's name: it is read again before anything is deleted"
+        )
+    chosen = None if streams is None else [_Stream(str(id_), type_) for id_, type_ in streams]
+    count = 0
+    async with schema.opened_database(store) as database:
+        await schema.require_head(database)
+        async with aclosing(_closed(database, chosen, closed_before)) as found:
+            if await anext(found, None) is None:
+                return ArchiveResult(database.name, name_of(file), 0, 0)
+        with written(Path(file)) as opened_file:
+            async with database.snapshot():
+                writer = RowsWriter(
+                    opened_file,
+                    {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},
+                    source,
+                )
+                async for stream in _closed(database, chosen, closed_before):
+                    await _require_removable(database, stream, ignore_projections)
+                    async for rows in _pages(database, stream):
+                        await asyncio.to_thread(writer.rows, EVENTS, rows)
+                    count += 1
+                writer.end()
+        result = ArchiveResult(
+            database.name, name_of(file), count, max(0, writer.counts[EVENTS.name] - count)
+        )
+        if not keep:
+            await remove(database, file, ignore_projections=ignore_projections)
+        return result
+
+
+async def remove(store: Any, file: str | Path, *, ignore_projections: Collection[str] = ()) -> ArchiveResult:
+    """Delete from the log what an archive holds, all but the streams' ends; again, after it was ended.
+
+    Raises:
+        FileRefusedError: the file is no archive, is not complete, or holds something else than the log.
+        ArchiveRefusedError: as for `archive`; what was deleted before stays deleted.
+    """
+    require_whole(store, "removing archived streams")
+
+    async def act(database: Database, stream: _Stream, rows: list[Row]) -> int:
+        here = await _in_log(database, stream)
+        if _same(here, rows[-1:]):
+            return 0
+        if not _same(here, rows):
+            raise FileRefusedError(
+                str(file), f"the log holds something else of {stream}: nothing was deleted"
+            )
+        await _require_removable(database, stream, ignore_projections)
+        await database.write(_FORGET, {**stream.values, "end": rows[-1][_VERSION]})
+        await database.write(_FORGET_SNAPSHOT, stream.values)
+        await database.write(_FORGET_PUBLISHED, stream.values)
+        return len(rows) - 1
+
+    return await _each_stream(store, file, act)
+
+
+async def restore(store: Any, file: str | Path) -> ArchiveResult:
+    """Put back into the log what `archive` took out of it, each event where it was; again, after it was ended.
+
+    The streams stay closed.
+
+    Raises:
+        FileRefusedError: the file is no archive, is not complete, or its streams are not this store's.
+    """
+    require_whole(store, "restoring archived streams")
+
+    async def act(database: Database, stream: _Stream, rows: list[Row]) -> int:
+        here = await _in_log(database, stream)
+        if _same(here, rows):
+            return 0
+        if not _same(here, rows[-1:]):
+            raise FileRefusedError(
+                str(file), f"the log does not hold the end of {stream}, or holds more of it"
+            )
+        unit = database.current_unit()
+        assert unit is not None
+        await load(unit, EVENTS, rows[:-1], with_key=True)
+        return len(rows) - 1
+
+    return await _each_stream(store, file, act)
+
+
+async def _each_stream(store: Any, file: str | Path, act: Any) -> ArchiveResult:
+    """Do something with each stream of a file, in a transaction of its own, after all of it was read once."""
+    path = Path(file)
+    streams = changed = 0
+    async with schema.opened_database(store) as database:
+        await schema.require_head(database)
+        async with aclosing(_streams_of(path)) as found:
+            async for _ in found:
+                pass
+        async with aclosing(_streams_of(path)) as found:
+            async for stream, rows in found:
+                async with database.transaction():
+                    changed += await act(database, stream, rows)
+                streams += 1
+        return ArchiveResult(database.name, str(path), streams, changed)
+
+
+async def _streams_of(path: Path) -> AsyncGenerator[tuple[_Stream, list[Row]], None]:
+    with opened(path) as reader:
+        _require_archive(reader, path)
+        stream: _Stream | None = None
+        rows: list[Row] = []
+        batches = reader.batches()
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            for relation, row in batch:
+                if relation is not EVENTS:
+                    raise FileRefusedError(str(path), f"a row of {relation.name} is no part of an archive")
+                of = _Stream(str(row[_ID]).lower(), row[_TYPE])
+                if stream is not None and of != stream:
+                    yield stream, _closed_rows(path, stream, rows)
+                    rows = []
+                stream = of
+                rows.append(row)
+        if stream is not None:
+            yield stream, _closed_rows(path, stream, rows)
+
+
+def _require_archive(reader: RowsReader, path: Path) -> None:
+    if reader.header.get("holds") != HOLDS:
+        raise FileRefusedError(str(path), "this is no archive of closed streams. Is it an export?")
+
+
+def _closed_rows(path: Path, stream: _Stream, rows: list[Row]) -> list[Row]:
+    if rows[-1][_EVENT_TYPE] != STREAM_CLOSED:
+        raise FileRefusedError(str(path), f"{stream} does not end with {STREAM_CLOSED}")
+    return rows
+
+
+async def _closed(
+    database: Database, chosen: list[_Stream] | None, closed_before: datetime | None
+) -> AsyncGenerator[_Stream, None]:
+    if chosen is not None:
+        for stream in dict.fromkeys(chosen):
+            rows = await _in_log(database, stream)
+            if not rows or rows[-1][_EVENT_TYPE] != STREAM_CLOSED:
+                raise ArchiveRefusedError(stream.aggregate_type, stream.aggregate_id, "it is not closed")
+            if len(rows) > 1:
+                yield stream
+        return
+    values: dict[str, Any] = {"after": 0, "page": PAGE, "before": closed_before or _END_OF_TIME}
+    while ends := await database.rows(_ENDS, values):
+        for _, aggregate_id, aggregate_type in ends:
+            yield _Stream(aggregate_id, aggregate_type)
+        values["after"] = ends[-1][0]
+
+
+_END_OF_TIME = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
+
+
+async def _pages(database: Database, stream: _Stream) -> AsyncIterator[list[Row]]:
+    after = 0
+    while rows := await database.rows(_STREAM, {**stream.values, "after_version": after, "page": PAGE}):
+        yield rows
+        after = rows[-1][_VERSION]
+
+
+async def _in_log(database: Database, stream: _Stream) -> list[Row]:
+    return [row async for rows in _pages(database, stream) for row in rows]
+
+
+def _same(ours: list[Row], theirs: list[Row]) -> bool:
+    return [EVENTS.canonical(row) for row in ours] == [EVENTS.canonical(row) for row in theirs]
+
+
+async def _require_removable(database: Database, stream: _Stream, ignored: Collection[str]) -> None:
+    def refused(why: str) -> ArchiveRefusedError:
+        return ArchiveRefusedError(stream.aggregate_type, stream.aggregate_id, why)
+
+    [(waiting,)] = await database.rows(_UNPUBLISHED, stream.values)
+    if waiting:
+        raise refused(f"{waiting} of its outbox rows are not published. Let the relay run first")
+    [(name,)] = await database.rows(_LETTERS, stream.values)
+    if name is not None:
+        raise refused(f"{name} has a dead letter of it. Retry or resolve it first")
+    rows = await _in_log(database, stream)
+    for name, position in await database.rows(_BEHIND, {"end": rows[-1][_POSITION]}):
+        if name not in ignored:
+            raise refused(
+                f"{name} is at position {position}, and the stream ends at {rows[-1][_POSITION]}. Let it catch "
+                "up, or name it in ignore_projections (--ignore-projection)"
+            )

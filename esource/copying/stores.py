@@ -1,0 +1,315 @@
+"""Copying a store, following it while it is written to, and cutting over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from esource import schema
+from esource.copying.log import LogCopy, last_position, require_prefix
+from esource.copying.mirror import Change, counters, mirror, raise_counters
+from esource.copying.rows import BESIDE, EVENTS, TABLES, require_empty
+from esource.copying.verification import Verification, verify_beside, verify_log
+from esource.database.database import Database
+from esource.database.sources import require_whole
+from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
+
+POLL_SECONDS = 1.0
+"""How long a copy that follows sleeps at most before it looks again, in seconds."""
+
+BESIDE_SECONDS = 10.0
+"""How often a copy that follows compares the tables beside the log, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far a step of the way has come."""
+
+    step: str
+    """What is being done: "copy", "index" or "verify" the events, or the name of a table beside the log."""
+    done: int
+    """Events dealt with in this step, indexes made, or rows changed."""
+    total: int
+    """Events to deal with in this step, as far as known, or indexes to make; 0 for a table."""
+
+
+OnProgress = Callable[[CopyProgress], None]
+
+
+@dataclass(slots=True)
+class CopyResult:
+    """What a copy has done."""
+
+    source: str
+    target: str
+    events: int = 0
+    """Events that were copied by this run."""
+    position: int = 0
+    """Global position up to which the target holds the source's events."""
+    tables: dict[str, Change] = field(default_factory=dict)
+    """By table beside the log: how many rows were added and removed."""
+    seconds: float = 0.0
+    verification: Verification | None = None
+    """What comparing the two has found; None if it was not asked for."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether there was anything to do."""
+        return bool(self.events) or any(change != (0, 0) for change in self.tables.values())
+
+
+async def copy(
+    source: Any,
+    target: Any,
+    *,
+    follow: bool = False,
+    verify: bool = False,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+) -> CopyResult:
+    """Copy all five tables from one store to another, in any direction.
+
+    Global positions, their holes, and the moments at which events were stored stay what they are; nothing is
+    decoded. A copy that was ended at any moment, even by SIGKILL, goes on where it was. The source may be
+    written to meanwhile; who holds a lease or a claim there is not copied.
+
+    Args:
+        source: a store, an engine or a URL, at the newest schema.
+        target: the same; its tables are made if there are none. Empty, or the beginning of a copy of the
+            same source.
+        follow: keep copying what is appended, until this is cancelled or `cut_over` has moved the store.
+        verify: compare every row of both afterwards. Not together with ``follow``: `cut_over` does it.
+        resume: go on with a target that holds the beginning of a copy. If not, the target must be empty.
+        on_progress: called now and then.
+
+    Raises:
+        CopyRefusedError: the target holds something else, or anything at all if it must be empty.
+        InvalidEventError: a row that another program wrote to the source cannot be stored in the target.
+        SchemaError: the source's tables are missing, older or newer.
+    """
+    if follow and verify:
+        raise InvalidOptionError("follow and verify exclude each other: cut_over verifies at the end")
+    async with _both(source, target) as (here, there):
+        if not resume:
+            await require_empty(there)
+        move = await _Move.begin(here, there, on_progress)
+        await move.catch_up()
+        if follow:
+            await move.follow()
+        if verify:
+            await move.verify()
+        return move.finish()
+
+
+async def cut_over(
+    source: Any, target: Any, *, verify: bool = True, on_progress: OnProgress | None = None
+) -> CopyResult:
+    """Finish a copy and move the store to the target: afterwards the source refuses every write.
+
+    First everything is copied and compared while writers go on. Then they are made to wait, for as long as
+    it takes to copy and compare what came meanwhile; the source is fenced off in the same transaction, and
+    whoever waited gets a `StoreMovedError`. If this fails or is killed at any moment before that, the source
+    is as it was. Readers of the source go on.
+
+    Args:
+        source: a store, an engine or a URL.
+        target: the same; it need not have been copied to before.
+        verify: compare every event before writers are stopped. What is copied while they wait is always
+            compared, and so are the tables beside the log.
+
+    Raises:
+        CopyRefusedError: the two are not equal in the end; the source is not fenced off.
+        StoreMovedError: the source has moved before.
+        DatabaseBusyError: a transaction of the source was open for too long.
+    """
+    async with _both(source, target) as (here, there):
+        move = await _Move.begin(here, there, on_progress)
+        await move.refuse_moved()
+        await move.catch_up()
+        verified = move.log.position
+        if verify:
+            await move.verify_log(0, verified)
+        async with here.transaction() as unit:
+            moving = here.backend.moving()
+            with here.backend.errors(here.name):
+                await moving.lock_tables(unit.driver, TABLES)
+            await move.refuse_moved()
+            await move.catch_up()
+            await move.verify_log(verified, move.log.position)
+            await verify_beside(here, there, move.verification)
+            if not move.verification.is_identical:
+                raise CopyRefusedError(there.name, "; ".join(move.verification.differences), is_cut_over=True)
+            with here.backend.errors(here.name):
+                await moving.fence(unit.driver, TABLES, there.name)
+        result = move.finish()
+        result.verification = move.verification
+        return result
+
+
+async def reopen(store: Any) -> str | None:
+    """Take the fence away that `cut_over` has put around a store; where the store had moved to, if it had.
+
+    What was appended in the other database meanwhile is not here: `copy` it back, or lose it.
+    """
+    async with schema.opened_database(store) as database:
+        moving = database.backend.moving()
+        moved_to = await database.inspect(moving.moved_to)
+        async with database.transaction() as unit:
+            with database.backend.errors(database.name):
+                await moving.unfence(unit.driver, TABLES)
+        return moved_to
+
+
+async def verify_copy(source: Any, target: Any, *, on_progress: OnProgress | None = None) -> Verification:
+    """Compare two stores row by row, all five tables, whatever kinds of databases they are in.
+
+    Best while nobody writes to the source. Leases and claims are not compared: they belong to processes.
+    """
+    async with _both(source, target, prepare=False) as (here, there):
+        move = _Move(here, there, on_progress)
+        await move.verify(complete=True)
+        return move.verification
+
+
+class _Move:
+    """One copy of one store."""
+
+    def __init__(self, source: Database, target: Database, on_progress: OnProgress | None) -> None:
+        self.source = source
+        self.target = target
+        self.verification = Verification()
+        self.log = LogCopy(source, target, self._copied)
+        self._on_progress = on_progress or (lambda _: None)
+        self._total = 0
+        self._result = CopyResult(source.name, target.name)
+        self._started = time.monotonic()
+
+    @classmethod
+    async def begin(cls, source: Database, target: Database, on_progress: OnProgress | None) -> _Move:
+        move = cls(source, target, on_progress)
+        move.log.position = await require_prefix(source, target)
+        if move.log.position == 0:
+            await move._refuse_strangers()
+        return move
+
+    async def _refuse_strangers(self) -> None:
+        """A target without events may hold the rest of a copy, but nothing else."""
+        found = Verification()
+        await verify_beside(self.source, self.target, found)
+        strange = [table for table in found.tables if table.extra]
+        if strange:
+            listed = ", ".join(f"{table.extra} rows in {table.table}" for table in strange)
+            raise CopyRefusedError(self.target.name, f"it holds {listed} that the source does not")
+
+    async def refuse_moved(self) -> None:
+        moved_to = await self.moved_to()
+        if moved_to is not None:
+            raise StoreMovedError(self.source.name, moved_to)
+
+    async def moved_to(self) -> str | None:
+        return await self.source.inspect(self.source.backend.moving().moved_to)
+
+    def _copied(self, events: int) -> None:
+        self._on_progress(CopyProgress("copy", events, max(events, self._total)))
+
+    async def catch_up(self) -> None:
+        """Bring the target up to what the source has now."""
+        [(left,)] = await self.source.rows(EVENTS.count_past, {"past": self.log.position})
+        self._total = self.log.copied + left
+        try:
+            await self.log.catch_up(left)
+        except CopyRefusedError:  # the target is somebody else's
+            await self._build_indexes()
+            raise
+        await self._build_indexes()
+        await self.mirror()
+
+    async def _build_indexes(self) -> None:
+        await self.log.build_indexes(
+            lambda done, total: self._on_progress(CopyProgress("index", done, total))
+        )
+
+    async def mirror(self) -> None:
+        for relation in BESIDE:
+            change = await mirror(self.source, self.target, relation)
+            before = self._result.tables.get(relation.name, Change(0, 0))
+            self._result.tables[relation.name] = Change(
+                before.added + change.added, before.removed + change.removed
+            )
+            if change != (0, 0):
+                self._on_progress(CopyProgress(relation.name, change.added + change.removed, 0))
+        relations = EVENTS, *BESIDE
+        await raise_counters(self.target, relations, await counters(self.source, relations))
+
+    async def follow(self) -> None:
+        """Copy what is appended until the store has moved."""
+        mirrored = time.monotonic()
+        with self.source.wake_up.listening() as heard:
+            while True:
+                heard.clear()
+                try:
+                    copied = await self.log.catch_up()
+                    if time.monotonic() - mirrored > BESIDE_SECONDS:
+                        await self.mirror()
+                        mirrored = time.monotonic()
+                except CopyRefusedError:
+                    # The application is at work in the target already.
+                    if await self.moved_to() is None:
+                        raise
+                    return
+                if not copied:
+                    if await self.moved_to() is not None:
+                        return
+                    await heard.wait(POLL_SECONDS)
+
+    async def verify_log(self, after: int, upto: int) -> None:
+        past = {"past": after}
+        [(total,)] = await self.source.rows(EVENTS.count_past, past)
+        done = 0
+
+        def tell(events: int) -> None:
+            nonlocal done
+            done += events
+            self._on_progress(CopyProgress("verify", done, max(done, total)))
+
+        await verify_log(self.source, self.target, self.verification, after=after, upto=upto, tell=tell)
+
+    async def verify(self, *, complete: bool = False) -> None:
+        """Compare everything: up to the end of what was copied, or up to the end of both."""
+        upto = self.log.position
+        if complete:
+            upto = max(await last_position(self.source), await last_position(self.target))
+        await self.verify_log(0, upto)
+        await verify_beside(self.source, self.target, self.verification)
+        self._result.verification = self.verification
+
+    def finish(self) -> CopyResult:
+        self._result.events = self.log.copied
+        self._result.position = self.log.position
+        self._result.seconds = time.monotonic() - self._started
+        return self._result
+
+
+@asynccontextmanager
+async def _both(
+    source: Any, target: Any, *, prepare: bool = True
+) -> AsyncIterator[tuple[Database, Database]]:
+    """Both databases at the newest schema, and two different ones."""
+    for store in (source, target):
+        require_whole(store, "a copy")
+    async with schema.opened_database(source) as here, schema.opened_database(target) as there:
+        await schema.require_head(here)
+        if prepare:
+            await schema.initialize(there)
+        else:
+            await schema.require_head(there)
+        if here is there or await _identity(here) == await _identity(there):
+            raise InvalidOptionError(f"source and target are the same database: {here.name}")
+        yield here, there
+
+
+async def _identity(database: Database) -> Any:
+    return database.backend.name, await database.inspect(database.backend.moving().identity)

@@ -1,0 +1,101 @@
+"""Telling those who wait at the end of the log that something was appended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("esource")
+
+
+class Ear:
+    """One waiter's memory of whether it was called."""
+
+    def __init__(self) -> None:
+        self._called = asyncio.Event()
+
+    def clear(self) -> None:
+        self._called.clear()
+
+    def call(self) -> None:
+        self._called.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until called, or until the time is over."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the call.
+        alarm = asyncio.get_running_loop().call_later(seconds, self._called.set)
+        try:
+            await self._called.wait()
+        finally:
+            alarm.cancel()
+
+
+class WakeUp:
+    """Calls everybody who listens. What happens in other processes is watched only while somebody does."""
+
+    def __init__(self, watch: Callable[[Callable[[], None], Callable[[], None]], Awaitable[None]]) -> None:
+        self._watch = watch
+        self._ears: set[Ear] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self.is_watching = False
+        """Whether appends of other processes are noticed at once, not only by the poll."""
+
+    def set(self) -> None:
+        """Something was appended."""
+        for ear in self._ears:
+            ear.call()
+
+    @contextmanager
+    def listening(self) -> Iterator[Ear]:
+        """An ear that hears every call until the block ends."""
+        ear = Ear()
+        self._ears.add(ear)
+        if self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._keep_watching())
+        try:
+            yield ear
+        finally:
+            self._ears.discard(ear)
+            if not self._ears:
+                self._stop()
+
+    def _stop(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            self._ending.add(watcher)
+            watcher.add_done_callback(self._ending.discard)
+
+    async def close(self) -> None:
+        """End the watch, and wait until it has let go of its connection."""
+        self._stop()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until a watch that nobody needs any more has let go of its connection."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _keep_watching(self) -> None:
+        """Watch again, after a pause, whenever the connection is lost: meanwhile the poll serves."""
+        pause = 0.1
+        while True:
+            try:
+                await self._watch(self.set, self._watching)
+            except Exception:
+                logger.debug("the watch for appends broke off; trying again in %.1f s", pause, exc_info=True)
+            finally:
+                self.is_watching = False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    def _watching(self) -> None:
+        self.is_watching = True
+        self.set()  # whatever was missed before
+
+
+POLL_SECONDS = 1.0
+"""How long a subscription sleeps at most before it looks again, in seconds: the safety net."""

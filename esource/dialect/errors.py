@@ -1,0 +1,42 @@
+"""What the drivers' errors have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError
+
+from esource.errors import DatabaseUnavailableError, EventSourceError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own exception behind SQLAlchemy's wrappers and ours."""
+    if isinstance(error, EventSourceError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error.__cause__ if type(error).__module__.startswith("sqlalchemy.") and error.__cause__ else error
+
+
+def _lacks_column(error: BaseException) -> bool:
+    """Whether a table was there, but not one of its columns: PostgreSQL has a code for it, SQLite words."""
+    if getattr(error, "sqlstate", None) == "42703":
+        return True
+    return "no such column" in str(error) or "has no column named" in str(error)
+
+
+_SHOWN_OPTIONS = ("host", "port", "user", "database", "target_session_attrs")
+
+
+def without_password(url: URL) -> str:
+    """The URL for messages: the password masked, and of the options only those that are no secret."""
+    options = [name for name in url.query if name not in _SHOWN_OPTIONS]
+    return url.difference_update_query(options).render_as_string(hide_password=True)
+
+
+def unavailable(database: str, error: BaseException | str, remedy: str) -> DatabaseUnavailableError:
+    """The error for a database that cannot be used, in one form."""
+    return DatabaseUnavailableError(f"{database}: {error}. {remedy}")

@@ -1,0 +1,1 @@
+"""PostgreSQL, through asyncpg. Nothing is imported here: the driver is an extra."""

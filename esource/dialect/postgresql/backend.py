@@ -1,0 +1,331 @@
+"""PostgreSQL: a batch as one statement, the advisory lock that keeps the log in order, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import asyncpg
+from sqlalchemy import event, func, select
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from esource.dialect.backend import STANDARD, Backend, Failure, Switches
+from esource.dialect.errors import driver_error, unavailable, without_password
+from esource.dialect.moving import FENCE, MOVED
+from esource.dialect.plan import Plan, Written
+from esource.dialect.postgresql.append import (
+    CHANNEL,
+    LOCK_TABLE,
+    LOG_LOCK_CLASS,
+    STATEMENTS,
+    arguments,
+    lock_statement,
+    shape,
+    statements,
+)
+from esource.dialect.postgresql.url import for_asyncpg
+from esource.errors import (
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    EventSourceError,
+    SchemaMissingError,
+    StoreMovedError,
+    TenantMismatchError,
+)
+from esource.tables.statement import Statement, checked_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from esource.dialect.inspection import Inspection
+    from esource.dialect.moving import Moving
+
+_Connection = Any
+"""An `asyncpg.Connection`, which carries no types."""
+
+SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
+"""First half of the key that one migration at a time holds; the second is the schema's name."""
+
+SETTLE_SECONDS = 2.0
+"""How long the server may take to confirm that a statement was cancelled, before its connection is given up."""
+
+POOLED_CONNECT_ARGS = {
+    # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
+    # a pooler could lend the server connection to somebody else (MagicStack/asyncpg pull request 1065).
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,  # SQLAlchemy's
+    # A name would be taken, or unknown, on the next server connection, and be left behind on this one.
+    "prepared_statement_name_func": lambda: "",
+}
+"""For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
+Our advisory locks are the transaction's, and need no session either."""
+
+_CHANNEL_NAME = Statement(select(CHANNEL))
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no types
+    """A connection whose end waits for the server no longer than `SETTLE_SECONDS`.
+
+    SQLAlchemy closes the connections that lie in a pool without a limit: a single one that the network swallows
+    would hold up the end of the program for ever.
+    """
+
+    __slots__ = ()
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        # asyncpg's own limit does not hold for the request to cancel a query that runs. When the time is over
+        # it breaks the connection off. Before Python 3.11 these are two classes.
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(super().close(), SETTLE_SECONDS if timeout is None else timeout)
+
+
+class PostgreSQLBackend(Backend):
+    """PostgreSQL through asyncpg: every call is one round trip of a prepared statement."""
+
+    name: ClassVar[str] = "postgresql"
+    concurrent_writers: ClassVar[bool] = True
+    held_connections: ClassVar[int] = 8
+    reads_ahead: ClassVar[bool] = True
+    migrates_unasked: ClassVar[bool] = False
+    supports_row_level_security: ClassVar[bool] = True
+    supports_partitions: ClassVar[bool] = True
+    append_lock_script: ClassVar[Sequence[str]] = (
+        "CREATE TABLE IF NOT EXISTS esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
+        "INSERT INTO esource_append_lock (id) VALUES (1) ON CONFLICT DO NOTHING",
+    )
+    default_options: ClassVar[Mapping[str, Any]] = {"read_only": False}
+
+    def __init__(self, switches: Switches = STANDARD) -> None:
+        self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
+        # Behind a pooler the session that would hear is not ours.
+        self.listens = switches.notify and not switches.transaction_pooling
+        self._pooled = switches.transaction_pooling
+        self._appends = STATEMENTS if switches == STANDARD else statements(switches)
+        self._lock = Statement(lock_statement(switches)).on(self.sqlalchemy_dialect).text
+
+    # -- engine ------------------------------------------------------------------------------------
+
+    def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
+        read_only = options.pop("read_only")
+        if self._pooled:
+            options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
+        url, arguments = for_asyncpg(url)
+        options["connect_args"] = {
+            "connection_class": Connection,
+            **arguments,
+            **options.get("connect_args", {}),
+        }
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
+        if read_only:
+            event.listen(engine.sync_engine, "connect", _only_read)
+        return engine
+
+    def describe(self, url: URL) -> str:
+        return f"PostgreSQL database {without_password(url.set(drivername='postgresql'))}"
+
+    # -- statements --------------------------------------------------------------------------------
+
+    async def fetch(self, driver: _Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
+        return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
+
+    async def write(
+        self, driver: _Connection, text: str, arguments: Sequence[Any], *, commit: bool
+    ) -> list[Any]:
+        return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
+
+    async def append(self, driver: _Connection, plan: Plan, *, commit: bool) -> Written:
+        compiled = self._appends[shape(plan)].on(self.sqlalchemy_dialect)
+        values = arguments(plan)
+        record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
+        if record[0] is None:
+            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
+        return Written(record[0], record[1], record[2], record[3] or ())
+
+    async def begin(self, connection: AsyncConnection) -> None:
+        # SQLAlchemy starts the transaction with the first statement that it runs itself.
+        await connection.exec_driver_sql("SELECT 1")
+
+    async def begin_snapshot(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    async def lock_schema(self, connection: AsyncConnection) -> None:
+        await connection.execute(
+            select(func.pg_advisory_xact_lock(SCHEMA_LOCK_CLASS, func.hashtext(func.current_schema())))
+        )
+
+    async def lock_log(self, driver: _Connection) -> None:
+        if not await driver.fetch(self._lock):
+            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
+
+    async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
+        lost = asyncio.Event()
+
+        def on_notification(*_: Any) -> None:
+            wake()
+
+        def on_termination(_: Any) -> None:
+            lost.set()
+
+        channel = await driver.fetchval(_CHANNEL_NAME.on(self.sqlalchemy_dialect).text)
+        driver.add_termination_listener(on_termination)
+        await driver.add_listener(channel, on_notification)
+        try:
+            ready()
+            await lost.wait()
+        finally:
+            if not driver.is_closed():
+                driver.remove_termination_listener(on_termination)
+                try:
+                    await asyncio.wait_for(driver.remove_listener(channel, on_notification), SETTLE_SECONDS)
+                except Exception:  # a network that swallows everything: nobody is to wait for it
+                    driver.terminate()
+
+    def inspection(self) -> Inspection:
+        from esource.dialect.postgresql.inspection import PostgreSQLInspection
+
+        return PostgreSQLInspection()
+
+    def moving(self) -> Moving:
+        from esource.dialect.postgresql.moving import PostgreSQLMoving
+
+        return PostgreSQLMoving(self)
+
+    def names(self, values: Sequence[Any]) -> Any:
+        return checked_names(values)
+
+    def is_alive(self, driver: _Connection) -> bool:
+        return not driver.is_closed()
+
+    async def settle(self, driver: _Connection) -> None:
+        # asyncpg has asked the server to cancel, and lets the next statement wait for the answer to that: for
+        # ever, if the network swallows everything.
+        try:
+            await asyncio.wait_for(driver.execute("SELECT 1"), SETTLE_SECONDS)
+        except asyncpg.PostgresError:
+            return  # an answer, too: the transaction that is open has failed
+        except Exception:
+            driver.terminate()
+
+    def break_off(self, driver: _Connection) -> None:
+        driver.terminate()
+
+    # -- errors ------------------------------------------------------------------------------------
+
+    def classify(self, error: BaseException) -> Failure:
+        cause = driver_error(error)
+        if isinstance(cause, asyncpg.UniqueViolationError):
+            return "unique"
+        if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
+            return "again"
+        if isinstance(cause, _LOST) or (isinstance(cause, asyncpg.InterfaceError) and "clos" in str(cause)):
+            return "lost"
+        return "other"
+
+    def explain(self, error: BaseException, database: str) -> EventSourceError | None:
+        cause = driver_error(error)
+        if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
+            name = cause.constraint_name or cause.column_name or "a constraint"
+            return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
+        if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
+            return _missing(cause, database)
+        if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
+            return _unwritable(cause, database)
+        if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
+            return DatabaseFullError(
+                f"{database}: {str(cause).rstrip('.')}. Free some space; nothing was written."
+            )
+        if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
+            return DatabaseBusyError(
+                f"{database}: {cause}. Raise lock_timeout, or find the long transaction."
+            )
+        if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
+            return DatabaseBusyError(f"{database}: {cause}. Other writers kept winning; try again.")
+        if isinstance(cause, PoolTimeoutError):
+            return unavailable(database, cause, "All pooled connections are in use: raise pool_size")
+        if isinstance(cause, _UNREACHABLE) or self.classify(error) == "lost":
+            return unavailable(
+                database,
+                cause if str(cause) else type(cause).__name__,
+                "Check that the server runs and the URL is right",
+            )
+        if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
+            return _other(cause, database)
+        return None
+
+
+def _other(error: Any, database: str) -> EventSourceError:
+    if getattr(error, "sqlstate", None) == MOVED:
+        return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
+    return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
+
+
+def _missing(error: Any, database: str) -> EventSourceError:
+    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE.name in str(error):
+        return _without_lock_row(database, error)
+    return SchemaMissingError(database, str(error))
+
+
+def _without_lock_row(database: str, problem: object) -> DatabaseError:
+    return DatabaseError(
+        f"{database}: {problem}. append_lock='row' needs a lock row: call esource.schema.create_append_lock(url) "
+        "as the role that migrates."
+    )
+
+
+def _unwritable(error: Any, database: str) -> EventSourceError:
+    # The text may be in any language and the code is that of every missing privilege; the server's own
+    # function that checks rows against policies has one name in every version.
+    if error.server_source_function == "ExecWithCheckOptions":
+        return TenantMismatchError(None, f"{database}: {error}")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseReadOnlyError(
+            f"{database}: {error}. This is a read-only replica, or a session that was made read-only: write on "
+            "the primary."
+        )
+    return DatabaseReadOnlyError(
+        f"{database}: {error}. Connect as a role that may write; for reading the reader's rights are enough, "
+        "for deleting events and moving a store the owner's are needed."
+    )
+
+
+_SHARED_CONNECTIONS = (
+    ". A pooler shares the server's connections between transactions: open the store with "
+    "transaction_pooling=True, or connect to the server itself."
+)
+_REMEDIES = {
+    asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
+    asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
+}
+
+
+def _only_read(connection: Any, record: Any) -> None:
+    # Not a start-up parameter: connection poolers refuse those that they do not know.
+    connection.run_async(
+        lambda driver: driver.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    )
+
+
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InternalClientError,  # a connection that is cut off in the middle of its protocol
+    asyncio.TimeoutError,
+    OSError,
+)
+_UNREACHABLE = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.TooManyConnectionsError,
+)

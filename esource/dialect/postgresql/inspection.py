@@ -1,0 +1,116 @@
+"""What PostgreSQL can tell of a database: its catalogue and its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
+from esource.errors import InvalidOptionError
+from esource.tables.model import metadata
+
+_OURS = sorted(metadata.tables)
+
+_SIZES = """
+    SELECT current_database(), pg_database_size(current_database())
+    UNION ALL
+    SELECT relname::text, pg_total_relation_size(relid) FROM pg_stat_user_tables
+    WHERE relname = ANY($1) AND schemaname = current_schema()
+"""
+_INDEXES = """
+    SELECT relname::text, indexrelname::text, pg_relation_size(indexrelid), idx_scan FROM pg_stat_user_indexes
+    WHERE relname = ANY($1) AND schemaname = current_schema() ORDER BY relname, idx_scan DESC, indexrelname
+"""
+_INVALID = """
+    SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_stat_user_tables t ON t.relid = i.indrelid
+    WHERE NOT i.indisvalid AND t.relname = ANY($1) AND t.schemaname = current_schema()
+"""
+_TABLES = """
+    SELECT relname::text, n_live_tup, n_dead_tup, last_vacuum IS NULL AND last_autovacuum IS NULL,
+        last_analyze IS NULL AND last_autoanalyze IS NULL
+    FROM pg_stat_user_tables WHERE relname = ANY($1) AND schemaname = current_schema()
+"""
+_IDLE = """
+    SELECT a.pid, coalesce(a.usename::text, '?'), coalesce(nullif(a.application_name, ''), '?'),
+        extract(epoch FROM now() - a.state_change)::int,
+        EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted)
+    FROM pg_stat_activity a
+    WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
+        AND now() - a.state_change > $1 * interval '1 second'
+"""
+_DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
+IDLE_SECONDS = 10
+"""How long a connection may do nothing inside a transaction, in seconds."""
+
+DEAD_ROWS, DEAD_SHARE = 10_000, 0.2
+"""Dead rows from which a table wants a vacuum: so many, and this share of it."""
+
+
+class PostgreSQLInspection(Inspection):
+    """By the catalogue and the statistics, which every role may read."""
+
+    async def product(self, driver: Any) -> str:
+        return f"PostgreSQL {await driver.fetchval('SHOW server_version')}"
+
+    async def sizes(self, driver: Any) -> list[Size]:
+        first, *tables = await driver.fetch(_SIZES, _OURS)
+        return [Size("database", first[1]), *(Size(name, size) for name, size in sorted(tables))]
+
+    async def index_use(self, driver: Any) -> list[IndexUse]:
+        return [IndexUse(*row) for row in await driver.fetch(_INDEXES, _OURS)]
+
+    async def symptoms(self, driver: Any) -> list[Symptom]:
+        return [
+            *await self._settings(driver),
+            *await self._tables(driver),
+            *await self._idle(driver),
+        ]
+
+    async def _settings(self, driver: Any) -> list[Symptom]:
+        found = []
+        for name, wanted in _DURABLE.items():
+            value = await driver.fetchval(f"SHOW {name}")
+            if value in ("off", "false"):
+                found.append(
+                    Symptom(
+                        f"{name} is {value}: a crash of the server may lose events that were reported as stored",
+                        f"ALTER SYSTEM SET {name} = {wanted}; SELECT pg_reload_conf()",
+                    )
+                )
+        return found
+
+    async def _tables(self, driver: Any) -> list[Symptom]:
+        found = [
+            Symptom(f"index {name} is invalid and not used", f"REINDEX INDEX CONCURRENTLY {name}")
+            for (name,) in await driver.fetch(_INVALID, _OURS)
+        ]
+        for name, live, dead, never_vacuumed, never_analyzed in await driver.fetch(_TABLES, _OURS):
+            if dead > DEAD_ROWS and dead > DEAD_SHARE * (live + dead):
+                why = "autovacuum has never come" if never_vacuumed else "autovacuum does not keep up"
+                found.append(Symptom(f"{name} has {dead} dead rows: {why}", f"VACUUM (ANALYZE) {name}"))
+            elif never_analyzed and live > DEAD_ROWS:
+                found.append(
+                    Symptom(f"{name} was never analyzed: the planner guesses", f"VACUUM (ANALYZE) {name}")
+                )
+        return found
+
+    async def _idle(self, driver: Any) -> list[Symptom]:
+        found = []
+        for pid, user, program, seconds, locks in await driver.fetch(_IDLE, IDLE_SECONDS):
+            harm = "every append waits for it" if locks else "VACUUM and migrations wait for it"
+            found.append(
+                Symptom(
+                    f"connection {pid} ({user}, {program}) has done nothing for {seconds} s inside a "
+                    f"transaction: {harm}",
+                    f"SELECT pg_terminate_backend({pid}), and set idle_in_transaction_session_timeout",
+                )
+            )
+        return found
+
+    async def back_up(self, driver: Any, target: Path, tell: Callable[[int, int], None]) -> None:
+        raise InvalidOptionError(
+            "a PostgreSQL database is backed up by its own program: pg_dump --format=custom --file=FILE "
+            "DATABASE; or use `esource export`"
+        )

@@ -1,0 +1,111 @@
+"""The rights of PostgreSQL roles on our tables, as statements; `esource.schema.roles` says what they are for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from esource.dialect.postgresql.quoting import identifier, literal
+from esource.dialect.postgresql.row_level_security import FUNCTIONS, ROLES_TABLE
+
+_TABLES = ("events", "event_outbox", "projection_checkpoints", "dead_letter_queue", "snapshots")
+_VERSION_TABLE = "esource_alembic_version"
+
+
+class Roles(NamedTuple):
+    """Who migrates, writes and reads the tables of one schema."""
+
+    schema: str
+    migrator: str
+    writer: str
+    reader: str
+
+
+def statements(names: Roles) -> list[str]:
+    """Idempotent; before the first migration as well as after any. For one transaction of an administrator."""
+    schema, migrator, writer, reader = map(identifier, names)
+    roles = (migrator, writer, reader)
+    everybody = ", ".join(roles)
+    ours = {table: f"{schema}.{table}" for table in (*_TABLES, _VERSION_TABLE, ROLES_TABLE)}
+    events, version, tenant_roles = ours["events"], ours[_VERSION_TABLE], ours[ROLES_TABLE]
+    default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
+    return [
+        *(
+            _if(
+                f"NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(name)})",
+                f"CREATE ROLE {role} LOGIN",
+            )
+            for name, role in zip(names[1:], roles, strict=True)
+        ),
+        *(
+            f"DO {literal(f'BEGIN EXECUTE format({literal(setting)}, current_database()); END')}"
+            for role in roles
+            for setting in _settings(names.schema, role)
+        ),
+        f"CREATE SCHEMA IF NOT EXISTS {schema}",
+        # Before PostgreSQL 15 everybody may create objects in the schema public.
+        f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {writer}, {reader}",
+        f"GRANT USAGE ON SCHEMA {schema} TO {everybody}",
+        f"GRANT CREATE ON SCHEMA {schema} TO {migrator}",
+        # What a later migration creates is usable as soon as it is there.
+        f"{default} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {writer}",
+        f"{default} GRANT USAGE, SELECT ON SEQUENCES TO {writer}",
+        f"{default} GRANT SELECT ON TABLES TO {reader}",
+        f"{default} GRANT SELECT ON SEQUENCES TO {reader}",
+        # Only its owner may alter a table; a sequence goes with the table of its column.
+        *(_if_there(table, f"ALTER TABLE {table} OWNER TO {migrator}") for table in ours.values()),
+        *(_own(f"{schema}.{function}", migrator) for function in FUNCTIONS),
+        *(
+            _if_there(
+                ours[table],
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ours[table]} TO {writer}",
+                f"GRANT SELECT ON {ours[table]} TO {reader}",
+            )
+            for table in _TABLES
+        ),
+        *(
+            _if_there(
+                sequence,
+                f"GRANT USAGE, SELECT ON SEQUENCE {sequence} TO {writer}",
+                f"GRANT SELECT ON SEQUENCE {sequence} TO {reader}",
+            )
+            for sequence in (
+                f"{schema}.{table}_{key}_seq"
+                for table, key in (
+                    ("events", "global_position"),
+                    ("dead_letter_queue", "id"),
+                    ("snapshots", "id"),
+                )
+            )
+        ),
+        # The log is appended to and nothing else. TRUNCATE and TRIGGER are nobody's but the owner's.
+        _if_there(events, f"REVOKE UPDATE, DELETE ON {events} FROM {writer}"),
+        _if_there(
+            version,
+            f"REVOKE INSERT, UPDATE, DELETE ON {version} FROM {writer}",
+            f"GRANT SELECT ON {version} TO {writer}, {reader}",
+        ),
+        _if_there(tenant_roles, f"REVOKE ALL ON {tenant_roles} FROM {writer}, {reader}"),
+    ]
+
+
+def _own(function: str, role: str) -> str:
+    found = f"to_regprocedure({literal(function)})"
+    change = f"ALTER FUNCTION %s OWNER TO {role.replace('%', '%%')}"
+    return _if(f"{found} IS NOT NULL", f"EXECUTE format({literal(change)}, {found})")
+
+
+def _settings(schema: str, role: str) -> list[str]:
+    """What a role needs of the database itself, whose name only the database knows; for `format`."""
+    role = role.replace("%", "%%")
+    path = identifier(schema).replace("%", "%%")
+    # Our statements name their tables without a schema, and find those of this one by themselves.
+    found = [] if schema == "public" else [f"ALTER ROLE {role} IN DATABASE %I SET search_path TO {path}"]
+    return [f"GRANT CONNECT ON DATABASE %I TO {role}", *found]
+
+
+def _if_there(table: str, *then: str) -> str:
+    return _if(f"to_regclass({literal(table)}) IS NOT NULL", *then)
+
+
+def _if(condition: str, *then: str) -> str:
+    return f"DO {literal(f'BEGIN IF {condition} THEN {chr(59).join(then)}; END IF; END')}"

@@ -1,0 +1,1 @@
+"""SQLite, through aiosqlite. Nothing is imported here: the driver is an extra."""

@@ -1,0 +1,48 @@
+"""A unit of work as one function in the thread of a SQLite connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, TypeVar
+
+from esource.dialect.sqlite.files import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import aiosqlite
+
+T = TypeVar("T")
+
+
+def hop(
+    driver: aiosqlite.Connection, body: Callable[[sqlite3.Connection], T], *, commit: bool
+) -> Awaitable[T]:
+    """Run a unit of work as one function in the connection's thread.
+
+    With ``commit`` it is a transaction of its own, begun IMMEDIATE; without, it joins the open one, and
+    leaves nothing in it if it fails half-way: that transaction may go on and commit.
+    aiosqlite has no public call for this: begin, check, insert and commit through its public methods
+    are four hops of about 100 µs each, and 650 appends a second instead of 4 550. A test pins that the
+    method exists.
+    """
+
+    place = place_of(driver)
+
+    def unit(connection: sqlite3.Connection) -> T:
+        # A connection that the application lent us may be inside its own transaction.
+        own = commit and not connection.in_transaction
+        connection.execute("BEGIN IMMEDIATE" if own else "SAVEPOINT esource_unit")
+        try:
+            result = body(connection)
+            if own and place is not None:
+                place.check()
+            connection.execute("COMMIT" if own else "RELEASE esource_unit")
+        except BaseException:
+            if connection.in_transaction:  # some errors, such as a full disk, have rolled it back already
+                for undo in ("ROLLBACK",) if own else ("ROLLBACK TO esource_unit", "RELEASE esource_unit"):
+                    connection.execute(undo)
+            raise
+        return result
+
+    return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001

@@ -1,0 +1,1 @@
+"""Events, their registry, aggregates and ``@handles``. Nothing here does I/O."""

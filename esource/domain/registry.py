@@ -1,0 +1,150 @@
+"""Which class a stored event type belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, overload
+
+from esource.domain.events import DomainEvent
+from esource.errors import DuplicateEventTypeError, InvalidOptionError, UnknownEventTypeError
+
+TEvent = TypeVar("TEvent", bound="DomainEvent")
+
+
+class EventRegistry:
+    """Which class a stored event type is decoded with.
+
+    Registering the same class again, or its redefinition in a notebook or after a reload (same module
+    and qualified name), replaces it quietly; a different class under a taken name is an error.
+    """
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[DomainEvent]] = {}
+
+    def register(self, event_class: type[TEvent], event_type: str | None = None) -> type[TEvent]:
+        """Register a class under ``event_type``, or under its own.
+
+        Raises:
+            DuplicateEventTypeError: a different class has that name.
+            InvalidOptionError: it is no class of events.
+        """
+        if not (isinstance(event_class, type) and issubclass(event_class, DomainEvent)):
+            raise InvalidOptionError(
+                f"only a class derived from DomainEvent can be registered: {event_class!r}"
+            )
+        name = event_type or _name_of(event_class)
+        existing = self._classes.get(name)
+        if existing is not None and (existing.__module__, existing.__qualname__) != (
+            event_class.__module__,
+            event_class.__qualname__,
+        ):
+            raise DuplicateEventTypeError(name, existing, event_class)
+        self._classes[name] = event_class
+        return event_class
+
+    def get(self, event_type: str) -> type[DomainEvent]:
+        """The class of an event type.
+
+        Raises:
+            UnknownEventTypeError: none is registered.
+        """
+        try:
+            return self._classes[event_type]
+        except KeyError:
+            raise self.unknown(event_type) from None
+
+    def unknown(self, event_type: str) -> UnknownEventTypeError:
+        """The error for a type without a class; it names the class that somebody forgot to register."""
+        forgotten = next((found for found in _defined(DomainEvent) if _name_of(found) == event_type), None)
+        place = "" if forgotten is None else f"{forgotten.__module__}.{forgotten.__qualname__}"
+        return UnknownEventTypeError(event_type, self._classes, place)
+
+    def get_or_none(self, event_type: str) -> type[DomainEvent] | None:
+        return self._classes.get(event_type)
+
+    def contains(self, event_type: str) -> bool:
+        return event_type in self._classes
+
+    def list_types(self) -> list[str]:
+        """All registered event types, sorted."""
+        return sorted(self._classes)
+
+    def list_classes(self) -> list[type[DomainEvent]]:
+        return list(self._classes.values())
+
+    def unregister(self, event_type: str) -> bool:
+        """Forget an event type; whether it was known."""
+        return self._classes.pop(event_type, None) is not None
+
+    def clear(self) -> None:
+        self._classes.clear()
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __bool__(self) -> bool:
+        return True  # an empty registry given on purpose is still the one to use
+
+    def __contains__(self, event_type: object) -> bool:
+        return event_type in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+
+def _name_of(event_class: type[DomainEvent]) -> Any:
+    return event_class.model_fields["event_type"].default
+
+
+def _defined(event_class: type[DomainEvent]) -> Iterator[type[DomainEvent]]:
+    """All event classes that exist, registered or not."""
+    for subclass in event_class.__subclasses__():
+        yield subclass
+        yield from _defined(subclass)
+
+
+default_registry = EventRegistry()
+"""Where `register_event` registers unless told otherwise."""
+
+
+@overload
+def register_event(event_class: type[TEvent], /) -> type[TEvent]: ...
+
+
+@overload
+def register_event(
+    *, event_type: str | None = None, registry: EventRegistry | None = None
+) -> Callable[[type[TEvent]], type[TEvent]]: ...
+
+
+def register_event(
+    event_class: type[TEvent] | None = None,
+    /,
+    *,
+    event_type: str | None = None,
+    registry: EventRegistry | None = None,
+) -> type[TEvent] | Callable[[type[TEvent]], type[TEvent]]:
+    """Class decorator, bare or with arguments: stored events of this type are decoded with this class.
+
+    With ``event_type`` given, the class is stored under that name; a class that declares one itself
+    keeps it, and reads events that were stored under the other name as well.
+
+    Raises:
+        DuplicateEventTypeError: a different class has that name.
+        InvalidOptionError: it is no class of events.
+    """
+    if isinstance(event_class, str):
+        raise InvalidOptionError(f"name the argument: register_event(event_type={event_class!r})")
+
+    def decorate(decorated: type[TEvent]) -> type[TEvent]:
+        chosen = registry if registry is not None else default_registry
+        if event_type is None:
+            return chosen.register(decorated)
+        chosen.register(decorated, event_type)
+        field = decorated.model_fields["event_type"]
+        if field.default == decorated.__name__:
+            field.default = event_type
+            decorated.model_rebuild(force=True)
+        return chosen.register(decorated)
+
+    return decorate if event_class is None else decorate(event_class)

@@ -1,0 +1,1 @@
+"""Appending to the log and reading it, in its one order."""

@@ -1,0 +1,191 @@
+"""Appends that share a transaction, and how each of them is judged by what the database answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from esource.codec.encoding import same_payload
+from esource.dialect.plan import Plan, StreamWrite
+from esource.domain.stream_closed import STREAM_CLOSED
+from esource.errors import DuplicateEventError, OptimisticLockError, StreamClosedError
+from esource.log.streams import AppendResult, ExpectedVersion
+from esource.moments import to_iso
+from esource.tables.rows import EncodedEvent
+
+StreamKey: TypeAlias = tuple[UUID, str]
+Outcome: TypeAlias = AppendResult | Exception
+
+
+class Append:
+    """One caller's append, encoded, waiting for its outcome."""
+
+    __slots__ = ("bytes", "events", "expected_version", "future", "stream")
+
+    def __init__(
+        self, aggregate_type: str, aggregate_id: UUID, events: list[EncodedEvent], expected_version: int
+    ) -> None:
+        self.stream: StreamKey = (aggregate_id, aggregate_type)
+        self.events = events
+        self.expected_version = expected_version
+        self.bytes = sum(len(event.payload) for event in events)
+        self.future: asyncio.Future[AppendResult] | None = None
+
+    def conflict(self, actual_version: int) -> OptimisticLockError | StreamClosedError:
+        """Why the stream, which is at this version, does not take it; negative: it is closed."""
+        aggregate_id, aggregate_type = self.stream
+        if actual_version < 0:
+            return StreamClosedError(aggregate_type, aggregate_id)
+        return OptimisticLockError(aggregate_type, aggregate_id, self.expected_version, actual_version)
+
+
+class _StreamState:
+    """What a batch knows of one stream while it is being put together."""
+
+    __slots__ = ("base", "index", "steps")
+
+    def __init__(self, index: int, expected_version: int) -> None:
+        self.index = index
+        self.base = expected_version if expected_version >= 0 else None
+        """The version before the batch, if the first append's expectation holds; None: unknown."""
+        self.steps = 0
+
+
+class _Part(NamedTuple):
+    """One append's place in a batch."""
+
+    append: Append
+    state: _StreamState
+    question: int
+    """Its own `StreamWrite`; -1 for one that simply follows another append to its stream."""
+    steps_before: int
+    loses: bool
+    """Bound to conflict, if the stream's first append succeeds: its rows are not in the plan."""
+
+
+class Batch:
+    """Appends put together into one `Plan`, and the way back from its result to each of them."""
+
+    def __init__(self, outbox: bool) -> None:
+        self.plan = Plan([], [], outbox)
+        self.bytes = 0
+        self._parts: list[_Part] = []
+        self._streams: dict[StreamKey, _StreamState] = {}
+        self._deferred: set[StreamKey] = set()
+        self._event_ids: set[UUID] = set()
+
+    @property
+    def appends(self) -> list[Append]:
+        return [part.append for part in self._parts]
+
+    def take(self, append: Append) -> bool:
+        """Add the append, unless its outcome depends on what this batch will only find out.
+
+        Appends to one stream keep their order: after one is left out, so are those behind it.
+        """
+        key, expected = append.stream, append.expected_version
+        if key in self._deferred:
+            return False
+        ids = [event.event_id for event in append.events]
+        if not self._event_ids.isdisjoint(ids):
+            return self._defer(key)
+        state = self._streams.get(key)
+        is_first = state is None
+        loses = False
+        if state is None:
+            state = _StreamState(len(self.plan.streams), expected)
+        elif expected >= 0:
+            if state.base is not None:
+                loses = expected != state.base + state.steps
+            elif expected == ExpectedVersion.NO_STREAM:
+                loses = True
+            else:
+                return self._defer(key)
+        question = -1
+        if is_first or loses:
+            # A loser writes nothing, but asks whether its events are stored already: then it is no loser.
+            question = len(self.plan.streams)
+            self._streams[key] = state
+            self.plan.streams.append(StreamWrite(*key, expected, ids[0]))
+        self._parts.append(_Part(append, state, question, state.steps, loses))
+        if not loses:
+            self._event_ids.update(ids)
+            self._write(append, state)
+        return True
+
+    def _write(self, append: Append, state: _StreamState) -> None:
+        rows, step = self.plan.rows, state.steps
+        for event in append.events:
+            step += 1
+            rows.append((state.index, step, event))
+        state.steps = step
+        self.bytes += append.bytes
+        if append.events[-1].event_type == STREAM_CLOSED:
+            self._deferred.add(append.stream)  # what follows has to find the stream closed
+
+    def _defer(self, key: StreamKey) -> bool:
+        self._deferred.add(key)
+        return False
+
+    def outcomes(self, written: Any, *, are_new: bool = False) -> Iterable[tuple[Append, Outcome | None]]:
+        """Each append with its outcome; None for one that has to be decided again.
+
+        ``are_new`` says that none of the events was stored before.
+        """
+        versions, accepted, known, positions = written
+        row = -1
+        moving: set[int] = set()  # streams whose first append failed, but another may yet succeed
+        for append, state, question, steps_before, loses in self._parts:
+            version = versions[state.index]
+            if accepted[state.index] and not loses:
+                count = len(append.events)
+                row += count
+                yield append, AppendResult(True, version + steps_before + count, positions[row])
+            elif accepted[state.index]:
+                yield append, None if known[question] else append.conflict(version + steps_before)
+            elif (are_new and version < 0) or (
+                question >= 0 and not accepted[question] and not known[question] and state.index not in moving
+            ):
+                yield append, append.conflict(version)
+            else:
+                moving.add(state.index)
+                yield append, None
+
+
+def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
+    """The first result, if these very events are stored at this very place; an error, if others are."""
+    found = [stored.get(str(event.event_id)) for event in append.events]
+    if not any(found):
+        return None
+    aggregate_id, aggregate_type = append.stream
+    first = found[0]
+    for step, (event, row) in enumerate(zip(append.events, found, strict=True)):
+        if row is None:
+            taken = next(row for row in found if row is not None)
+            return DuplicateEventError(UUID(taken[1]), _place(taken))
+        same = (
+            first is not None
+            and row[2] == str(aggregate_id)
+            and row[3] == aggregate_type
+            and row[7] == first[7] + step
+            and row[4] == event.event_type
+            and row[5] == (None if event.tenant_id is None else str(event.tenant_id))
+            and row[6] == event.actor_id
+            and row[8] == to_iso(event.timestamp)
+            and same_payload(row[9], event.payload)
+        )
+        if not same:
+            return DuplicateEventError(event.event_id, _place(row))
+    last = found[-1]
+    assert last is not None
+    assert first is not None
+    expected = append.expected_version
+    if expected >= 0 and first[7] != expected + 1:
+        return DuplicateEventError(append.events[0].event_id, _place(first))
+    return AppendResult(True, last[7], last[0], idempotent=True)
+
+
+def _place(row: Any) -> str:
+    return f"{row[3]} {row[2]} version {row[7]}, global position {row[0]}"

@@ -1,0 +1,265 @@
+"""What goes into an append and what comes out of a read: the words of the store's interface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+from zlib import crc32
+
+from esource.checks import shown
+from esource.domain.events import DomainEvent
+from esource.domain.stream_closed import STREAM_CLOSED
+from esource.errors import AsyncRequiredError, EventDecodeError, InvalidOptionError
+from esource.moments import from_iso
+from esource.tables.rows import EventRow
+
+
+class ExpectedVersion:
+    """What an append may expect of its stream, besides an exact version (an int from 0)."""
+
+    ANY = -1
+    """Whatever its version: no check."""
+    NO_STREAM = 0
+    """It has no events yet."""
+    STREAM_EXISTS = -2
+    """It has at least one event."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What an append did, returned after its commit."""
+
+    success: bool
+    new_version: int
+    """The stream's version after the append: that of its last event."""
+    global_position: int = 0
+    """The position of the append's last event in the whole log."""
+    conflict: bool = False
+    idempotent: bool = False
+    """The same events were stored at the same place before; this is the first result again."""
+
+
+class ReadDirection(Enum):
+    """Which way to read."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """Which events to read, and in which order. All conditions must hold.
+
+    Raises:
+        InvalidOptionError: a negative limit or position, or a moment without a time zone.
+    """
+
+    direction: ReadDirection = ReadDirection.FORWARD
+    from_position: int = 0
+    """Read only past this position, exclusively: forward the greater ones, backward the smaller. 0 is
+    the start of the log (or stream) forward, its end backward."""
+    limit: int | None = None
+    """At most this many events."""
+    from_timestamp: datetime | None = None
+    """Only events that occurred at or after this moment."""
+    to_timestamp: datetime | None = None
+    """Only events that occurred at or before this moment."""
+    tenant_id: UUID | None = None
+    event_types: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None
+    aggregate_types: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.from_position < 0:
+            raise InvalidOptionError(f"from_position must be 0 or more, not {self.from_position}")
+        if self.limit is not None and self.limit < 0:
+            raise InvalidOptionError(f"limit must be 0 or more, not {self.limit}")
+        for name in ("from_timestamp", "to_timestamp"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise InvalidOptionError(f"{name} has no time zone: use datetime.now(timezone.utc)")
+
+
+class StoredEvent:
+    """An event with its place in the log. The event itself is decoded when first asked for.
+
+    Readers that only count, copy or relay never pay for decoding.
+
+    Raises:
+        UnknownEventTypeError: when `event` is asked for: no class is registered for its type.
+        EventDecodeError: likewise: the payload does not fit the class. When a moment is asked for, too, if
+            another program has left something that is none.
+    """
+
+    __slots__ = ("_decode", "_event", "row")
+
+    def __init__(self, row: EventRow, decode: Callable[[EventRow], DomainEvent]) -> None:
+        self.row = row
+        """The stored values as text, in the order of ``esource.decoding.EventRow``."""
+        self._decode = decode
+        self._event: DomainEvent | None = None
+
+    @property
+    def event(self) -> DomainEvent:
+        """The event, decoded with the class registered for its type."""
+        if self._event is None:
+            self._event = self._decode(self.row)
+        return self._event
+
+    @property
+    def global_position(self) -> int:
+        """The event's place in the whole log; later events have greater ones, with holes."""
+        return self.row[0]
+
+    @property
+    def event_id(self) -> UUID:
+        return UUID(self.row[1])
+
+    @property
+    def aggregate_id(self) -> UUID:
+        return UUID(self.row[2])
+
+    @property
+    def aggregate_type(self) -> str:
+        return self.row[3]
+
+    @property
+    def event_type(self) -> str:
+        return self.row[4]
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        return None if self.row[5] is None else UUID(self.row[5])
+
+    @property
+    def actor_id(self) -> str | None:
+        return self.row[6]
+
+    @property
+    def stream_id(self) -> str:
+        """The stream's name: ``<aggregate_id>:<aggregate_type>``."""
+        return f"{self.row[2]}:{self.row[3]}"
+
+    @property
+    def stream_position(self) -> int:
+        """The event's version in its stream, from 1."""
+        return self.row[7]
+
+    @property
+    def occurred_at(self) -> datetime:
+        return self._moment(self.row[8])
+
+    @property
+    def payload(self) -> str:
+        """The stored payload, as JSON text."""
+        return self.row[9]
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the store wrote it."""
+        return self._moment(self.row[10])
+
+    def _moment(self, text: str) -> datetime:
+        try:
+            return from_iso(text)
+        except ValueError as error:
+            problem = f"{text!r} is no moment"
+            raise EventDecodeError(self.event_type, self.row[1], self.global_position, problem) from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredEvent) and tuple(self.row) == tuple(other.row)
+
+    def __hash__(self) -> int:
+        return hash(self.row[1])
+
+    def __repr__(self) -> str:
+        return f"StoredEvent({self.event_type}, {self.stream_id}, {self.stream_position}, @{self.global_position})"
+
+
+class EventReader(AsyncGenerator[StoredEvent, None]):
+    """Stored events one after another, for ``async for``; `aclose` gives the connection back early."""
+
+    __slots__ = ("_call", "_events")
+
+    def __init__(self, call: str, events: AsyncGenerator[StoredEvent, None]) -> None:
+        self._call = call
+        self._events = events
+
+    def __aiter__(self) -> AsyncGenerator[StoredEvent, None]:  # noqa: PYI058 - it is one
+        return self._events  # itself, so that an event costs what it did
+
+    def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        return self._events.aclose()
+
+    if not TYPE_CHECKING:  # a type checker refuses both by itself
+
+        def __iter__(self) -> NoReturn:
+            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
+
+        __await__ = __iter__
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """The events of one aggregate, in order."""
+
+    aggregate_id: UUID
+    aggregate_type: str
+    events: list[DomainEvent] = field(default_factory=list)
+    version: int = 0
+    """The stored version of the last event read; of the stream, when nothing was filtered out."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.events
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it ends with a `StreamClosed` event: it is closed, and its end is among what was read."""
+        return bool(self.events) and self.events[-1].event_type == STREAM_CLOSED
+
+    @property
+    def latest_event(self) -> DomainEvent | None:
+        return self.events[-1] if self.events else None
+
+
+def stream_name(aggregate_type: str, aggregate_id: UUID) -> str:
+    """The stream id that `StoredEvent.stream_id` and `read_stream` use."""
+    return f"{aggregate_id}:{aggregate_type}"
+
+
+def parse_stream_name(stream_id: str) -> tuple[UUID, str]:
+    """The aggregate id and type of a stream id.
+
+    Raises:
+        InvalidOptionError: it is not of the form ``<aggregate_id>:<aggregate_type>``.
+    """
+    if not isinstance(stream_id, str):
+        raise InvalidOptionError(
+            f"a stream id is the text <aggregate_id>:<aggregate_type>, not {shown(stream_id)}"
+        )
+    aggregate_id, separator, aggregate_type = stream_id.partition(":")
+    try:
+        parsed = UUID(aggregate_id)
+    except ValueError:
+        separator = ""
+    if not separator or not aggregate_type:
+        raise InvalidOptionError(f"a stream id is <aggregate_id>:<aggregate_type>, not {shown(stream_id)}")
+    return parsed, aggregate_type
+
+
+def partition_of(aggregate_id: UUID | str, partitions: int) -> int:
+    """The partition, from 0, that a stream belongs to: the same in every process, for ever (CRC-32)."""
+    return crc32(str(aggregate_id).encode()) % partitions

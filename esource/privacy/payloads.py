@@ -1,0 +1,126 @@
+"""Payloads with personal fields: sealed when they are written, opened when they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic_core import from_json
+
+from esource.checks import STANDARD_LIMITS, Limits, check_json, check_size
+from esource.domain.events import DomainEvent, Payload
+from esource.errors import InvalidEventError, InvalidOptionError, KeyStoreMissingError, SubjectErasedError
+from esource.privacy.cipher import BrokenSealError, break_seal, seal
+from esource.privacy.fields import FORM, MARK, SEALED, Keys, PersonalFields, personal_fields, subject_name
+
+# -- sealing -----------------------------------------------------------------------------------------
+
+
+def subjects_of(events: Iterable[object]) -> set[str]:
+    """Whose keys it takes to write these events.
+
+    Raises:
+        InvalidEventError: a subject is no id.
+    """
+    subjects: set[str] = set()
+    for event in events:
+        personal = personal_fields(type(event)) if isinstance(event, DomainEvent) else None
+        if personal is not None:
+            subjects.update(_subject(event, group.subject) for group in personal.groups)
+    return subjects
+
+
+def _subject(event: object, field: str) -> str:
+    try:
+        return subject_name(getattr(event, field))
+    except InvalidOptionError as error:
+        raise InvalidEventError(field, f"says whose personal data this is: {error}") from error
+
+
+def sealed_payload(
+    event: DomainEvent,
+    personal: PersonalFields,
+    payload: str,
+    keys: Keys | None,
+    limits: Limits = STANDARD_LIMITS,
+) -> str:
+    """The payload's plain part, with the personal fields sealed.
+
+    Raises:
+        InvalidEventError: a value may not be stored.
+        KeyStoreMissingError: there are no keys.
+        SubjectErasedError: the key of a subject was destroyed.
+    """
+    if keys is None:
+        raise KeyStoreMissingError(event.event_type)
+    entries = []
+    for group in personal.groups:
+        subject = _subject(event, group.subject)
+        key = keys[subject]
+        if key is None:
+            raise SubjectErasedError(subject)
+        text = event.__pydantic_serializer__.to_json(
+            event, include=group.names, by_alias=False, round_trip=True
+        ).decode()
+        check_size("payload", text, limits)
+        content = check_json("", text, limits.json_depth).encode()
+        entries.append(
+            {
+                "form": FORM,
+                "subject": subject,
+                "data": seal(key, content, str(event.event_id), subject, str(FORM)),
+                "erased": group.erased,
+            }
+        )
+    separator = "," if len(payload) > 2 else ""
+    return f"{payload[:-1]}{separator}{MARK}{json.dumps(entries, separators=(',', ':'))}}}"
+
+
+# -- opening -----------------------------------------------------------------------------------------
+
+
+def sealed_subjects(payloads: Iterable[str]) -> set[str]:
+    """Whose keys it takes to read these payloads. What is no payload of ours needs none."""
+    subjects: set[str] = set()
+    for payload in payloads:
+        if MARK in payload:
+            members = from_json(payload)
+            for entry in _entries(members):
+                if isinstance(entry, dict) and isinstance(entry.get("subject"), str):
+                    subjects.add(entry["subject"])
+    return subjects
+
+
+def _entries(members: object) -> list[Any]:
+    found = members.get(SEALED) if isinstance(members, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def is_sealed(members: Payload) -> bool:
+    """Whether a payload has personal fields that are still sealed."""
+    return SEALED in members
+
+
+def opened(members: Payload, event_id: str, keys: Keys) -> Payload:
+    """A payload with its personal fields, or what stands in for them where the key was destroyed.
+
+    Raises:
+        BrokenSealError: somebody changed or moved what was sealed.
+        KeyNotFoundError: the key store has never had the key.
+    """
+    result = {name: value for name, value in members.items() if name != SEALED}
+    entries = members[SEALED]
+    if not isinstance(entries, list):
+        raise BrokenSealError(f"{SEALED} is no list")
+    for entry in entries:
+        try:
+            form, subject, data, erased = (entry[name] for name in ("form", "subject", "data", "erased"))
+        except (TypeError, KeyError) as error:
+            raise BrokenSealError(f"an entry of {SEALED} is incomplete") from error
+        if form != FORM:
+            raise BrokenSealError(f"it has the form {form!r}, this program knows {FORM}")
+        key = keys[subject]
+        fields = erased if key is None else from_json(break_seal(key, data, event_id, subject, str(FORM)))
+        result.update(fields)
+    return result

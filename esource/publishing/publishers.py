@@ -1,0 +1,144 @@
+"""Where a relay sends what the outbox holds: anything with a `publish`, and an adapter to message brokers.
+
+The form of a message is CloudEvents 1.0 (https://cloudevents.io), by its own library: the event's id, type,
+time and stream are attributes that any consumer understands, the event itself is the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from esource.errors import MissingDriverError
+from esource.moments import from_iso
+
+if TYPE_CHECKING:
+    from cloudevents.core.v1.event import CloudEvent
+
+    from esource.repositories.outbox import OutboxEntry
+
+CLOUD_EVENT_TYPE = "application/cloudevents+json; charset=utf-8"
+"""The content type of a CloudEvent that is one JSON text."""
+
+
+class Publisher(Protocol):
+    """Sends one message to wherever it belongs.
+
+    Returning says that the message is in safe hands: its row is marked as published. An exception says
+    that it may not be: it is sent again later, so consumers must expect a message twice, and know it by
+    its event id.
+    """
+
+    async def publish(self, entry: OutboxEntry) -> None:
+        """Send one message."""
+
+
+@runtime_checkable
+class BatchPublisher(Protocol):
+    """A publisher that can send many messages at once, such as a producer with transactions."""
+
+    async def publish(self, entry: OutboxEntry) -> None:
+        """Send one message."""
+
+    async def publish_many(self, entries: Sequence[OutboxEntry]) -> None:
+        """Send all of these, in order. After an exception they are sent again one by one."""
+
+
+def to_cloud_event(entry: OutboxEntry, source: str) -> CloudEvent:
+    """An outbox row as a CloudEvent: who wants another form of it writes a publisher of their own.
+
+    The stream is the ``subject`` (``Order/<id>``). Extensions: ``correlationid``, ``causationid``,
+    ``tenantid``, ``globalposition`` and ``aggregateversion``, those that are known.
+
+    Raises:
+        MissingDriverError: the extra with the library is not installed.
+    """
+    try:
+        from cloudevents.core.v1.event import CloudEvent
+    except ImportError as error:
+        raise MissingDriverError("cloudevents", "cloudevents") from error
+    data = entry.event_data
+    attributes: dict[str, Any] = {
+        "id": str(entry.event_id),
+        "source": source,
+        "specversion": "1.0",
+        "type": entry.event_type,
+        "subject": f"{entry.aggregate_type}/{entry.aggregate_id}",
+        "datacontenttype": "application/json",
+        "time": from_iso(data["occurred_at"]) if "occurred_at" in data else entry.created_at,
+    }
+    extensions = {
+        "correlationid": data.get("correlation_id"),
+        "causationid": data.get("causation_id"),
+        "tenantid": entry.tenant_id,
+        "globalposition": entry.global_position,
+        "aggregateversion": data.get("aggregate_version"),
+    }
+    attributes |= {name: str(value) for name, value in extensions.items() if value is not None}
+    return CloudEvent(attributes, data)
+
+
+class FastStreamPublisher:
+    """Publishes CloudEvents through a FastStream broker: Kafka, RabbitMQ, NATS or Redis.
+
+    The broker is yours: started before the relay runs, and stopped after it. Messages are structured
+    CloudEvents, one JSON text each, with their content type in a header.
+
+    That ``publish`` has returned means what it means to the broker. Core NATS acknowledges nothing: name a
+    JetStream stream in the options. Kafka keeps the order of one key: make it the aggregate's id. RabbitMQ
+    forgets messages in a restart unless they are told to persist.
+
+    Example:
+        >>> broker = NatsBroker("nats://localhost")
+        >>> publisher = FastStreamPublisher(broker, "shop.{aggregate_type}.{event_type}", source="/shop")
+
+    Args:
+        broker: A FastStream broker.
+        destination: The subject, topic, queue or channel: a text in which the names of an `OutboxEntry`'s
+            fields stand in braces, or a function of the entry.
+        source: The CloudEvents ``source``: a URI reference that names this application.
+        options: Further arguments of the broker's own ``publish`` for an entry:
+            ``lambda entry: {"stream": "shop"}`` for NATS, ``{"key": str(entry.aggregate_id).encode()}`` for
+            Kafka, ``{"persist": True}`` for RabbitMQ.
+
+    Raises:
+        MissingDriverError: the extra with the CloudEvents library is not installed.
+    """
+
+    def __init__(
+        self,
+        broker: Any,
+        destination: str | Callable[[OutboxEntry], str],
+        *,
+        source: str,
+        options: Callable[[OutboxEntry], dict[str, Any]] | None = None,
+    ) -> None:
+        try:
+            from cloudevents.core.formats.json import JSONFormat
+        except ImportError as error:
+            raise MissingDriverError("cloudevents", "faststream") from error
+        self._write = JSONFormat().write
+        self._broker = broker
+        self._destination = destination
+        self._source = source
+        self._options = options
+
+    def destination_of(self, entry: OutboxEntry) -> str:
+        """Where this entry goes."""
+        if callable(self._destination):
+            return self._destination(entry)
+        return self._destination.format(
+            event_type=entry.event_type,
+            aggregate_type=entry.aggregate_type,
+            aggregate_id=entry.aggregate_id,
+            tenant_id=entry.tenant_id,
+        )
+
+    async def publish(self, entry: OutboxEntry) -> None:
+        """Send one message, and wait until the broker has taken it."""
+        await self._broker.publish(
+            self._write(to_cloud_event(entry, self._source)),
+            self.destination_of(entry),
+            headers={"content-type": CLOUD_EVENT_TYPE},
+            **({} if self._options is None else self._options(entry)),
+        )

@@ -1,0 +1,338 @@
+"""Publishing what the outbox holds: at least once, each stream in its order, by any number of relays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.engine import URL
+from typing_extensions import Self
+
+from esource.checks import check_seconds, check_whole
+from esource.database.cancellation import uninterrupted
+from esource.database.database import Database
+from esource.database.sources import require_whole
+from esource.database.wakeup import POLL_SECONDS
+from esource.errors import DatabaseError
+from esource.moments import utc_now
+from esource.publishing.claims import Claims
+from esource.publishing.publishers import BatchPublisher, Publisher
+from esource.repositories.lease import LEASE_SECONDS, RENEWALS, new_owner
+from esource.repositories.outbox import OutboxEntry, OutboxRepository
+from esource.telemetry import Health, Pulse
+
+logger = logging.getLogger("esource")
+
+CLEANING_SECONDS = 3600.0
+"""How often a running relay deletes what was published long ago, in seconds."""
+
+
+class OutboxRelay:
+    """Publishes the rows of an outbox.
+
+    A row is published at least once: a relay that dies after publishing and before recording it leaves the
+    row to another, after its claim has run out. Rows of one stream are published in order, one after the
+    other; those of different streams side by side. Any number of relays may work on one outbox, and in
+    normal running no row is published by two of them. A failed row is tried again with growing pauses, and
+    the rest of its stream waits for it; after ``max_attempts`` it is given up, with the status ``failed``.
+
+    Example:
+        >>> relay = OutboxRelay(store, FastStreamPublisher(broker, "shop.{event_type}", source="/shop"))
+        >>> await relay.drain()  # all that waits now
+        >>> await relay.run()  # and on, until stop()
+
+    Args:
+        database: Where the outbox is: a store, an engine, a session factory, a URL.
+        publisher: What sends a message; see `Publisher` and `BatchPublisher`.
+        batch_size: Rows that are claimed together at most.
+        concurrency: Streams that are published at a time.
+        max_attempts: How often a row is tried before it is given up.
+        retry_seconds: The pause after a first failure; it doubles with each further one, and is then drawn
+            between a half and the whole of that, so that many rows do not come back at once.
+        max_retry_seconds: The longest pause.
+        block_failed_streams: Whether a row that was given up holds up the rest of its stream, until
+            `OutboxRepository.retry_failed`, or until it is marked as published by hand.
+        lease_seconds: How long the others wait for the rows of a relay that died.
+        poll_seconds: How long to wait for a wake-up before looking again.
+        keep_published_days: Delete rows published longer ago, now and then while running; None keeps them.
+        name: For health and metrics.
+        owner: This relay's name, unlike any other's; made up if left out.
+        enable_metrics: OpenTelemetry metrics, if it is installed.
+
+    Raises:
+        InvalidOptionError: an option that makes no sense.
+    """
+
+    def __init__(
+        self,
+        database: Any,
+        publisher: Publisher,
+        *,
+        batch_size: int = 100,
+        concurrency: int = 8,
+        max_attempts: int = 10,
+        retry_seconds: float = 1.0,
+        max_retry_seconds: float = 300.0,
+        block_failed_streams: bool = False,
+        lease_seconds: float = LEASE_SECONDS,
+        poll_seconds: float = POLL_SECONDS,
+        keep_published_days: int | None = None,
+        name: str = "outbox",
+        owner: str | None = None,
+        enable_metrics: bool = True,
+    ) -> None:
+        require_whole(database, "a relay")
+        self._database = Database.of(database)
+        self._owns_database = isinstance(database, (str, URL))
+        self._outbox = OutboxRepository(self._database)
+        self._publisher = publisher
+        self._batch_size = check_whole("batch_size", batch_size, least=1)
+        self._concurrency = check_whole("concurrency", concurrency, least=1)
+        self._retries = _Retries(
+            check_whole("max_attempts", max_attempts, least=1),
+            check_seconds("retry_seconds", retry_seconds),
+            check_seconds("max_retry_seconds", max_retry_seconds),
+            block_failed_streams,
+        )
+        self._poll_seconds = check_seconds("poll_seconds", poll_seconds)
+        self._keep_days = keep_published_days
+        self.owner = owner or new_owner()
+        """This relay's name in the rows that it has claimed, followed by the number of the batch."""
+        self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
+        self._batches = count(1)
+        self._enable_metrics = enable_metrics
+        self._pulse = Pulse("relay", name)
+        self._stopping = False
+        self._next_cleaning = 0.0
+
+    # -- publishing --------------------------------------------------------------------------------
+
+    async def run_once(self) -> int:
+        """Claim the next rows and publish them; how many were dealt with, published or not.
+
+        Raises:
+            DatabaseError: the database failed; what was claimed is free again when the lease is over.
+        """
+        claims = Claims(
+            self._database,
+            f"{self.owner}#{next(self._batches)}",  # the relay may be asked for several at once
+            self._lease_seconds,
+            blocking=self._retries.blocking,
+        )
+        try:
+            entries = await claims.take(self._batch_size)
+        except asyncio.CancelledError:
+            await uninterrupted(claims.release())
+            raise
+        if entries:
+            await _Batch(
+                entries, claims, self._publisher, self._retries, self._concurrency, self._pulse
+            ).publish()
+        return len(entries)
+
+    async def drain(self) -> int:
+        """Publish until nothing is left that may be published now; how many rows were published.
+
+        Rows that failed and wait for their next attempt are left.
+        """
+        before = self._pulse.events
+        while await self.run_once():
+            pass
+        return self._pulse.events - before
+
+    async def run(self) -> None:
+        """Publish what there is, then whatever comes, until `stop` or cancellation. A relay that was stopped
+        stays stopped.
+
+        While the database is away it is tried again, with every poll.
+        """
+        try:
+            with self._pulse.beating(metrics=self._enable_metrics):
+                await self._keep_publishing()
+        finally:
+            await uninterrupted(self._database.wake_up.settle())
+
+    async def _keep_publishing(self) -> None:
+        with self._database.wake_up.listening() as heard:
+            while not self._stopping:
+                heard.clear()
+                try:
+                    busy = await self.run_once()
+                    await self._clean()
+                except DatabaseError as error:
+                    self._pulse.failed(error)
+                    logger.warning("relay %s: %s", self._pulse.name, error)
+                    busy = 0
+                if not busy and not self._stopping:
+                    await heard.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
+
+    def stop(self) -> None:
+        """End `run` after the batch at hand, from any task of the loop."""
+        self._stopping = True
+        self._database.wake_up.set()
+
+    async def _clean(self) -> None:
+        if self._keep_days is not None and time.monotonic() >= self._next_cleaning:
+            self._next_cleaning = time.monotonic() + CLEANING_SECONDS
+            await self._outbox.cleanup_published(self._keep_days)
+
+    # -- how it is doing -----------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """How this relay and its outbox are doing. One query."""
+        stats = await self._outbox.get_stats()
+        oldest = stats.oldest_pending
+        age = 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+        return self._pulse.health(
+            position=self._pulse.position, lag_events=stats.pending_count, lag_seconds=age
+        )
+
+    async def close(self) -> None:
+        """End `run`; close the database if it was opened here, from a URL."""
+        self.stop()
+        if self._owns_database:
+            await self._database.close()
+        else:
+            await self._database.wake_up.settle()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@dataclass(slots=True)
+class _Retries:
+    """When a row that failed is tried again, and when no more."""
+
+    max_attempts: int
+    seconds: float
+    max_seconds: float
+    blocking: bool
+    _next: float = 0.0
+    """When the next row that failed here is due, by the monotonic clock."""
+
+    def pause_after(self, attempts: int) -> float:
+        """How long a row waits that has failed so many times, in seconds."""
+        longest = min(self.max_seconds, self.seconds * 2.0 ** min(attempts - 1, 62))
+        pause = random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, keeps no secret
+        now = time.monotonic()
+        self._next = now + pause if self._next < now else min(self._next, now + pause)
+        return pause
+
+    def seconds_to_next(self) -> float:
+        """How long until a row that failed here is due; endless if none is."""
+        left = self._next - time.monotonic()
+        return left if left > 0 else math.inf
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Claimed rows on their way to the publisher."""
+
+    entries: Sequence[OutboxEntry]
+    claims: Claims
+    publisher: Publisher
+    retries: _Retries
+    concurrency: int
+    pulse: Pulse
+    _published: list[OutboxEntry] = field(default_factory=list)
+    _confirmed: int = 0
+    _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def publish(self) -> None:
+        """Send them; whatever happens, record what was sent and let go of the rest."""
+        keeper = asyncio.ensure_future(self._keep())
+        try:
+            await self._send()
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await uninterrupted(self._settle())
+
+    async def _send(self) -> None:
+        if isinstance(self.publisher, BatchPublisher):
+            try:
+                await self.publisher.publish_many(self.entries)
+            except Exception as error:
+                logger.warning(
+                    "publishing %d rows at once failed, now one by one: %r", len(self.entries), error
+                )
+            else:
+                self._published += self.entries
+                return
+        streams: dict[tuple[str, UUID], list[OutboxEntry]] = {}
+        for entry in self.entries:
+            streams.setdefault((entry.aggregate_type, entry.aggregate_id), []).append(entry)
+        room = asyncio.Semaphore(self.concurrency)
+
+        async def send(stream: list[OutboxEntry]) -> None:
+            async with room:
+                for entry in stream:
+                    if not await self._is_done(entry):
+                        return
+
+        tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _is_done(self, entry: OutboxEntry) -> bool:
+        """Send one; whether what follows it in its stream may be sent."""
+        if self.claims.are_running_out:
+            return False
+        most = self.retries.max_attempts if entry.event_data else 1
+        try:
+            await self._send_one(entry)
+        except Exception as error:
+            self.pulse.failed(error)
+            # First what went before it in its stream: nobody else is to find that free.
+            await self._confirm()
+            pause = self.retries.pause_after(entry.retry_count + 1)
+            again = await self.claims.fail(entry, error, delay=pause, most=most)
+            return not (again or self.retries.blocking)
+        self._published.append(entry)
+        return True
+
+    async def _send_one(self, entry: OutboxEntry) -> None:
+        if not entry.event_data:
+            raise LookupError("the event was deleted from the log")
+        await self.publisher.publish(entry)
+
+    async def _keep(self) -> None:
+        """While publishing takes long: record what is done, and keep the rest for another term."""
+        while True:
+            await asyncio.sleep(self.claims.seconds / RENEWALS)
+            try:
+                await self._confirm()
+                await self.claims.renew()
+            except DatabaseError:  # while the database is away nobody else can claim them either
+                continue
+
+    async def _settle(self) -> None:
+        await self.claims.database.persist(self._confirm)
+        if self._confirmed < len(self.entries):
+            await self.claims.release()
+
+    async def _confirm(self) -> None:
+        async with self._confirming:
+            done = self._published[self._confirmed :]
+            await self.claims.confirm(done)
+            self._confirmed += len(done)
+            reached = max([self.pulse.position, *(entry.global_position or 0 for entry in done)])
+            self.pulse.advance(reached, len(done))

@@ -1,0 +1,159 @@
+"""Saved states of aggregates, so that loading replays only what came after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, or_, select
+
+from esource import schema
+from esource.checks import LARGEST_INTEGER, check_id, check_moment, check_name, check_whole, json_text
+from esource.moments import utc_now
+from esource.repositories.access import TenantAccess
+from esource.tables.constructs import upsert
+from esource.tables.model import snapshots
+from esource.tables.statement import Statement
+
+_table = snapshots.c
+_of_aggregate = (
+    _table.aggregate_id == bindparam("aggregate_id", type_=_table.aggregate_id.type),
+    _table.aggregate_type == bindparam("aggregate_type", type_=_table.aggregate_type.type),
+)
+_row = upsert(snapshots).values(
+    {
+        name: bindparam(name, type_=_table[name].type)
+        for name in ("aggregate_id", "aggregate_type", "version", "schema_version", "state", "created_at")
+    }
+)
+_SAVE = Statement(
+    _row.on_conflict_do_update(
+        index_elements=[_table.aggregate_id, _table.aggregate_type],
+        set_={name: _row.excluded[name] for name in ("version", "schema_version", "state", "created_at")},
+        where=_row.excluded.version >= _table.version,
+    ).returning(_table.version)
+)
+_GET = Statement(
+    select(
+        _table.aggregate_id,
+        _table.aggregate_type,
+        _table.version,
+        _table.state,
+        _table.schema_version,
+        _table.created_at,
+    ).where(*_of_aggregate)
+)
+_DELETE = Statement(delete(snapshots).where(*_of_aggregate).returning(_table.id))
+_DELETE_TYPE = Statement(
+    delete(snapshots)
+    .where(
+        _table.aggregate_type == bindparam("aggregate_type", type_=_table.aggregate_type.type),
+        or_(
+            bindparam("below", type_=_table.schema_version.type).is_(None),
+            _table.schema_version < bindparam("below", type_=_table.schema_version.type),
+        ),
+    )
+    .returning(_table.id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of an aggregate at a version of its stream."""
+
+    aggregate_id: UUID
+    aggregate_type: str
+    version: int
+    state: dict[str, Any]
+    """The state as JSON values."""
+    schema_version: int = 1
+    """The aggregate class's `schema_version` when it was taken; another one means replay."""
+    created_at: datetime = field(default_factory=utc_now)
+
+
+class SnapshotStore:
+    """Snapshots in the database of a store, an engine, a session factory, a URL, or an open transaction.
+
+    One snapshot per aggregate. An older one never overwrites a newer one. Of a store bound to a tenant, it
+    holds the snapshots of that tenant's streams only.
+    """
+
+    def __init__(self, database: Any) -> None:
+        self._access = TenantAccess(database, "snapshots")
+
+    async def save_snapshot(self, snapshot: Snapshot) -> bool:
+        """Save a snapshot; False if a newer one is there, which then stays.
+
+        Raises:
+            InvalidEventError: the state cannot be stored as JSON.
+            InvalidOptionError: a version below 1, an id that is no UUID, a moment without a time zone.
+            TenantMismatchError: the stream is not one of the tenant bound to.
+        """
+        aggregate_id = check_id("aggregate_id", snapshot.aggregate_id)
+        aggregate_type = check_name("aggregate_type", snapshot.aggregate_type)
+        await self._access.require_own_stream(aggregate_id, aggregate_type)
+        return bool(
+            await self._access.insert(
+                _SAVE,
+                aggregate_id=aggregate_id,
+                aggregate_type=aggregate_type,
+                version=check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER),
+                schema_version=check_whole("schema_version", snapshot.schema_version, most=LARGEST_INTEGER),
+                state=json_text("state", snapshot.state, self._access.database.limits),
+                created_at=check_moment("created_at", snapshot.created_at),
+            )
+        )
+
+    async def get_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> Snapshot | None:
+        """The aggregate's snapshot; None if there is none. One query."""
+        rows = await self._access.read(
+            _GET, aggregate_id=check_id("aggregate_id", aggregate_id), aggregate_type=aggregate_type
+        )
+        if not rows:
+            return None
+        found_id, found_type, version, state, schema_version, created_at = rows[0]
+        return Snapshot(found_id, found_type, version, json.loads(state), schema_version, created_at)
+
+    async def delete_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> bool:
+        """Delete the aggregate's snapshot; whether there was one."""
+        return bool(
+            await self._access.write(
+                _DELETE, aggregate_id=check_id("aggregate_id", aggregate_id), aggregate_type=aggregate_type
+            )
+        )
+
+    async def snapshot_exists(self, aggregate_id: UUID, aggregate_type: str) -> bool:
+        return await self.get_snapshot(aggregate_id, aggregate_type) is not None
+
+    async def delete_snapshots_by_type(
+        self, aggregate_type: str, schema_version_below: int | None = None
+    ) -> int:
+        """Delete the snapshots of a type, all or those of older schema versions; how many there were."""
+        if schema_version_below is not None:
+            check_whole("schema_version_below", schema_version_below, most=LARGEST_INTEGER)
+        return len(
+            await self._access.write(_DELETE_TYPE, aggregate_type=aggregate_type, below=schema_version_below)
+        )
+
+    async def close(self) -> None:
+        """Close the connection that a URL was opened with; anything borrowed stays open."""
+        await self._access.close()
+
+
+class SQLiteSnapshotStore(SnapshotStore):
+    """Snapshots in a SQLite database."""
+
+
+class PostgreSQLSnapshotStore(SnapshotStore):
+    """Snapshots in a PostgreSQL database."""
+
+
+class InMemorySnapshotStore(SnapshotStore):
+    """Snapshots in a private in-memory database, or in that of the store given."""
+
+    def __init__(self, database: Any = None) -> None:
+        super().__init__(schema.in_memory() if database is None else database)
+        self._access.owns_database = database is None

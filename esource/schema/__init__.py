@@ -1,0 +1,66 @@
+"""Bringing a database to the newest schema, through the Alembic scripts in ``migrations/``.
+
+The ways in:
+
+- ``await store.initialize()``: a fresh database, or an older one on SQLite;
+- ``alembic upgrade head``: from a checkout, or from anywhere with ``script_location = esource:migrations``;
+- ``await esource.schema.upgrade(url)``: the same from a program;
+- inside an application's own Alembic: add ``esource:migrations/versions`` to its ``version_locations``
+  (with ``path_separator = newline``: the colon is a separator to ``os`` and to ``:``) and run ``alembic
+  upgrade heads``, or call `upgrade` from a deployment step. Give `include_name` to its
+  ``context.configure``, so that autogenerate leaves our tables alone.
+
+Every way runs the whole upgrade in one transaction under a lock: any number of processes may do it at
+once, and a migration that dies leaves nothing behind. On PostgreSQL, ``alembic -x row_level_security=on
+upgrade head`` also switches row-level security on; see `esource.schema.row_level_security`.
+"""
+
+from esource.database.sources import opened_database
+from esource.schema.alembic import comparison_options, record_revision, run_migrations
+from esource.schema.versions import (
+    HEAD,
+    LOCK_TABLE,
+    REVISIONS,
+    ROW_LEVEL_SECURITY,
+    TABLES,
+    VERSION_TABLE,
+    adopt,
+    alembic_config,
+    create_append_lock,
+    create_script,
+    current,
+    downgrade,
+    in_memory,
+    include_name,
+    initialize,
+    migrate,
+    require_head,
+    scripts,
+    upgrade,
+)
+
+__all__ = [
+    "HEAD",
+    "LOCK_TABLE",
+    "REVISIONS",
+    "ROW_LEVEL_SECURITY",
+    "TABLES",
+    "VERSION_TABLE",
+    "adopt",
+    "alembic_config",
+    "comparison_options",
+    "create_append_lock",
+    "create_script",
+    "current",
+    "downgrade",
+    "in_memory",
+    "include_name",
+    "initialize",
+    "migrate",
+    "opened_database",
+    "record_revision",
+    "require_head",
+    "run_migrations",
+    "scripts",
+    "upgrade",
+]

@@ -1,0 +1,124 @@
+"""What the scripts in ``migrations/`` call: how Alembic reaches a database, and looks at our tables alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import ArgumentError
+
+from esource.database.database import Database
+from esource.dialect.urls import backend_for_url, parse_url
+from esource.errors import DatabaseError, DatabaseUnavailableError, EventSourceError, InvalidOptionError
+from esource.schema.versions import ROW_LEVEL_SECURITY, TABLES, VERSION_TABLE, _current
+from esource.tables.model import metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+# -- from Alembic --------------------------------------------------------------------------------
+
+
+def run_migrations(context: Any) -> None:
+    """What ``migrations/env.py`` does, however Alembic was started."""
+    from alembic.util import CommandError
+
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        _run_on(connection, context)
+        return
+    try:
+        _run_on_chosen_database(context)
+    except (EventSourceError, ArgumentError) as error:
+        # What Alembic's command line shows as one line; anything else as a traceback.
+        raise CommandError(str(error)) from error
+
+
+def _run_on_chosen_database(context: Any) -> None:
+    config = context.config
+    arguments = context.get_x_argument(as_dictionary=True)
+    url = arguments.get("url") or os.environ.get("ESOURCE_URL") or config.get_main_option("sqlalchemy.url")
+    if not url:
+        raise InvalidOptionError(
+            "no database: pass `alembic -x url=sqlite:///events.db …`, set ESOURCE_URL, or set "
+            "sqlalchemy.url in alembic.ini"
+        )
+    if context.is_offline_mode():
+        backend = backend_for_url(parse_url(url))
+        context.configure(dialect_name=backend.name, literal_binds=True, **comparison_options())
+        _run_in(context)
+        return
+    asyncio.run(_run_on_url(url, context))
+
+
+async def _run_on_url(url: str, context: Any) -> None:
+    database = Database.from_url(url)
+    try:
+        async with database.transaction() as unit:
+            await database.backend.lock_schema(unit.connection)
+            with database.backend.errors(database.name):
+                await unit.connection.run_sync(_run_on, context)
+    except DatabaseUnavailableError:
+        raise
+    except DatabaseError:
+        await _current(database)  # tables that were there before us: it raises what says so better
+        raise
+    finally:
+        await database.close()
+
+
+def _run_on(connection: Connection, context: Any) -> None:
+    context.configure(connection=connection, **comparison_options())
+    _run_in(context)
+
+
+def _run_in(context: Any) -> None:
+    with context.begin_transaction():
+        context.run_migrations()
+        _switch_row_level_security(context)
+
+
+def _switch_row_level_security(context: Any) -> None:
+    """The step that ``-x row_level_security=on`` (or ``off``) adds to an upgrade. Not a revision: a database
+    has it or not, at any revision."""
+    setting = context.config.attributes.get("row_level_security")
+    setting = setting or context.get_x_argument(as_dictionary=True).get("row_level_security")
+    if setting is None:
+        return
+    if setting not in ROW_LEVEL_SECURITY:
+        raise InvalidOptionError(f"row_level_security must be 'on' or 'off', not {setting!r}")
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return  # a command that only looks: current, history, check
+    if context.get_context().dialect.name != "postgresql":
+        raise InvalidOptionError("row-level security is PostgreSQL's: SQLite has no roles")
+    for statement in ROW_LEVEL_SECURITY[setting]:
+        context.execute(statement)
+
+
+def comparison_options() -> dict[str, Any]:
+    """How Alembic is to look at a database: at our tables alone, and at our version table."""
+    return {
+        "target_metadata": metadata,
+        "version_table": VERSION_TABLE,
+        "render_as_batch": True,
+        "include_name": lambda name, type_, parent_names: type_ != "table" or name in TABLES,
+    }
+
+
+def record_revision(op: Any, revision: str | None) -> None:
+    """Keep `VERSION_TABLE` true when our scripts run inside an application's own Alembic, whose version
+    table is another: the store looks only into ours."""
+    migration = op.get_context()
+    if migration.version_table == VERSION_TABLE:
+        return
+    op.execute(
+        f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
+    op.execute(f"DELETE FROM {VERSION_TABLE}")
+    if revision is not None:
+        op.execute(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{revision}')")

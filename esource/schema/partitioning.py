@@ -1,0 +1,166 @@
+"""A log in parts, on PostgreSQL: for logs so large that one table's backups, indexes and vacuum have become work.
+
+Optional, and no part of the schema's versions: `partition` makes a partitioned table of `events`, `merge` a plain one
+again. Parts are ranges of positions. `begin_partition`, called by a job at the start of each month, closes the open
+part and begins the next. Readers of the log touch only the parts that their positions are in.
+
+All promises stay: an id is stored once, two appends with one expected version do not both win, positions are in
+order. It costs each append a second row, and a look into every part for the version of its stream: few large parts,
+not many small ones. ``docs/growth.md`` has figures.
+
+`detach` takes an old part out of the log, as a table of its own: to be dumped, dropped or kept elsewhere. Its events
+are read no more. Their ids stay taken. A stream that has events in no other part **cannot go on**: it looks new, and
+the versions that it had are refused. Detach what has ended.
+
+Each of these waits for the appends that run, and keeps appends and reads waiting while it works: `partition` builds two
+indexes over the whole log and `merge` copies all of it, `begin_partition` reads the open part once. Run them as the
+tables' owner, and `merge` before a migration that changes `events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from esource.database.database import Database
+from esource.database.sources import opened_database
+from esource.dialect.postgresql.partitioning import (
+    IS_PARTITIONED,
+    LAST_POSITION,
+    LOCK,
+    OBSTACLES,
+    PARTITIONS,
+    begin,
+)
+from esource.dialect.postgresql.partitioning import detach as detach_statement
+from esource.dialect.postgresql.partitioning import merge as merge_statements
+from esource.dialect.postgresql.partitioning import partition as partition_statements
+from esource.errors import InvalidOptionError, SchemaOutdatedError
+from esource.schema.versions import HEAD, current
+
+
+class Partition(NamedTuple):
+    """A part of the log."""
+
+    name: str
+    """Of its table."""
+    first: int
+    """The first position that belongs to it."""
+
+
+async def partition(database: Any) -> None:
+    """Partition the log of a database (a store, an engine, a URL) at the newest schema: what is stored becomes the
+    first part, and what comes goes to a second.
+
+    Raises:
+        InvalidOptionError: it is partitioned already, the database has no partitions, or something holds on to the
+            table: row-level security, a view, a trigger, a foreign key.
+        SchemaOutdatedError: the schema is not the newest.
+        DatabaseReadOnlyError: the connected role does not own the tables.
+    """
+    async with opened_database(database) as opened:
+        found = await current(opened)
+        if found != HEAD:
+            raise SchemaOutdatedError(opened.name, found, HEAD)
+        async with _locked(opened, partitioned=False) as connection:
+            await _refuse_obstacles(opened, connection)
+            last = (await connection.exec_driver_sql(LAST_POSITION)).scalar_one()
+            await _run(connection, partition_statements(last, connection.dialect))
+
+
+async def begin_partition(database: Any) -> Partition | None:
+    """Close the open part behind the last event and begin the next; None if the open part is still empty.
+
+    Raises:
+        InvalidOptionError: the log is not partitioned.
+    """
+    async with opened_database(database) as opened, _locked(opened, partitioned=True) as connection:
+        *_, newest = await _partitions(connection)
+        last = (await connection.exec_driver_sql(LAST_POSITION)).scalar_one()
+        if last < newest.first:
+            return None
+        await _run(connection, begin(*newest, last))
+        return (await _partitions(connection))[-1]
+
+
+async def partitions(database: Any) -> list[Partition]:
+    """The parts of the log in their order; the last one is open.
+
+    Raises:
+        InvalidOptionError: the log is not partitioned.
+    """
+    async with opened_database(database) as opened, opened.transaction() as unit:
+        with opened.backend.errors(opened.name):
+            await _require(opened, unit.connection, partitioned=True)
+            return await _partitions(unit.connection)
+
+
+async def detach(database: Any, name: str) -> None:
+    """Take a part out of the log; its table stays, under its name.
+
+    Raises:
+        InvalidOptionError: there is no such part, or it is the open one.
+    """
+    async with opened_database(database) as opened, _locked(opened, partitioned=True) as connection:
+        closed = [part.name for part in (await _partitions(connection))[:-1]]
+        if name not in closed:
+            raise InvalidOptionError(
+                f"{name!r} is no closed part of the log: {', '.join(closed) or 'there is none'}"
+            )
+        await _run(connection, [detach_statement(name)])
+
+
+async def merge(database: Any) -> None:
+    """Make a plain table again of what the log holds; what was detached stays where it is.
+
+    Raises:
+        InvalidOptionError: the log is not partitioned, or something holds on to the table.
+    """
+    async with opened_database(database) as opened, _locked(opened, partitioned=True) as connection:
+        await _refuse_obstacles(opened, connection)
+        await _run(connection, merge_statements(connection.dialect))
+
+
+@asynccontextmanager
+async def _locked(database: Database, *, partitioned: bool) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which nobody else migrates, appends or reads the log. The table's own lock comes before the
+    append lock in every append, so that those that wait look the table up anew."""
+    if not database.backend.supports_partitions:
+        raise InvalidOptionError(f"partitions are PostgreSQL's, and this is {database.name}")
+    async with database.transaction() as unit:
+        await database.backend.lock_schema(unit.connection)
+        with database.backend.errors(database.name):
+            await unit.connection.exec_driver_sql(LOCK)
+            await _require(database, unit.connection, partitioned=partitioned)
+            yield unit.connection
+
+
+async def _require(database: Database, connection: AsyncConnection, *, partitioned: bool) -> None:
+    if not database.backend.supports_partitions:
+        raise InvalidOptionError(f"partitions are PostgreSQL's, and this is {database.name}")
+    if bool((await connection.exec_driver_sql(IS_PARTITIONED)).scalar()) is not partitioned:
+        raise InvalidOptionError(
+            f"the log of {database.name} is {'not partitioned' if partitioned else 'partitioned already'}"
+        )
+
+
+async def _refuse_obstacles(database: Database, connection: AsyncConnection) -> None:
+    obstacles = (await connection.exec_driver_sql(OBSTACLES)).scalars().all()
+    if obstacles:
+        raise InvalidOptionError(
+            f"{database.name}: {', '.join(obstacles)} would stay with the old table. Take it away first, and make "
+            "it anew afterwards."
+        )
+
+
+async def _partitions(connection: AsyncConnection) -> list[Partition]:
+    found: Any = await connection.exec_driver_sql(PARTITIONS)
+    return [Partition(*row) for row in found]
+
+
+async def _run(connection: AsyncConnection, statements: list[str]) -> None:
+    for statement in statements:
+        await connection.exec_driver_sql(statement)

@@ -1,0 +1,563 @@
+"""The event store: the one implementation, for every database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from copy import copy
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from typing_extensions import Self
+
+from esource import schema
+from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
+from esource.codec.codec import Codec, UnknownEvents
+from esource.database.database import Database
+from esource.database.transactions import Connection, Unit
+from esource.database.wakeup import POLL_SECONDS
+from esource.domain.events import DomainEvent
+from esource.domain.registry import EventRegistry, default_registry
+from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
+from esource.errors import AsyncRequiredError, InvalidOptionError, StreamClosedError
+from esource.log.appender import Appender
+from esource.log.batch import Append
+from esource.log.pages import (
+    EVENT_EXISTS,
+    LAST_EVENT,
+    LAST_POSITION,
+    PAGE_EVENTS,
+    STREAM_VERSION,
+    TYPES_OF_ID,
+    Selection,
+    page_after,
+    pages,
+)
+from esource.log.reader import until_position
+from esource.log.streams import (
+    AppendResult,
+    EventReader,
+    EventStream,
+    ExpectedVersion,
+    ReadOptions,
+    StoredEvent,
+    parse_stream_name,
+)
+from esource.log.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
+from esource.log.writer import check_together, few_enough, of_aggregate
+from esource.privacy.keys import KeyStore
+from esource.store.subscription import Subscription
+from esource.store.transaction import Transaction
+from esource.tables.rows import EventRow
+from esource.tables.statement import Statement
+from esource.telemetry import get_tracer, reading_span, span
+
+if TYPE_CHECKING:
+    from esource.telemetry import Tracer
+
+
+class EventStore:
+    """Appends events to streams and reads them back: by stream, by type, or all in one global order.
+
+    Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
+    `open_store`. Use it in ``async with``; it connects on entry (or on first use) and gives everything
+    back on exit. One store belongs to one event loop; any number of tasks may share it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        event_registry: EventRegistry | None = None,
+        *,
+        outbox_enabled: bool = False,
+        enable_tracing: bool = True,
+        uuid_fields: set[str] | None = None,
+        string_id_fields: set[str] | None = None,
+        auto_detect_uuid: bool = True,
+        unknown_events: UnknownEvents = "raise",
+        key_store: KeyStore | None = None,
+        limits: Limits = STANDARD_LIMITS,
+    ) -> None:
+        if not isinstance(limits, Limits):
+            raise InvalidOptionError(f"limits must be esource.Limits, not {type(limits).__name__}")
+        database.limits = self._limits = limits
+        if key_store is not None:
+            if not isinstance(key_store, KeyStore):
+                raise InvalidOptionError(
+                    f"key_store must be a KeyStore of esource.privacy, not {type(key_store).__name__}"
+                )
+            key_store.require_apart_from(database)
+        self._database = database
+        self._key_store = key_store
+        self.codec = Codec(
+            event_registry if event_registry is not None else default_registry,
+            uuid_fields=uuid_fields,
+            string_id_fields=string_id_fields,
+            auto_detect_uuid=auto_detect_uuid,
+            unknown_events=unknown_events,
+            limits=limits,
+        )
+        self.outbox_enabled = outbox_enabled
+        self._appender = Appender(database, outbox=outbox_enabled)
+        self._tracer: Tracer | None = get_tracer(enabled=enable_tracing)
+        self._tenant_id: UUID | None = None
+
+    # -- life cycle --------------------------------------------------------------------------------
+
+    @property
+    def __esource_database__(self) -> Database:
+        return self._database
+
+    @property
+    def __esource_tenant__(self) -> UUID | None:
+        return self._tenant_id
+
+    @property
+    def __esource_key_store__(self) -> KeyStore | None:
+        return self._key_store
+
+    @property
+    def event_registry(self) -> EventRegistry:
+        return self.codec.registry
+
+    @property
+    def observes(self) -> bool:
+        """Whether OpenTelemetry is wanted and installed."""
+        return self._tracer is not None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the store is open."""
+        return self._database.connections.is_ready
+
+    async def open(self) -> None:
+        """Connect; does nothing when connected. ``async with`` does this.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be opened or reached.
+        """
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Write what is queued, then give every connection back. Afterwards the store refuses work
+        until it is opened again. A store bound to a tenant does nothing here: the one it came from closes."""
+        if self._tenant_id is not None:
+            return
+        await self._appender.drain()
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __enter__(self) -> NoReturn:
+            raise AsyncRequiredError("a store", "async with store")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Never reached."""
+
+    async def initialize(self, *, upgrade: bool | None = None) -> None:
+        """Bring the database to the newest schema, through the Alembic scripts. Safe to repeat, and safe
+        when many processes do it at once.
+
+        A fresh database gets all tables. An older schema is upgraded on SQLite; on PostgreSQL only when
+        it holds no data, or with ``upgrade=True``, because a migration of a live server is a decision.
+
+        Raises:
+            SchemaOutdatedError: the schema is older and was not to be upgraded.
+            SchemaTooNewError: the schema is newer than this library.
+            SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
+        """
+        await self.open()
+        await schema.initialize(self._database, upgrade=upgrade)
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        """The tenant that the store is bound to; None for the whole store."""
+        return self._tenant_id
+
+    def for_tenant(self, tenant_id: UUID) -> Self:
+        """This store, bound to one tenant: a light view on the same connections, good wherever a store is.
+
+        It reads only the tenant's events; it gives the tenant's id to events written without one, and
+        refuses those of another before anything is written. So do the repositories and transactions made
+        from it. A stream belongs to the tenant of its first event: to any other it is empty, and refuses
+        to be appended to. `esource.log.tenants` says what is guaranteed. No I/O.
+
+        Raises:
+            TenantMismatchError: the store is bound to another tenant already.
+        """
+        check_id("tenant_id", tenant_id)
+        require_own("the store's tenant", self._tenant_id, tenant_id)
+        bound = copy(self)
+        bound._tenant_id = tenant_id  # noqa: SLF001 - it is one of us
+        return bound
+
+    # -- append ------------------------------------------------------------------------------------
+
+    async def append_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        events: Sequence[DomainEvent],
+        expected_version: int = ExpectedVersion.ANY,
+        *,
+        connection: Connection | None = None,
+    ) -> AppendResult:
+        """Append events to one stream: all of them or none, visible at once, after what came before.
+
+        With ``connection``, or inside `transaction`, the append belongs to that transaction; the result
+        is then valid once it commits, and other appends wait for it until then.
+
+        Args:
+            aggregate_id: The stream's aggregate.
+            aggregate_type: Its type, at most 255 characters.
+            events: In order. An empty sequence writes nothing.
+            expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
+            connection: A transaction of the application's own on the same database. READ COMMITTED is
+                the isolation level to have on PostgreSQL: a stricter one cannot see what was appended
+                since its first statement, so that it only finds out by failing.
+
+        Raises:
+            OptimisticLockError: the stream is at another version.
+            StreamClosedError: the stream is closed.
+            DuplicateEventError: an event id is stored already, elsewhere or with other content.
+            InvalidEventError: an event belongs to another stream, may not be stored, or is beyond a limit.
+            TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
+            KeyStoreMissingError: an event has personal fields, and the store has no key store.
+            SubjectErasedError: an event has personal fields of somebody whose key was destroyed.
+            DatabaseError: the database refused or could not be reached; nothing was written.
+        """
+        if type(expected_version) is not int or expected_version < -2:
+            raise InvalidOptionError(
+                f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
+            )
+        check_name("aggregate_type", aggregate_type, self._limits.name_characters)
+        encode = self.codec.encode
+        events = few_enough(events, self._limits.append_events)
+        if self._key_store is None:
+            encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        else:
+            # The key of a personal field may go by the aggregate, which an event need not name.
+            events = [of_aggregate(event, aggregate_id) for event in events]
+            keys = await self._key_store.keys_to_seal(events)
+            encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
+        if self._tenant_id is not None:
+            encoded = [owned(event, self._tenant_id) for event in encoded]
+        if not encoded:
+            unit = None if connection is None else await self._database.join(connection)
+            return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
+        if len(encoded) > 1:
+            check_together(encoded, self._limits)
+        append = Append(aggregate_type, aggregate_id, encoded, expected_version)
+        if self._tracer is None:
+            if connection is None and self._tenant_id is None and self._database.current_unit() is None:
+                return await self._appender.append(append)
+            return await self._append(append, connection)
+        with span(
+            self._tracer,
+            "append",
+            system=self._database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+            event_count=len(encoded),
+            expected_version=expected_version,
+        ):
+            return await self._append(append, connection)
+
+    async def _append(self, append: Append, connection: Connection | None) -> AppendResult:
+        if connection is not None:
+            unit: Unit | None = await self._database.join(connection)
+        else:
+            unit = self._database.current_unit()
+        write = self._appender.append if unit is None else partial(self._appender.append_in, unit)
+        if self._tenant_id is None:
+            return await write(append)
+        return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
+
+    async def close_stream(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        expected_version: int = ExpectedVersion.STREAM_EXISTS,
+        *,
+        reason: str | None = None,
+        connection: Connection | None = None,
+    ) -> AppendResult:
+        """Append a `StreamClosed` event, after which every append to the stream is refused, for ever.
+
+        The stream can be read as before. Closing it again changes nothing, whatever version is expected:
+        that returns the first result, marked idempotent.
+
+        Args:
+            aggregate_id: The stream's aggregate.
+            aggregate_type: Its type.
+            expected_version: As for an append; an existing stream unless said otherwise. With ``ANY`` or
+                ``NO_STREAM`` a stream without events can be closed, so that it is never begun.
+            reason: Why, for people.
+            connection: A transaction of the application's own, as for an append.
+
+        Raises:
+            OptimisticLockError: the stream is at another version.
+            TenantMismatchError: the store is bound to a tenant, and the stream is not that tenant's.
+            DatabaseError: the database refused or could not be reached; nothing was written.
+        """
+        check_id("aggregate_id", aggregate_id)
+        tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
+        try:
+            return await self.append_events(
+                aggregate_id, aggregate_type, [tombstone], expected_version, connection=connection
+            )
+        except StreamClosedError:
+            unit = None if connection is None else await self._database.join(connection)
+            position, _, version = (await self._last_of(aggregate_id, aggregate_type, unit))[0]
+            return AppendResult(True, version, position, idempotent=True)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction for everything that the running task does with this store inside the block.
+
+        Appends, and the checkpoint, outbox, dead-letter and snapshot repositories of the yielded
+        `Transaction`, commit together or not at all, with whatever the application writes through its
+        ``connection``. Reads inside see what was written inside. An exception rolls everything back.
+
+        A transaction inside another is a savepoint, and a savepoint has no owner: while one is open,
+        whatever another task of the same transaction writes belongs to it, too, and vanishes if it is
+        rolled back, even where its result was returned. Such tasks cannot be made to wait, because the
+        savepoint's own task may be waiting for them. Open savepoints where no other task writes.
+
+        The log stays locked from the first append to the end: keep it short.
+
+        Raises:
+            DatabaseBusyError: another writer held the lock for too long.
+        """
+        async with self._database.transaction() as unit:
+            yield Transaction(self, unit)
+
+    # -- read --------------------------------------------------------------------------------------
+
+    async def get_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str | None = None,
+        from_version: int = 0,
+        from_timestamp: datetime | None = None,
+        to_timestamp: datetime | None = None,
+    ) -> EventStream:
+        """The events of one aggregate, decoded, in order; an empty stream if there are none.
+
+        Args:
+            aggregate_id: The aggregate.
+            aggregate_type: Its type; may be left out when only one type uses the id.
+            from_version: Only events past this version, exclusively.
+            from_timestamp: Only events that occurred at or after this moment.
+            to_timestamp: Only events that occurred at or before this moment.
+
+        Raises:
+            InvalidOptionError: the id is no UUID, or the type was left out and several types use the id.
+            UnknownEventTypeError: no class is registered for an event's type.
+            EventDecodeError: an event does not fit its class.
+        """
+        check_id("aggregate_id", aggregate_id)
+        if aggregate_type is None:
+            aggregate_type = await self._only_type_of(aggregate_id)
+        options = ReadOptions(
+            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+        )
+        with span(
+            self._tracer,
+            "read_stream",
+            system=self._database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+        ):
+            wanted = self._selection(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
+            # Most streams are one page. The others come in pages, too, although all of it will be in memory
+            # anyway, to let other tasks run in between.
+            rows = await page_after(self._database, wanted, wanted.start, PAGE_EVENTS)
+            decode = self.codec.decode if self._key_store is None else await self.decoder(rows)
+            events = [decode(row) for row in self._known(rows)]
+            version = rows[-1][7] if rows else from_version
+            if len(rows) == PAGE_EVENTS:
+                wanted.start = version
+                async with aclosing(pages(self._database, wanted, PAGE_EVENTS)) as found:
+                    async for rows in found:
+                        if self._key_store is not None:
+                            decode = await self.decoder(rows)
+                        events += [decode(row) for row in self._known(rows)]
+                        version = rows[-1][7]
+        if not events and version == from_version:
+            version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
+        return EventStream(aggregate_id, aggregate_type, events, version)
+
+    async def get_events_by_type(
+        self, aggregate_type: str, tenant_id: UUID | None = None, from_timestamp: datetime | None = None
+    ) -> list[DomainEvent]:
+        """All events of one aggregate type, decoded, in global order."""
+        options = ReadOptions(
+            aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
+        )
+        return [stored.event async for stored in self.read_all(options)]
+
+    def read_stream(
+        self, stream_id: str, options: ReadOptions | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """One stream's events with their places, page by page.
+
+        Args:
+            stream_id: ``<aggregate_id>:<aggregate_type>``, as `StoredEvent.stream_id` says it.
+            options: What to read; positions are versions here.
+        """
+        aggregate_id, aggregate_type = parse_stream_name(stream_id)
+        return EventReader(
+            "read_stream",
+            self._read("read_stream", options, aggregate_id=aggregate_id, aggregate_type=aggregate_type),
+        )
+
+    def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
+        """The whole log in global order, page by page, with bounded memory."""
+        return EventReader("read_all", self._read("read_all", options))
+
+    async def _read(
+        self, name: str, options: ReadOptions | None, **stream: Any
+    ) -> AsyncGenerator[StoredEvent, None]:
+        decode: Callable[[EventRow], DomainEvent] = self.codec.decode
+        wanted = self._selection(options or ReadOptions(), **stream)
+        with reading_span(self._tracer, name, system=self._database.backend.name, **stream):
+            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
+            async with aclosing(pages(self._database, wanted)) as found:
+                async for rows in found:
+                    if self._key_store is not None:
+                        decode = await self.decoder(rows)
+                    for row in self._known(rows):
+                        yield StoredEvent(row, decode)
+
+    def subscribe(
+        self,
+        from_position: int | None = None,
+        *,
+        checkpoint: str | None = None,
+        event_types: Iterable[str] | None = None,
+        aggregate_types: Iterable[str] | None = None,
+        tenant_id: UUID | None = None,
+        partition: tuple[int, int] | None = None,
+        live: bool = True,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Subscription:
+        """Follow the log: everything past a position, then what is appended, in order, each event once.
+
+        Args:
+            from_position: Start past this global position; 0, the start of the log, if left out.
+            checkpoint: Or start where the checkpoint of this name is; see `Subscription.save`.
+            event_types: Only these event types.
+            aggregate_types: Only these aggregate types.
+            tenant_id: Only this tenant's events.
+            partition: ``(number, of)``: only streams of that partition, to share the work between workers.
+            live: Whether to wait for new events at the end of the log; else the iteration ends there.
+            poll_seconds: How long to wait for a wake-up before looking again, in seconds.
+
+        Raises:
+            InvalidOptionError: options that contradict each other.
+            TenantMismatchError: the store is bound to another tenant.
+        """
+        if self._tenant_id is not None:
+            require_own("tenant_id", tenant_id, self._tenant_id)
+        return Subscription(
+            self,
+            from_position=from_position,
+            checkpoint=checkpoint,
+            event_types=event_types,
+            aggregate_types=aggregate_types,
+            tenant_id=tenant_id,
+            partition=partition,
+            live=live,
+            poll_seconds=poll_seconds,
+        )
+
+    async def event_exists(self, event_id: UUID) -> bool:
+        """Whether an event with this id is stored. One query."""
+        return bool(await self._rows(EVENT_EXISTS, {"event_id": check_id("event_id", event_id)}))
+
+    async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
+        """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
+        return await self._version_of(check_id("aggregate_id", aggregate_id), aggregate_type)
+
+    async def is_closed(self, aggregate_id: UUID, aggregate_type: str) -> bool:
+        """Whether the stream was closed with `close_stream`. One query."""
+        last = await self._last_of(aggregate_id, aggregate_type)
+        return bool(last) and last[0][1] == STREAM_CLOSED
+
+    async def get_global_position(self) -> int:
+        """The position of the last event in the log; 0 if there is none. One query."""
+        return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+
+    async def wait_for_position(self, position: int, *, timeout_seconds: float = 5.0) -> int:
+        """Wait until this database shows the log up to a position; the position that it has come to.
+
+        On a read replica this is how one reads what one has written: append on the primary, wait here for
+        `AppendResult.global_position`, read. Positions become visible in their order on a replica, too.
+        On the primary a position is visible as soon as its append returns. Asks again every 5 to 100 ms;
+        where the store is bound to a tenant, about the whole log.
+
+        Raises:
+            PositionNotReachedError: the time is over.
+        """
+        return await until_position(self._database, position, timeout_seconds)
+
+    async def _rows(
+        self, statement: Statement, values: dict[str, Any], unit: Unit | None = None
+    ) -> list[Any]:
+        """Rows about the whole log, or about the tenant's share of it."""
+        if self._tenant_id is not None:
+            statement, values = of_tenant(statement, "events"), {**values, "of_tenant": self._tenant_id}
+        return await self._database.rows(statement, values, unit)
+
+    def _selection(self, options: ReadOptions, **stream: Any) -> Selection:
+        """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
+        if self._tenant_id is not None:
+            options = restricted(options, self._tenant_id)
+        return Selection(self._database, options, **stream)
+
+    async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
+        """What decodes these rows, with the keys of their personal fields. One query at most."""
+        if self._key_store is None:
+            return self.codec.decode
+        keys = await self._key_store.keys_to_open(row[9] for row in rows)
+        return self.codec.decode if keys is None else partial(self.codec.decode, keys=keys)
+
+    def _known(self, rows: list[EventRow]) -> list[EventRow]:
+        """The rows without those that the policy for unknown event types skips."""
+        if self.codec.unknown_events != "skip":
+            return rows
+        return [row for row in rows if self.codec.event_class(row[4]) is not None]
+
+    async def _version_of(self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None) -> int:
+        rows = await self._rows(
+            STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
+        )
+        return rows[0][0] or 0
+
+    async def _last_of(
+        self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None
+    ) -> list[tuple[int, str, int]]:
+        """Position, type and version of the stream's last event; nothing if it has none."""
+        return await self._rows(
+            LAST_EVENT, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
+        )
+
+    async def _only_type_of(self, aggregate_id: UUID) -> str:
+        types = [row[0] for row in await self._rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
+        if len(types) > 1:
+            raise InvalidOptionError(
+                f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
+            )
+        return types[0] if types else ""

@@ -1,0 +1,98 @@
+"""One unit of work over the log and the tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from esource.domain.events import DomainEvent
+from esource.log.streams import AppendResult, ExpectedVersion
+from esource.privacy.keys import KeyStore
+from esource.repositories.checkpoint import CheckpointRepository
+from esource.repositories.dlq import DLQRepository
+from esource.repositories.outbox import OutboxRepository
+from esource.repositories.snapshot import SnapshotStore
+
+if TYPE_CHECKING:
+    from esource.database.transactions import Unit
+    from esource.store.store import EventStore
+
+
+class Transaction:
+    """An open transaction of a store, yielded by `EventStore.transaction`."""
+
+    def __init__(self, store: EventStore, unit: Unit) -> None:
+        self._store = store
+        self._unit = unit
+
+    @property
+    def __esource_unit__(self) -> Unit:
+        return self._unit
+
+    @property
+    def __esource_tenant__(self) -> UUID | None:
+        return self._store.__esource_tenant__
+
+    @property
+    def __esource_key_store__(self) -> KeyStore | None:
+        return self._store.__esource_key_store__
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """SQLAlchemy's connection inside the transaction: for a read model in the same database. What
+        runs on it is your own SQL: no tenant restricts it.
+
+        Raises:
+            StoreClosedError: the transaction has ended.
+        """
+        self._unit.require_open()
+        return self._unit.connection
+
+    async def append_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        events: Sequence[DomainEvent],
+        expected_version: int = ExpectedVersion.ANY,
+    ) -> AppendResult:
+        """`EventStore.append_events`, as part of this transaction."""
+        return await self._store.append_events(
+            aggregate_id, aggregate_type, events, expected_version, connection=self.connection
+        )
+
+    async def close_stream(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str,
+        expected_version: int = ExpectedVersion.STREAM_EXISTS,
+        *,
+        reason: str | None = None,
+    ) -> AppendResult:
+        """`EventStore.close_stream`, as part of this transaction."""
+        return await self._store.close_stream(
+            aggregate_id, aggregate_type, expected_version, reason=reason, connection=self.connection
+        )
+
+    @cached_property
+    def checkpoints(self) -> CheckpointRepository:
+        """Checkpoints, saved as part of this transaction."""
+        return CheckpointRepository(self)
+
+    @cached_property
+    def snapshots(self) -> SnapshotStore:
+        """Snapshots, saved as part of this transaction."""
+        return SnapshotStore(self)
+
+    @cached_property
+    def dead_letters(self) -> DLQRepository:
+        """Dead letters, written as part of this transaction."""
+        return DLQRepository(self)
+
+    @cached_property
+    def outbox(self) -> OutboxRepository:
+        """The outbox, written as part of this transaction."""
+        return OutboxRepository(self)

@@ -1,0 +1,121 @@
+"""SQL constructs that SQLAlchemy Core has no common spelling for, compiled for each database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Float, Text, Uuid, bindparam, case, literal_column
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import dialect as postgresql
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+from esource.domain.stream_closed import STREAM_CLOSED
+from esource.tables.model import events
+from esource.tables.types import Identifier, Timestamp
+
+# ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
+# construct in the dialect packages, and one of the two serves (pinned by a test).
+__all__ = ["byte_order", "iso_text", "member_of", "moment_after", "upsert", "version_or_closed"]
+
+_postgresql = postgresql()  # type: ignore[no-untyped-call]
+
+version_or_closed: ColumnElement[int] = case(
+    (events.c.event_type == literal_column(f"'{STREAM_CLOSED}'"), -events.c.version), else_=events.c.version
+)
+"""Of a stream's last event: its version, negative if it closes the stream."""
+
+
+class iso_text(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
+    """A `Timestamp` column in the text form of `esource.tables.types.to_iso`, on every database."""
+
+    name = "iso_text"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(iso_text)
+def _iso_text(element: iso_text, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    return f"to_char(timezone('UTC', {column}), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+
+
+@compiles(iso_text, "sqlite")
+def _iso_text_sqlite(element: iso_text, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+class member_of(FunctionElement[bool]):  # noqa: N801
+    """Whether a column of names or ids is among a list given as one parameter, as text.
+
+    An array on PostgreSQL and JSON text on SQLite, so that the statement's text does not depend on how
+    many there are (an expanding IN would be compiled anew for each number).
+    """
+
+    name = "member_of"
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], parameter: str) -> None:
+        is_uuid = isinstance(column.type, Identifier) or isinstance(
+            column.type.dialect_impl(_postgresql), Uuid
+        )
+        item = UUID() if is_uuid else BigInteger() if column.type.python_type is int else Text()
+        super().__init__(column, bindparam(parameter, type_=Text().with_variant(ARRAY(item), "postgresql")))
+
+
+@compiles(member_of)
+def _member_of(element: member_of, compiler: Any, **kw: Any) -> str:
+    column, names = element.clauses
+    return f"{compiler.process(column, **kw)} = ANY ({compiler.process(names, **kw)})"
+
+
+@compiles(member_of, "sqlite")
+def _member_of_sqlite(element: member_of, compiler: Any, **kw: Any) -> str:
+    column, names = element.clauses
+    listed = f"SELECT value FROM json_each({compiler.process(names, **kw)})"  # noqa: S608 - compiled parts
+    return f"{compiler.process(column, **kw)} IN ({listed})"
+
+
+class byte_order(FunctionElement[str]):  # noqa: N801
+    """A text column in the order of its bytes, which is the same in every database and for every locale."""
+
+    name = "byte_order"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(byte_order)
+def _byte_order(element: byte_order, compiler: Any, **kw: Any) -> str:
+    return f'{compiler.process(element.clauses, **kw)} COLLATE "C"'
+
+
+@compiles(byte_order, "sqlite")
+def _byte_order_sqlite(element: byte_order, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+class moment_after(FunctionElement[datetime]):  # noqa: N801
+    """The database's own clock, so many seconds on (a parameter): for what processes on several machines
+    must agree about, whatever their own clocks say. SQLite's is its machine's, to the millisecond."""
+
+    name = "moment_after"
+    type = Timestamp()
+    inherit_cache = True
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(bindparam(parameter, type_=Float()))
+
+
+@compiles(moment_after)
+def _moment_after(element: moment_after, compiler: Any, **kw: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)})"
+
+
+@compiles(moment_after, "sqlite")
+def _moment_after_sqlite(element: moment_after, compiler: Any, **kw: Any) -> str:
+    seconds = f"printf('%+.3f seconds', {compiler.process(element.clauses, **kw)})"
+    return f"strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now', {seconds})"

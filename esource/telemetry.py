@@ -1,0 +1,235 @@
+"""What an operator sees: OpenTelemetry spans, and how those who follow the log are doing.
+
+Spans are made where the API is installed and tracing is on; there is nothing at all otherwise. Span names are
+``esource.<operation>``; attributes follow OpenTelemetry's database conventions (``db.system``) and our own words. No
+payload and no password is ever an attribute.
+
+Each follower keeps a `Pulse` up to date as it works; that costs additions. While it runs, OpenTelemetry
+reads it whenever it collects, if the API is installed; nothing is imported otherwise. The instruments,
+each with the attributes ``esource.kind`` and ``esource.name``:
+
+=========================  =======================================================
+``esource.position``       global position reached
+``esource.lag.events``     positions between there and the end of the log, at most
+``esource.lag.seconds``    age of the oldest event seen and not dealt with
+``esource.events``         events dealt with, a counter
+``esource.failures``       failed attempts, a counter
+=========================  ======================================================="""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from esource.moments import from_iso
+
+
+class Tracer(Protocol):
+    """What we use of an OpenTelemetry tracer."""
+
+    def start_as_current_span(
+        self, name: str, *, attributes: dict[str, Any]
+    ) -> AbstractContextManager[Any]: ...
+
+    def start_span(self, name: str, *, attributes: dict[str, Any]) -> Any: ...
+
+
+def get_tracer(*, enabled: bool) -> Tracer | None:
+    """OpenTelemetry's tracer for esource; None when tracing is off or the extra is not installed."""
+    if not enabled:
+        return None
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return None
+    return trace.get_tracer("esource")
+
+
+def span(tracer: Tracer | None, name: str, **attributes: Any) -> AbstractContextManager[Any]:
+    """A span around an operation; free of charge without a tracer."""
+    if tracer is None:
+        return nullcontext()
+    return tracer.start_as_current_span(f"esource.{name}", attributes=_attributes(attributes))
+
+
+@contextmanager
+def reading_span(tracer: Tracer | None, name: str, **attributes: Any) -> Iterator[None]:
+    """A span around an iteration. It lasts until that ends or is left, and is never the current span of
+    whoever works on an event in between."""
+    if tracer is None:
+        yield
+        return
+    from opentelemetry.trace import StatusCode
+
+    started = tracer.start_span(f"esource.{name}", attributes=_attributes(attributes))
+    try:
+        yield
+    except Exception as error:
+        started.record_exception(error)
+        started.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        started.end()
+
+
+def _attributes(given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "db.system" if key == "system" else f"esource.{key}": value if isinstance(value, int) else str(value)
+        for key, value in given.items()
+        if value is not None
+    }
+
+
+RATE_SECONDS = 10.0
+"""Throughput is measured over so many seconds."""
+
+RATE_STEP_SECONDS = 0.25
+"""And in steps of so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a follower of the log is doing, at one moment."""
+
+    kind: str
+    """``projection``, ``subscription`` or ``relay``."""
+    name: str
+    is_running: bool
+    position: int
+    """The global position up to which everything has been dealt with."""
+    lag_events: int
+    """Events of its kinds past that position; of a part of the streams, at most so many."""
+    lag_seconds: float
+    """Age of the oldest of them, in seconds; 0 when there is none."""
+    events_processed: int
+    """Events that this follower has dealt with since it was made."""
+    events_per_second: float
+    """Over the last ten seconds."""
+    failures: int
+    """Failed attempts since it was made."""
+    last_error: str | None
+    """The last failure, as text; it may have been overcome since."""
+    last_error_at: datetime | None
+
+
+class Pulse:
+    """What a follower notes of itself as it works. Not shared between event loops."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.is_running = False
+        self.position = 0
+        self.head = 0
+        """The end of the log, when last seen."""
+        self.oldest: str | None = None
+        """When the first event not yet dealt with was stored, if one is known, as the log has it."""
+        self.events = 0
+        self.failures = 0
+        self.last_error: str | None = None
+        self.last_error_at: datetime | None = None
+        self._recent: deque[list[Any]] = deque()
+
+    def advance(self, position: int, events: int) -> None:
+        """So many events more are dealt with, up to this position."""
+        self.position = position
+        self.head = max(self.head, position)
+        if position >= self.head:
+            self.oldest = None
+        if events:
+            self.events += events
+            now = time.monotonic()
+            if self._recent and now - self._recent[-1][0] < RATE_STEP_SECONDS:
+                self._recent[-1][1] += events
+            else:
+                self._recent.append([now, events])
+                self._forget(now)
+
+    def failed(self, error: BaseException) -> None:
+        """An attempt failed."""
+        self.failures += 1
+        self.last_error = f"{type(error).__name__}: {error}"
+        self.last_error_at = datetime.now(timezone.utc)
+
+    @property
+    def lag_events(self) -> int:
+        return max(0, self.head - self.position)
+
+    @property
+    def lag_seconds(self) -> float:
+        if self.oldest is None or self.position >= self.head:
+            return 0.0
+        return max(0.0, (datetime.now(timezone.utc) - from_iso(self.oldest)).total_seconds())
+
+    @property
+    def events_per_second(self) -> float:
+        self._forget(time.monotonic())
+        return float(sum(events for _, events in self._recent)) / RATE_SECONDS
+
+    def _forget(self, now: float) -> None:
+        while self._recent and self._recent[0][0] < now - RATE_SECONDS:
+            self._recent.popleft()
+
+    def health(self, *, position: int, lag_events: int, lag_seconds: float) -> Health:
+        """What is noted here, with what the database says."""
+        return Health(
+            kind=self.kind,
+            name=self.name,
+            is_running=self.is_running,
+            position=position,
+            lag_events=lag_events,
+            lag_seconds=lag_seconds,
+            events_processed=self.events,
+            events_per_second=self.events_per_second,
+            failures=self.failures,
+            last_error=self.last_error,
+            last_error_at=self.last_error_at,
+        )
+
+    @contextmanager
+    def beating(self, *, metrics: bool) -> Iterator[None]:
+        """Running, and read by OpenTelemetry if that is wanted and installed, until the block ends."""
+        if metrics:
+            _register()
+            _observed.add(self)
+        self.is_running = True
+        try:
+            yield
+        finally:
+            self.is_running = False
+            _observed.discard(self)
+
+
+_observed: WeakSet[Pulse] = WeakSet()
+
+
+@cache
+def _register() -> None:
+    """Create the instruments, once per process: a provider that is set later takes them over."""
+    try:
+        from opentelemetry import metrics
+    except ImportError:
+        return
+    meter = metrics.get_meter("esource")
+    meter.create_observable_gauge("esource.position", [_reader(lambda pulse: pulse.position)])
+    meter.create_observable_gauge("esource.lag.events", [_reader(lambda pulse: pulse.lag_events)])
+    meter.create_observable_gauge("esource.lag.seconds", [_reader(lambda pulse: pulse.lag_seconds)], unit="s")
+    meter.create_observable_counter("esource.events", [_reader(lambda pulse: pulse.events)])
+    meter.create_observable_counter("esource.failures", [_reader(lambda pulse: pulse.failures)])
+
+
+def _reader(value: Callable[[Pulse], float]) -> Callable[[Any], Iterable[Any]]:
+    def read(options: Any) -> Iterable[Any]:
+        from opentelemetry.metrics import Observation
+
+        for pulse in list(_observed):
+            yield Observation(value(pulse), {"esource.kind": pulse.kind, "esource.name": pulse.name})
+
+    return read

@@ -26,14 +26,14 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 DATABASES = {"sqlite": "sqlite,memory", "postgresql": "postgresql"}
 POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
 BEHIND_POOLER = [
-    "append",
-    "append_model",
-    "conformance",
-    "duplicates",
-    "expected_version",
-    "outbox_rows",
-    "reading",
-    "transactions",
+    "tests/log/test_append.py",
+    "tests/log/test_append_model.py",
+    "tests/log/test_duplicates.py",
+    "tests/log/test_expected_version.py",
+    "tests/log/test_outbox_rows.py",
+    "tests/log/test_reading.py",
+    "tests/store/test_transactions.py",
+    "tests/testing/test_conformance.py",
 ]
 LEAST_COVERED = 95
 """Per cent of the lines, and of the branches, that the tests have to reach."""
@@ -97,14 +97,14 @@ def torture(session: nox.Session) -> None:
     times what a plain `pytest` does; prints each seed, and at the end what the faults did. Half an hour by default.
     """
     install_wheel(session, "all", "test")
-    session.run("python", "tests/torture", *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1"})
+    session.run("python", "tests/adversity/torture", *session.posargs, env={"ESOURCE_TEST_INSTALLED": "1"})
 
 
 @nox.session
 def migrations(session: nox.Session) -> None:
     """Drift, old databases, and every way to run the scripts, on both databases."""
     install_wheel(session, "all", "test")
-    run_tests(session, "tests/migrations")
+    run_tests(session, "tests/schema")
 
 
 @nox.session
@@ -274,8 +274,8 @@ def pgbouncer(session: nox.Session) -> None:
     install_wheel(session, "all", "test")
     run_tests(
         session,
-        "tests/deployment/test_pooler.py",
-        *(f"tests/store/test_{name}.py" for name in BEHIND_POOLER),
+        "tests/database/test_pooler.py",
+        *BEHIND_POOLER,
         "tests/projections/test_running.py",
         ESOURCE_TEST_DATABASES="postgresql",
         ESOURCE_TEST_POOLER="1",
@@ -288,7 +288,7 @@ def replica(session: nox.Session) -> None:
     if not (POSTGRESQL_15 / "pg_basebackup").exists():
         session.error("PostgreSQL 15 is not installed: apt-get install postgresql-15")
     install_wheel(session, "all", "test")
-    run_tests(session, "tests/deployment/test_replica.py", "-n", "0", ESOURCE_TEST_REPLICA="1")
+    run_tests(session, "tests/database/test_replica.py", "-n", "0", ESOURCE_TEST_REPLICA="1")
 
 
 @nox.session
@@ -298,7 +298,7 @@ def powercut(session: nox.Session) -> None:
         session.error("strace is not installed: apt-get install strace")
     install_wheel(session, "all", "test")
     # A file's tests share what it recorded.
-    run_tests(session, "tests/powercut", "-n", "2", "--dist", "loadfile", ESOURCE_TEST_POWERCUT="1")
+    run_tests(session, "tests/adversity/powercut", "-n", "2", "--dist", "loadfile", ESOURCE_TEST_POWERCUT="1")
 
 
 @nox.session(venv_backend="none")

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import Pair, pgbouncer, primary_and_replica
-from leaks import check_connections
-from servers import Databases
 from sqlalchemy.engine import URL, make_url
+from support.clusters import Pair, pgbouncer, primary_and_replica
+from support.leaks import close_without_leaks
+from support.matrix import databases, without_memory
+from support.servers import Databases
 
 import esource
 from esource import EventStore, open_store, schema
@@ -69,15 +70,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (others if left_out & set(getattr(item, "fixturenames", ())) else wanted).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = wanted
-
-
-def databases() -> list[str]:
-    chosen = os.environ.get("ESOURCE_TEST_DATABASES", "sqlite,memory,postgresql")
-    return [name.strip() for name in chosen.split(",") if name.strip()]
-
-
-def without_memory() -> list[str]:
-    return [name for name in databases() if name != "memory"]
 
 
 # -- the PostgreSQL server --------------------------------------------------------------------------
@@ -207,17 +199,6 @@ async def open_stores(through_pooler: Any) -> AsyncIterator[StoreFactory]:
     yield make
     for store in opened:
         await close_without_leaks(store)
-
-
-async def close_without_leaks(store: EventStore) -> None:
-    """Close a store; no connection may stay checked out, and none may be inside a transaction."""
-    if not store.is_connected:
-        return
-    pool = store.__esource_database__.connections.engine.pool
-    check_connections(store)
-    await store.close()
-    if hasattr(pool, "checkedout"):
-        assert pool.checkedout() == 0, "a connection was not given back on close"
 
 
 @pytest.fixture

@@ -24,39 +24,42 @@ ROOT = Path(__file__).parents[1]
 
 TESTS = {
     "appender": [
-        "tests/store/test_cancellation.py",
-        "tests/store/test_closing.py",
-        "tests/store/test_concurrency.py",
-        "tests/store/test_duplicates.py",
-        "tests/store/test_expected_version.py",
+        "tests/log/test_cancellation.py",
+        "tests/log/test_closing.py",
+        "tests/log/test_concurrency.py",
+        "tests/log/test_duplicates.py",
+        "tests/log/test_expected_version.py",
         "tests/store/test_joining.py",
     ],
-    "checkpoints": ["tests/beside/test_checkpoints.py", "tests/tenants/test_beside_the_log.py"],
+    "checkpoints": [
+        "tests/repositories/test_checkpoints.py",
+        "tests/repositories/test_bound_stores_beside_the_log.py",
+    ],
     "codec": [
         "tests/codec",
-        "tests/hostile/test_limits.py",
+        "tests/adversity/hostile/test_limits.py",
         "tests/privacy/test_sealing.py",
-        "tests/store/test_duplicates.py",
-        "tests/store/test_reading.py",
+        "tests/log/test_duplicates.py",
+        "tests/log/test_reading.py",
     ],
     "copying": ["tests/copying", "--ignore=tests/copying/test_kills.py"],
     "outbox": [
-        "tests/beside/test_outbox.py",
-        "tests/store/test_outbox_rows.py",
-        "tests/tenants/test_beside_the_log.py",
+        "tests/repositories/test_outbox.py",
+        "tests/log/test_outbox_rows.py",
+        "tests/repositories/test_bound_stores_beside_the_log.py",
     ],
     "store": [
-        "tests/following/test_subscriptions.py",
-        "tests/hostile/test_limits.py",
+        "tests/store/test_subscriptions.py",
+        "tests/adversity/hostile/test_limits.py",
         "tests/privacy/test_sealing.py",
-        "tests/store/test_append.py",
-        "tests/store/test_bad_input.py",
-        "tests/store/test_closing.py",
-        "tests/store/test_expected_version.py",
+        "tests/log/test_append.py",
+        "tests/log/test_bad_input.py",
+        "tests/log/test_closing.py",
+        "tests/log/test_expected_version.py",
         "tests/store/test_joining.py",
-        "tests/store/test_reading.py",
-        "tests/store/test_waiting.py",
-        "tests/tenants/test_bound_stores.py",
+        "tests/log/test_reading.py",
+        "tests/log/test_waiting.py",
+        "tests/log/test_bound_stores.py",
     ],
 }
 """The tests that are to notice, by module or package of esource."""
@@ -73,21 +76,21 @@ PARTS = {
 TESTS |= {part: TESTS[whole] for part, whole in PARTS.items()}
 
 AGAIN = {
-    "appender": ["tests/store", "tests/hostile/test_limits.py"],
+    "appender": ["tests/log", "tests/store", "tests/adversity/hostile/test_limits.py"],
     "checkpoints": [
-        "tests/beside",
-        "tests/tenants/test_beside_the_log.py",
+        "tests/repositories",
+        "tests/repositories/test_bound_stores_beside_the_log.py",
         "tests/projections/test_running.py",
     ],
     "codec": [
         "tests/codec",
-        "tests/events/test_upcasters.py",
+        "tests/domain/test_upcasters.py",
         "tests/privacy/test_sealing.py",
-        "tests/tutorial/test_claims_uuids.py",
+        "tests/documents/tutorial/test_claims_uuids.py",
     ],
     "copying": ["tests/copying", "tests/cli/test_keeping.py"],
-    "outbox": ["tests/beside/test_outbox.py", "tests/relay/test_relay.py"],
-    "store": ["tests/store", "tests/privacy/test_sealing.py", "tests/tenants/test_bound_stores.py"],
+    "outbox": ["tests/repositories/test_outbox.py", "tests/publishing/test_relay.py"],
+    "store": ["tests/log", "tests/store", "tests/privacy/test_sealing.py", "tests/log/test_bound_stores.py"],
 }
 """The wider tests that a mutant has to survive as well, on a SQLite file and PostgreSQL."""
 

@@ -8,7 +8,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from installed import hiding_all_but
+from support.installed import hiding_all_but
 
 FIRST_NEEDS = {
     "sqlite": [

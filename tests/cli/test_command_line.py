@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from orders import placed, several
+from support.commands import esource as run
+from support.orders import placed, several
 
-from cli.commands import esource as run
 from esource import CheckpointRepository, __version__
 from esource.cli.app import PANELS
 from esource.cli.asking import confirm

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from orders import placed
+from support import application
+from support.application import Seen
+from support.commands import esource
+from support.orders import placed
 
-from cli import application
-from cli.application import Seen
-from cli.commands import esource
 from esource import CheckpointRepository, DLQRepository, EventStore, OutboxRepository, ProjectionRunner
 from esource.database.database import Database
 
@@ -33,7 +33,7 @@ def unseen():
     application.published.clear()
 
 
-APP = ("--app", "cli.application:Seen")
+APP = ("--app", "support.application:Seen")
 
 
 async def test_a_projection_is_listed_reset_and_rebuilt(events, shared_store, url):
@@ -88,10 +88,10 @@ async def test_a_mended_projection_takes_its_dead_letters_and_a_strict_one_ends_
     events, shared_store, url
 ):
     await ProjectionRunner(shared_store, Seen()).run(live=False)
-    done = await esource("dlq", "retry", "--app", "cli.application:Mended", *url, "--json")
+    done = await esource("dlq", "retry", "--app", "support.application:Mended", *url, "--json")
     assert (done.exit_code, json.loads(done.stdout)["resolved"]) == (0, 1)
     assert str(events[1].event_id) in application.seen
-    done = await esource("projections", "rebuild", "--app", "cli.application:Strict", *url, "--yes")
+    done = await esource("projections", "rebuild", "--app", "support.application:Strict", *url, "--yes")
     assert done.exit_code == 1
     assert "a bad customer" in done.stderr
     assert str(events[1].event_id) in done.stderr
@@ -124,9 +124,9 @@ async def test_the_outbox_is_counted_relayed_retried_and_purged(events, shared_s
         str(e.event_id) for e in events[1:]
     ]
     assert (await esource("outbox", "retry", *url)).stdout == "1 rows wait again.\n"
-    done = await esource("outbox", "relay", *url, "--publisher", "cli.application:Broker")
+    done = await esource("outbox", "relay", *url, "--publisher", "support.application:Broker")
     assert (done.exit_code, application.published) == (0, [str(events[0].event_id)])
-    assert (await esource("outbox", "relay", *url, "--publisher", "cli.application:seen")).exit_code == 2
+    assert (await esource("outbox", "relay", *url, "--publisher", "support.application:seen")).exit_code == 2
     assert (await esource("outbox", "purge", *url)).exit_code == 2
     done = await esource("outbox", "purge", *url, "--days", 0, "--yes")
     assert done.stdout == "3 rows were deleted.\n"

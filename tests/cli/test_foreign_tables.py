@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from schemas import CHECKOUT, described, execute
+from support.commands import esource
+from support.schemas import CHECKOUT, described, execute
 
-from cli.commands import esource
 from esource import open_store, schema
 from esource.errors import SchemaUnmanagedError
 
@@ -43,7 +43,7 @@ async def test_a_program_is_told_which_columns_are_not_there(foreign_url):
 
 
 async def test_a_file_of_eventsource_py_is_still_to_be_adopted(tmp_path):
-    """SQLite only: their PostgreSQL tables are looked at by tests/migrations/test_adoption.py."""
+    """SQLite only: their PostgreSQL tables are looked at by tests/schema/test_adoption.py."""
     file = tmp_path / "theirs.db"
     shutil.copy(CHECKOUT / "tests" / "data" / "eventsource-py-0.5.0.db", file)
     for command in ("info", "upgrade", "current"):

@@ -6,9 +6,9 @@ import json
 from uuid import uuid4
 
 import pytest
-from orders import placed, several
+from support.commands import esource
+from support.orders import placed, several
 
-from cli.commands import esource
 from esource import EventStore
 from esource.copying import integrity
 from esource.database.database import Database
@@ -51,7 +51,9 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
     assert done.exit_code == 1
     [finding] = json.loads(done.stdout)["findings"]
     assert finding["check"] == "streams"
-    done = await esource("verify", "--url", shared_database_url, "--app", "cli.application:without_classes")
+    done = await esource(
+        "verify", "--url", shared_database_url, "--app", "support.application:without_classes"
+    )
     assert done.exit_code == 1
     assert "In order" not in done.stdout
     assert "streams: " in done.stdout
@@ -69,7 +71,9 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
 async def test_of_many_findings_the_first_are_shown_and_the_others_counted(shared_database_url, shared_store):
     for event in (placed() for _ in range(integrity.SHOWN + 2)):
         await shared_store.append_events(event.aggregate_id, "Order", [event], 0)
-    done = await esource("verify", "--url", shared_database_url, "--app", "cli.application:without_classes")
+    done = await esource(
+        "verify", "--url", shared_database_url, "--app", "support.application:without_classes"
+    )
     assert done.stdout.count("decoding: ") == integrity.SHOWN
     assert "... and 2 more." in done.stdout
 

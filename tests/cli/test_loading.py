@@ -6,8 +6,7 @@ import sys
 from uuid import uuid4
 
 import pytest
-
-from cli.commands import esource
+from support.commands import esource
 
 COMMANDS = (
     ["verify", "--app"],

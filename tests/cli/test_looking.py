@@ -12,9 +12,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from orders import placed, several
+from support.commands import esource
+from support.orders import placed, several
 
-from cli.commands import esource
 from esource import (
     CheckpointRepository,
     DLQRepository,

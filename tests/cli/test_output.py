@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from orders import several
+from support.commands import esource
+from support.orders import several
 
-from cli.commands import esource
 from esource import OutboxRepository, open_store
 from esource.cli.output import Output, shown
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import esource
 
-from cli.commands import esource
 from esource import SQLiteEventStore
 from esource.errors import DatabaseUnavailableError
 

@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-from schemas import execute
+from support.commands import esource
+from support.schemas import execute
 
-from cli.commands import esource
 from esource import schema
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from orders import placed
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, model_validator
+from support.orders import placed
 from typing_extensions import TypedDict
 
 from esource import DomainEvent, EventRegistry, SQLiteEventStore

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
-from orders import OrderPlaced, placed
 from sqlalchemy import insert, text
+from support.orders import OrderPlaced, placed
 
 from esource import EventRegistry
 from esource.domain.events import DomainEvent

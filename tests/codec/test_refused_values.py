@@ -5,10 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from json_reader import COUNTS_THE_SIGN
-from orders import placed
 from pydantic import BaseModel, model_serializer
 from pydantic.dataclasses import dataclass
+from support.json_reader import COUNTS_THE_SIGN
+from support.orders import placed
 
 from esource import DomainEvent, EventRegistry, InvalidEventError, UntypedEvent
 

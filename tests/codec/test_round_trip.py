@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_reader import COUNTS_THE_SIGN
 from pydantic import BaseModel
+from support.effort import examples
+from support.json_reader import COUNTS_THE_SIGN
 
 from esource import DomainEvent, EventRegistry, register_event
 from esource.checks import JSON_DIGITS

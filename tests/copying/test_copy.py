@@ -5,10 +5,10 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from orders import placed, several
 from sqlalchemy import insert
+from support.orders import placed, several
+from support.pairs import Pair, fill
 
-from copying.conftest import Pair, fill
 from esource import (
     CheckpointRepository,
     DLQRepository,

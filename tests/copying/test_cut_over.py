@@ -6,9 +6,9 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from orders import placed, several
+from support.orders import placed, several
+from support.pairs import Pair, fill
 
-from copying.conftest import Pair, fill
 from esource import (
     CheckpointRepository,
     DLQRepository,

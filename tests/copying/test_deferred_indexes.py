@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from orders import placed
-from schemas import execute, rows
 from sqlalchemy.engine import make_url
+from support.orders import placed
+from support.pairs import Pair, fill
+from support.schemas import execute, rows
 
-from copying.conftest import Pair, fill
 from esource.copying import CopyProgress, copy, log
 from esource.errors import CopyRefusedError
 from esource.schema import partitioning

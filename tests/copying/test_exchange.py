@@ -8,10 +8,10 @@ import json
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from orders import placed, several
 from sqlalchemy import select
+from support.orders import placed, several
+from support.pairs import Pair, fill
 
-from copying.conftest import Pair, fill
 from esource import EventStore, SQLiteEventStore
 from esource.copying import export_store, files, import_store, verify_copy
 from esource.database.database import Database

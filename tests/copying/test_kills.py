@@ -8,14 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from effort import examples
-from faults.tally import Tally, chance
-from orders import several
+from support.effort import examples
+from support.orders import several
+from support.pairs import Pair, fill
+from support.tally import Tally, chance
 
-from copying.conftest import Pair, fill
 from esource import CheckpointRepository, copying
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "copy_worker.py"
 KILLS = examples(2)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import blocks
+from support.documents import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from orders import placed, several
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+from support.orders import placed, several
 
 from esource import AppendResult, OptimisticLockError, PostgreSQLEventStore
 from esource.dialect.postgresql.append import STATEMENTS

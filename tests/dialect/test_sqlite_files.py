@@ -6,7 +6,7 @@ import os
 import sqlite3
 
 import pytest
-from orders import placed
+from support.orders import placed
 
 from esource import SQLiteEventStore
 from esource.browsing.overview import examine, overview

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import aiosqlite
 import pytest
-from orders import placed, several
+from support.orders import placed, several
 
 from esource import CheckpointRepository, SQLiteEventStore, open_store
 from esource.copying.rows import BESIDE, EVENTS, same_keys
@@ -119,7 +119,7 @@ def test_any_number_of_processes_may_open_and_fill_a_fresh_file_at_once(path):
     program = textwrap.dedent(
         """
         import asyncio, sys
-        from orders import placed
+        from support.orders import placed
         from esource import SQLiteEventStore
 
         async def main():

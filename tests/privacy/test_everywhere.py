@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from orders import placed
-from privacy.people import (
+from support.orders import placed
+from support.people import (
     Joined,
     Renamed,
     all_events,

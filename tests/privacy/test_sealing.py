@@ -7,9 +7,9 @@ from datetime import date
 from uuid import uuid4
 
 import pytest
-from orders import placed
-from privacy.people import NOWHERE, Joined, all_events, append, delivered, every_text, joined
 from pydantic import ValidationError
+from support.orders import placed
+from support.people import NOWHERE, Joined, all_events, append, delivered, every_text, joined
 
 from esource import (
     DuplicateEventError,

@@ -6,9 +6,9 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from orders import OrderPlaced, placed
-from projections.models import Journal, Letters, append, catch_up, rows, running, until
 from sqlalchemy import text
+from support.orders import OrderPlaced, placed
+from support.read_models import Journal, Letters, append, catch_up, rows, running, until
 
 from esource import (
     CheckpointRepository,

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from projections.models import Journal, append, catch_up, running, until
+from support.read_models import Journal, append, catch_up, running, until
 
 from esource import EventStore, ProjectionFailedError, ProjectionRunner
 from esource import telemetry as health
@@ -63,7 +63,7 @@ async def test_a_projections_health_says_how_far_behind_it_is(store: EventStore)
 async def test_only_handled_events_count_as_lag(store: EventStore):
     from uuid import uuid4
 
-    from projections.models import ship
+    from support.read_models import ship
 
     stream = uuid4()
     runner = await catch_up(store, Journal())

@@ -12,11 +12,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from effort import examples
-from faults.tally import Tally
-from orders import OrderPlaced, placed
-from projections.models import Journal, Letters, append, catch_up, rows, running, until
-from projections.worker import Totals, contents, stream
+from support.effort import examples
+from support.orders import OrderPlaced, placed
+from support.projection_worker import Totals, contents, stream
+from support.read_models import Journal, Letters, append, catch_up, rows, running, until
+from support.tally import Tally
 
 from esource import (
     CheckpointRepository,
@@ -30,7 +30,7 @@ from esource import (
 )
 from esource.projections.progress import states
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "projection_worker.py"
 KILLS = examples(5)
 """How often the worker is killed; the more, the longer."""
 

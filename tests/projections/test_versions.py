@@ -6,10 +6,10 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from orders import OrderPlaced
-from projections.models import Journal, Letters, append, catch_up, journal_table, rows, running, until
 from sqlalchemy import inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from support.orders import OrderPlaced
+from support.read_models import Journal, Letters, append, catch_up, journal_table, rows, running, until
 
 from esource import (
     CheckpointRepository,

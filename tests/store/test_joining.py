@@ -6,10 +6,10 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from orders import placed, several
 from sqlalchemy import Column, Integer, MetaData, Table, event, func, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from support.orders import placed, several
 
 from esource import DuplicateEventError, OptimisticLockError, OutboxRepository
 

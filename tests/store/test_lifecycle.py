@@ -10,9 +10,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from orders import placed, several
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from support.orders import placed, several
 
 from esource import InMemoryEventStore, PostgreSQLEventStore, SQLiteEventStore, open_store
 from esource.dialect import urls as resolve
@@ -308,7 +308,7 @@ def test_a_program_ends_however_its_store_was_left(tmp_path, end):
     done = run_program(
         f"""
         import asyncio, sys
-        from orders import placed
+        from support.orders import placed
         from esource import open_store
 
         async def main():

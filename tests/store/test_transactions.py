@@ -6,8 +6,8 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from orders import Order, placed, several
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from support.orders import Order, placed, several
 
 from esource import (
     AggregateRepository,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from orders import Order, OrderPlaced, OrderShipped
+from support.orders import Order, OrderPlaced, OrderShipped
 
 from esource import DomainEvent, InvalidOptionError
 from esource.testing import an_event, given, given_events, same_event

@@ -7,8 +7,8 @@ import sys
 from uuid import UUID
 
 import pytest
-from cli.commands import esource
-from orders import OrderShipped, placed, several
+from support.commands import esource
+from support.orders import OrderShipped, placed, several
 from textual.widgets import Input, Select
 
 from esource import CheckpointRepository, DLQRepository, OutboxRepository

@@ -1,0 +1,115 @@
+"""The benchmark runs, and what it says was stored is stored. How fast anything is, is not a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from support.matrix import databases
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # last: the esource that the tests run on may be an installed one
+
+from bench.contenders import ENTRIES
+from bench.report import add_ratios, problems
+from bench.workloads import PROFILES, WORKLOADS, chosen
+
+# SQLite runs every workload; what differs by database is run on the others, too.
+ONLY = {
+    "sqlite": [],
+    "postgresql": [
+        "append-32",
+        "batch-10",
+        "contended-8",
+        "load-10",
+        "read-all",
+        "aggregate-32",
+        "processes",
+    ],
+    "memory": ["append-1", "load-"],
+}
+KINDS = {"sqlite": ["sqlite-normal"], "postgresql": ["postgresql"], "memory": ["memory"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", databases())
+def test_a_tiny_run_of_esource_and_the_raw_drivers_measures_everything_and_loses_nothing(
+    name, tmp_path, request
+):
+    server = request.getfixturevalue("postgres_server") if name == "postgresql" else None
+    options = [] if server is None else ["--postgres-url", server.render_as_string(hide_password=False)]
+    for kind in KINDS[name]:
+        options += ["--database", kind]
+    for workload in ONLY[name]:
+        options += ["--only", workload]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "bench",
+                "--profile",
+                "tiny",
+                "--contender",
+                "esource",
+                "--contender",
+                "raw",
+            ),
+            *("--folder", tmp_path, "--json", tmp_path / "r.json", "--chart", tmp_path / "r.svg", *options),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    document = json.loads((tmp_path / "r.json").read_text())
+    tiny = PROFILES["tiny"]
+    expected = [(kind, workload.name) for kind, workload in chosen(ONLY[name], KINDS[name], tiny)]
+    assert [(result["database"], result["workload"]) for result in document["results"]] == expected
+    for result in document["results"]:
+        seats = result.get("sizes") or result["contenders"]
+        assert len(seats) == (len(tiny.growth) if "sizes" in result else 2)
+        for contender, seat in seats.items():
+            if contender.startswith("raw") and result["workload"].startswith(("aggregate", "catch-up")):
+                assert seat == {"failed": "has nothing for this"}
+                continue
+            assert len(seat["rates"]) == tiny.rounds
+            assert seat["written"] > 0
+            if name != "memory":
+                assert seat["stored"] == seat["written"], result["title"]
+    ET.parse(tmp_path / "r.svg")
+
+
+def test_events_that_were_acknowledged_and_are_not_stored_are_a_problem():
+    result = {"database": "sqlite-full", "workload": "append-1", "title": "sequential appends"}
+    seat = {"rates": [1.0], "written": 10, "stored": 9}
+    document = {"results": [{**result, "contenders": {"esource": seat}}]}
+
+    assert problems(document) == ["sqlite-full, sequential appends: esource stored 9 of 10 events"]
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_is_judged_by_its_target():
+    result = {"database": "sqlite-normal", "workload": "append-32"}
+    contenders = {
+        "esource": {"rates": [20.0, 90.0, 50.0]},
+        "raw": {"rates": [10.0, 30.0, 10.0]},
+        "eventsource-py 0.5.0": {"rates": [10.0, 10.0, 10.0]},
+    }
+    document = {"results": [{**result, "contenders": contenders}]}
+    add_ratios(document)
+
+    ratios = document["results"][0]["ratios"]
+    assert ratios["raw"] == {"median": 3.0, "min": 2.0, "max": 5.0, "target": 2, "met": True}
+    assert ratios["eventsource-py 0.5.0"]["met"] is False
+
+
+def test_workloads_and_contenders_have_names_of_their_own():
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)

@@ -1,0 +1,244 @@
+"""A log in parts, on PostgreSQL: all that a log promises, on parts as well; there and back again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import make_url
+from support.orders import OrderPlaced, placed, several
+from support.schemas import described, execute, rows
+
+from esource import Projection, ProjectionRunner, handles, open_store, schema
+from esource.errors import (
+    ConstraintError,
+    DuplicateEventError,
+    InvalidOptionError,
+    OptimisticLockError,
+    SchemaOutdatedError,
+)
+from esource.schema import partitioning, row_level_security
+from esource.testing import EventStoreConformance
+from esource.testing.server import apart, dsn, new_database
+
+TABLES = ", ".join([*schema.TABLES, "esource_event_keys"])
+
+
+class Counted(Projection):
+    async def reset(self, connection):
+        await connection.exec_driver_sql("DROP TABLE IF EXISTS counted")
+        await connection.exec_driver_sql("CREATE TABLE counted (position int)")
+
+    @handles(OrderPlaced)
+    async def placed(self, event, context):
+        await context.connection.exec_driver_sql("INSERT INTO counted VALUES (1)")
+
+
+async def prepare(url):
+    """Parts that begin at 3 and at 5: what a test appends lies in several."""
+    await schema.upgrade(url)
+    async with open_store(url, enable_tracing=False) as store:
+        for step in (partitioning.partition, partitioning.begin_partition):
+            order = uuid4()
+            await store.append_events(order, "Order", several(2, order))
+            await step(url)
+
+
+@pytest.fixture(scope="module")
+def partitioned_url(postgres_server):
+    with new_database(postgres_server) as url:
+        apart(lambda: prepare(url))
+        yield url
+
+
+class TestAPartitionedLog(EventStoreConformance):
+    @pytest.fixture
+    async def event_store(self, partitioned_url, open_stores):
+        await execute(partitioned_url, f"TRUNCATE {TABLES} RESTART IDENTITY")
+        return await open_stores(partitioned_url, outbox_enabled=True)
+
+
+async def test_a_log_in_parts_reads_and_goes_on_as_before_and_becomes_the_same_table_again(
+    postgres_url, open_stores
+):
+    before = await described(postgres_url)
+    store = await open_stores(postgres_url, outbox_enabled=True)
+    order = uuid4()
+    await store.append_events(order, "Order", several(3, order), 0)
+    await partitioning.partition(store)
+    await store.append_events(order, "Order", several(3, order), 3)
+    assert await partitioning.begin_partition(store) == ("events_from_7", 7)
+    assert await partitioning.begin_partition(store) is None
+    await store.append_events(order, "Order", several(3, order), 6)
+    assert await partitioning.partitions(store) == [
+        ("events_from_0", 0),
+        ("events_from_4", 4),
+        ("events_from_7", 7),
+    ]
+    assert await rows(
+        postgres_url, "SELECT tableoid::regclass::text, count(*) FROM events GROUP BY 1 ORDER BY 1"
+    ) == [("events_from_0", 3), ("events_from_4", 3), ("events_from_7", 3)]
+
+    async def look():
+        assert [stored.global_position async for stored in store.read_all()] == list(range(1, 10))
+        assert (await store.get_events(order)).version == 9
+        with pytest.raises(OptimisticLockError):
+            await store.append_events(order, "Order", [placed(order)], 8)
+
+    await look()
+    runner = ProjectionRunner(store, Counted())
+    await runner.run(live=False)
+    assert await rows(postgres_url, "SELECT count(*) FROM counted") == [(9,)]
+    await execute(postgres_url, "DROP TABLE counted")
+    await partitioning.merge(store)
+    await look()
+    assert await described(postgres_url) == before
+    assert (await store.append_events(order, "Order", [placed(order)], 9)).global_position > 9
+
+
+async def test_ids_and_versions_are_unique_over_all_parts_and_the_errors_name_the_same_constraints(
+    postgres_url, open_stores
+):
+    store = await open_stores(postgres_url)
+    event, other = placed(), placed()
+    first = await store.append_events(event.aggregate_id, "Order", [event], 0)
+    await partitioning.partition(store)
+
+    again = await store.append_events(event.aggregate_id, "Order", [event], 0)
+    assert again.idempotent
+    assert again.global_position == first.global_position
+    taken = placed(other.aggregate_id, event_id=event.event_id)
+    with pytest.raises(DuplicateEventError):
+        await store.append_events(other.aggregate_id, "Order", [taken], 0)
+    insert = (
+        "INSERT INTO events (event_id, aggregate_id, aggregate_type, event_type, version, timestamp, payload) "
+        "VALUES ('{}', '{}', 'Order', 'OrderPlaced', 1, now(), '{{}}')"
+    )
+    connection = await asyncpg.connect(**dsn(make_url(postgres_url)))
+    for constraint, statement in {
+        "events_event_id_key": insert.format(event.event_id, uuid4()),
+        "uq_events_aggregate_version": insert.format(uuid4(), event.aggregate_id),
+    }.items():
+        with pytest.raises(asyncpg.UniqueViolationError) as refused:
+            await connection.execute(statement)
+        assert refused.value.constraint_name == constraint
+    await connection.close()
+
+    # Many at once for one version: one wins.
+    stores = [store, await open_stores(postgres_url)]
+    outcomes = await asyncio.gather(
+        *(s.append_events(event.aggregate_id, "Order", [placed(event.aggregate_id)], 1) for s in stores * 10),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(outcome, OptimisticLockError) for outcome in outcomes) == 1
+    assert await rows(postgres_url, "SELECT count(*) FROM events") == [(2,)]
+
+
+async def test_appends_that_run_meanwhile_wait_and_are_all_stored_in_order(postgres_url, open_stores):
+    stores = [await open_stores(postgres_url) for _ in range(2)]
+    done = asyncio.Event()
+    results = []
+
+    async def work(store):
+        while not done.is_set():
+            event = placed()
+            results.append(await store.append_events(event.aggregate_id, "Order", [event], 0))
+
+    async def administer():
+        for step in (partitioning.partition, partitioning.begin_partition, partitioning.merge):
+            while len(results) % 20:
+                await asyncio.sleep(0)
+            await step(postgres_url)
+        done.set()
+
+    await asyncio.gather(administer(), *(work(store) for store in stores for _ in range(3)))
+    positions = [stored.global_position async for stored in stores[0].read_all()]
+    assert positions == sorted(result.global_position for result in results)
+
+
+async def test_a_page_of_the_log_touches_only_the_parts_that_its_positions_are_in(partitioned_url):
+    connection = await asyncpg.connect(**dsn(make_url(partitioned_url)))
+    plan = json.dumps(
+        json.loads(
+            await connection.fetchval(
+                "EXPLAIN (FORMAT JSON) SELECT payload FROM events WHERE global_position > 5 "
+                "ORDER BY global_position LIMIT 100"
+            )
+        )
+    )
+    await connection.close()
+    assert "events_from_5" in plan
+    assert "events_from_3" not in plan
+    assert "events_from_0" not in plan
+
+
+async def test_a_detached_part_is_a_table_of_its_own_whose_ids_stay_taken(postgres_url, open_stores):
+    store = await open_stores(postgres_url)
+    old, new = placed(), placed()
+    await store.append_events(old.aggregate_id, "Order", [old])
+    await partitioning.partition(store)
+    await store.append_events(new.aggregate_id, "Order", [new])
+    with pytest.raises(InvalidOptionError, match="no closed part"):
+        await partitioning.detach(store, "events_from_2")
+    await partitioning.detach(store, "events_from_0")
+
+    assert [stored.event_id async for stored in store.read_all()] == [new.event_id]
+    assert await rows(postgres_url, "SELECT event_id FROM events_from_0") == [(old.event_id,)]
+    for event in (old, placed(old.aggregate_id)):  # the id; the version that the ended stream had
+        with pytest.raises(ConstraintError):
+            await store.append_events(event.aggregate_id, "Order", [event])
+    assert await store.append_events(new.aggregate_id, "Order", [placed(new.aggregate_id)], 1)
+
+
+async def test_rights_stay_on_the_log_and_come_to_none_of_its_parts(empty_postgres_url):
+    role = f"writer_{uuid4().hex}"
+    held = f"""
+        SELECT relname::text, string_agg(privilege, ',' ORDER BY privilege) FROM pg_class,
+        unnest(ARRAY['DELETE', 'INSERT', 'SELECT', 'UPDATE']) AS privilege
+        WHERE relkind IN ('r', 'p') AND (relname LIKE 'event%' OR relname = 'esource_event_keys')
+        AND relname <> 'event_outbox' AND has_table_privilege('{role}', pg_class.oid, privilege) GROUP BY 1"""
+    await execute(
+        empty_postgres_url,
+        f"CREATE ROLE {role}",
+        f"ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
+    )
+    try:
+        await schema.upgrade(empty_postgres_url)
+        await execute(empty_postgres_url, f"REVOKE UPDATE, DELETE ON events FROM {role}")
+        await prepare(empty_postgres_url)
+        assert await rows(empty_postgres_url, held) == [("events", "INSERT,SELECT")]
+        await partitioning.merge(empty_postgres_url)
+        assert await rows(empty_postgres_url, held) == [("events", "INSERT,SELECT")]
+    finally:
+        await execute(empty_postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_what_cannot_be_partitioned_is_left_as_it_was(postgres_url, empty_postgres_url, sqlite_url):
+    for function in (partitioning.partition, partitioning.partitions):
+        with pytest.raises(InvalidOptionError, match="PostgreSQL's"):
+            await function(sqlite_url)
+    await schema.upgrade(empty_postgres_url, "0002")
+    with pytest.raises(SchemaOutdatedError):
+        await partitioning.partition(empty_postgres_url)
+    for needs_parts in (partitioning.begin_partition, partitioning.partitions, partitioning.merge):
+        with pytest.raises(InvalidOptionError, match="is not partitioned"):
+            await needs_parts(postgres_url)
+    await execute(postgres_url, "CREATE VIEW mine AS SELECT event_id FROM events")
+    await row_level_security.enable(postgres_url)
+    before = await described(postgres_url)
+    with pytest.raises(InvalidOptionError, match="row-level security.*the view mine"):
+        await partitioning.partition(postgres_url)
+    assert await described(postgres_url) == before
+    await row_level_security.disable(postgres_url)
+    await execute(postgres_url, "DROP VIEW mine")
+    await partitioning.partition(postgres_url)
+    with pytest.raises(InvalidOptionError, match="partitioned already"):
+        await partitioning.partition(postgres_url)
+    await row_level_security.enable(postgres_url)
+    with pytest.raises(InvalidOptionError, match="row-level security"):
+        await partitioning.merge(postgres_url)
+    for table in ("events_from_0", "esource_event_keys"):
+        assert not schema.include_name(table, "table", {})

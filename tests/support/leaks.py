@@ -1,0 +1,34 @@
+"""That a store at rest holds its connections as it should."""
+
+from __future__ import annotations
+
+from esource import EventStore
+
+
+def check_connections(store: EventStore) -> None:
+    """No connection is checked out but those that the store holds, and none of them is inside a transaction."""
+    database = store.__esource_database__
+    pool = database.connections.engine.pool
+    connections = database.connections
+    lanes = [*connections.readers.idle]
+    if connections.writers is not connections.readers:
+        lanes += connections.writers.idle
+    for lane in lanes:
+        in_transaction = getattr(lane.driver, "in_transaction", False)
+        in_transaction = (
+            lane.driver.is_in_transaction() if not isinstance(in_transaction, bool) else in_transaction
+        )
+        assert not in_transaction, "a held connection is inside a transaction"
+    if hasattr(pool, "checkedout"):
+        assert pool.checkedout() == len(lanes), "a connection was not given back"
+
+
+async def close_without_leaks(store: EventStore) -> None:
+    """Close a store; no connection may stay checked out, and none may be inside a transaction."""
+    if not store.is_connected:
+        return
+    pool = store.__esource_database__.connections.engine.pool
+    check_connections(store)
+    await store.close()
+    if hasattr(pool, "checkedout"):
+        assert pool.checkedout() == 0, "a connection was not given back on close"

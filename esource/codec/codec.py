@@ -33,7 +33,20 @@ from esource.moments import from_iso, to_iso
 from esource.privacy.cipher import BrokenSealError
 from esource.privacy.fields import MARK, Keys
 from esource.privacy.payloads import is_sealed, opened
-from esource.tables.rows import EncodedEvent, EventRow
+from esource.tables.rows import (
+    ACTOR_ID,
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    TENANT_ID,
+    TIMESTAMP,
+    VERSION,
+    EncodedEvent,
+    EventRow,
+)
 
 UnknownEvents = Literal["raise", "skip", "untyped"]
 """What a reader does with an event type that no class is registered for."""
@@ -119,12 +132,12 @@ class Codec:
             KeyStoreMissingError: it has personal fields, and there are no keys.
             KeyNotFoundError: the key of a subject is unknown.
         """
-        event_type, payload = row[4], row[9]
+        event_type, payload = row[EVENT_TYPE], row[PAYLOAD]
         form = self._forms.get(event_type)
         registered = self.registry.get_or_none(event_type)
-        if form is None or form.aggregate_type != row[3] or form.registered is not registered:
+        if form is None or form.aggregate_type != row[AGGREGATE_TYPE] or form.registered is not registered:
             event_class = self.event_class(event_type) or UntypedEvent
-            form = self._forms[event_type] = Form(registered, event_class, event_type, row[3])
+            form = self._forms[event_type] = Form(registered, event_class, event_type, row[AGGREGATE_TYPE])
         if (keys is not None or form.is_personal) and MARK in payload:
             payload = _opened(row, keys)
         if form.has_upcasters:
@@ -135,15 +148,15 @@ class Codec:
         return event
 
     def _read(self, form: Form, row: EventRow, payload: str) -> DomainEvent:
-        tenant_id, actor_id = row[5], row[6]
+        tenant_id, actor_id = row[TENANT_ID], row[ACTOR_ID]
         if tenant_id is None and actor_id is None:
             owner = '"tenant_id":null,"actor_id":null'
         else:
             owner = f'"tenant_id":{json.dumps(tenant_id)},"actor_id":{json.dumps(actor_id)}'
         text = (
             f"{payload[:-1]}{',' if len(payload) > 2 else ''}{form.types}{owner},"
-            f'"event_id":"{row[1]}","aggregate_id":"{row[2]}","aggregate_version":{row[7]},'
-            f'"occurred_at":"{row[8]}"}}'
+            f'"event_id":"{row[EVENT_ID]}","aggregate_id":"{row[AGGREGATE_ID]}","aggregate_version":{row[VERSION]},'
+            f'"occurred_at":"{row[TIMESTAMP]}"}}'
         )
         try:
             event: DomainEvent = form.validate(text)
@@ -158,67 +171,83 @@ class Codec:
         if version == current:
             return stored
         if type(version) is not int:
-            raise EventDecodeError(row[4], row[1], row[0], f"its event_version is {version!r}")
+            raise EventDecodeError(
+                row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its event_version is {version!r}"
+            )
         if version > current:
             raise EventDecodeError(
-                row[4], row[1], row[0], f"its event_version is {version}, this program knows {current}"
+                row[EVENT_TYPE],
+                row[EVENT_ID],
+                row[POSITION],
+                f"its event_version is {version}, this program knows {current}",
             )
         while version < current:
             step = event_class.__esource_upcasters__.get(version)
             if step is None:
                 raise EventDecodeError(
-                    row[4], row[1], row[0], f"no upcaster from event_version {version} (needed: {current})"
+                    row[EVENT_TYPE],
+                    row[EVENT_ID],
+                    row[POSITION],
+                    f"no upcaster from event_version {version} (needed: {current})",
                 )
             try:
                 payload = {**step(payload), "event_version": version + 1}
             except Exception as error:
                 raise EventDecodeError(
-                    row[4], row[1], row[0], f"the upcaster from event_version {version} failed: {error!r}"
+                    row[EVENT_TYPE],
+                    row[EVENT_ID],
+                    row[POSITION],
+                    f"the upcaster from event_version {version} failed: {error!r}",
                 ) from error
             version += 1
         try:
             return to_json(payload).decode()
         except ValueError as error:
             raise EventDecodeError(
-                row[4], row[1], row[0], f"what its upcasters returned is no JSON: {error}"
+                row[EVENT_TYPE],
+                row[EVENT_ID],
+                row[POSITION],
+                f"what its upcasters returned is no JSON: {error}",
             ) from error
 
     def _decode_slowly(self, form: Form, row: EventRow, payload: str) -> DomainEvent:
         """For rows of other writers: JSON with white space, moments without an offset."""
         try:
             columns = {
-                "event_id": row[1],
-                "event_type": row[4],
-                "aggregate_id": row[2],
-                "aggregate_type": row[3],
-                "aggregate_version": row[7],
-                "tenant_id": row[5],
-                "actor_id": row[6],
-                "occurred_at": to_iso(from_iso(row[8])),
+                "event_id": row[EVENT_ID],
+                "event_type": row[EVENT_TYPE],
+                "aggregate_id": row[AGGREGATE_ID],
+                "aggregate_type": row[AGGREGATE_TYPE],
+                "aggregate_version": row[VERSION],
+                "tenant_id": row[TENANT_ID],
+                "actor_id": row[ACTOR_ID],
+                "occurred_at": to_iso(from_iso(row[TIMESTAMP])),
             }
             merged = json.dumps({**json.loads(payload), **columns})
             event: DomainEvent = form.validate(merged)
         except (ValueError, TypeError, InvalidEventError) as error:
             if MARK in payload:
-                raise KeyStoreMissingError(row[4]) from None
-            if MARK in row[9]:  # what it says would go into logs and dead letters
-                raise EventDecodeError(row[4], row[1], row[0], without_values(error)) from None
-            raise EventDecodeError(row[4], row[1], row[0], str(error)) from error
+                raise KeyStoreMissingError(row[EVENT_TYPE]) from None
+            if MARK in row[PAYLOAD]:  # what it says would go into logs and dead letters
+                raise EventDecodeError(
+                    row[EVENT_TYPE], row[EVENT_ID], row[POSITION], without_values(error)
+                ) from None
+            raise EventDecodeError(row[EVENT_TYPE], row[EVENT_ID], row[POSITION], str(error)) from error
         return event
 
 
 def _opened(row: EventRow, keys: Keys | None) -> str:
     """The payload of a row with its personal fields."""
-    members = from_json(row[9])
+    members = from_json(row[PAYLOAD])
     if not is_sealed(members):
-        return row[9]  # some value only looks like it
+        return row[PAYLOAD]  # some value only looks like it
     if keys is None:
-        raise KeyStoreMissingError(row[4])
+        raise KeyStoreMissingError(row[EVENT_TYPE])
     try:
-        return to_json(opened(members, row[1], keys)).decode()
+        return to_json(opened(members, row[EVENT_ID], keys)).decode()
     except BrokenSealError as error:
         raise EventDecodeError(
-            row[4], row[1], row[0], f"its personal fields cannot be opened: {error}"
+            row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its personal fields cannot be opened: {error}"
         ) from error
 
 

@@ -8,14 +8,13 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esource.tables.rows import EncodedEvent
+    from esource.tables.rows import EncodedEvent, StreamId
 
 
 class StreamWrite(NamedTuple):
     """One stream's part in a batch: what it must look like before its rows are added."""
 
-    aggregate_id: UUID
-    aggregate_type: str
+    stream: StreamId
     expected_version: int
     first_event_id: UUID
     """Looked up when the version does not fit: an append repeated after a lost answer is no conflict."""

@@ -33,6 +33,7 @@ from esource.errors import (
 from esource.log.batch import Append, Batch, Outcome, earlier_outcome
 from esource.log.pages import EVENTS_OF_IDS
 from esource.log.streams import AppendResult
+from esource.tables.rows import EVENT_ID
 
 BATCH_EVENTS = 1000
 """Events that one transaction takes at most, unless a single append is larger."""
@@ -111,9 +112,8 @@ class Appender:
         """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
         a fifth of the time on SQLite, a sixth on PostgreSQL."""
         events = append.events
-        aggregate_id, aggregate_type = append.stream
         plan = Plan(
-            [StreamWrite(aggregate_id, aggregate_type, append.expected_version, events[0].event_id)],
+            [StreamWrite(append.stream, append.expected_version, events[0].event_id)],
             [(0, step, event) for step, event in enumerate(events, 1)],
             self._outbox,
         )
@@ -261,7 +261,7 @@ class Appender:
         rows = await backend.fetch(
             unit.driver, compiled.text, compiled.arguments({"event_ids": backend.names(ids)})
         )
-        return {row[1]: row for row in rows}
+        return {row[EVENT_ID]: row for row in rows}
 
 
 def _settle(outcomes: Iterable[tuple[Append, Outcome | None]]) -> None:

@@ -13,9 +13,21 @@ from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import DuplicateEventError, OptimisticLockError, StreamClosedError
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.moments import to_iso
-from esource.tables.rows import EncodedEvent
+from esource.tables.rows import (
+    ACTOR_ID,
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    TENANT_ID,
+    TIMESTAMP,
+    VERSION,
+    EncodedEvent,
+    StreamId,
+)
 
-StreamKey: TypeAlias = tuple[UUID, str]
 Outcome: TypeAlias = AppendResult | Exception
 
 
@@ -24,10 +36,8 @@ class Append:
 
     __slots__ = ("bytes", "events", "expected_version", "future", "stream")
 
-    def __init__(
-        self, aggregate_type: str, aggregate_id: UUID, events: list[EncodedEvent], expected_version: int
-    ) -> None:
-        self.stream: StreamKey = (aggregate_id, aggregate_type)
+    def __init__(self, stream: StreamId, events: list[EncodedEvent], expected_version: int) -> None:
+        self.stream = stream
         self.events = events
         self.expected_version = expected_version
         self.bytes = sum(len(event.payload) for event in events)
@@ -72,8 +82,8 @@ class Batch:
         self.plan = Plan([], [], outbox)
         self.bytes = 0
         self._parts: list[_Part] = []
-        self._streams: dict[StreamKey, _StreamState] = {}
-        self._deferred: set[StreamKey] = set()
+        self._streams: dict[StreamId, _StreamState] = {}
+        self._deferred: set[StreamId] = set()
         self._event_ids: set[UUID] = set()
 
     @property
@@ -108,7 +118,7 @@ class Batch:
             # A loser writes nothing, but asks whether its events are stored already: then it is no loser.
             question = len(self.plan.streams)
             self._streams[key] = state
-            self.plan.streams.append(StreamWrite(*key, expected, ids[0]))
+            self.plan.streams.append(StreamWrite(key, expected, ids[0]))
         self._parts.append(_Part(append, state, question, state.steps, loses))
         if not loses:
             self._event_ids.update(ids)
@@ -125,7 +135,7 @@ class Batch:
         if append.events[-1].event_type == STREAM_CLOSED:
             self._deferred.add(append.stream)  # what follows has to find the stream closed
 
-    def _defer(self, key: StreamKey) -> bool:
+    def _defer(self, key: StreamId) -> bool:
         self._deferred.add(key)
         return False
 
@@ -164,17 +174,17 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
     for step, (event, row) in enumerate(zip(append.events, found, strict=True)):
         if row is None:
             taken = next(row for row in found if row is not None)
-            return DuplicateEventError(UUID(taken[1]), _place(taken))
+            return DuplicateEventError(UUID(taken[EVENT_ID]), _place(taken))
         same = (
             first is not None
-            and row[2] == str(aggregate_id)
-            and row[3] == aggregate_type
-            and row[7] == first[7] + step
-            and row[4] == event.event_type
-            and row[5] == (None if event.tenant_id is None else str(event.tenant_id))
-            and row[6] == event.actor_id
-            and row[8] == to_iso(event.timestamp)
-            and same_payload(row[9], event.payload)
+            and row[AGGREGATE_ID] == str(aggregate_id)
+            and row[AGGREGATE_TYPE] == aggregate_type
+            and row[VERSION] == first[VERSION] + step
+            and row[EVENT_TYPE] == event.event_type
+            and row[TENANT_ID] == (None if event.tenant_id is None else str(event.tenant_id))
+            and row[ACTOR_ID] == event.actor_id
+            and row[TIMESTAMP] == to_iso(event.timestamp)
+            and same_payload(row[PAYLOAD], event.payload)
         )
         if not same:
             return DuplicateEventError(event.event_id, _place(row))
@@ -182,10 +192,12 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
     assert last is not None
     assert first is not None
     expected = append.expected_version
-    if expected >= 0 and first[7] != expected + 1:
+    if expected >= 0 and first[VERSION] != expected + 1:
         return DuplicateEventError(append.events[0].event_id, _place(first))
-    return AppendResult(True, last[7], last[0], idempotent=True)
+    return AppendResult(True, last[VERSION], last[POSITION], idempotent=True)
 
 
 def _place(row: Any) -> str:
-    return f"{row[3]} {row[2]} version {row[7]}, global position {row[0]}"
+    return (
+        f"{row[AGGREGATE_TYPE]} {row[AGGREGATE_ID]} version {row[VERSION]}, global position {row[POSITION]}"
+    )

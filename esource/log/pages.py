@@ -19,7 +19,20 @@ from esource.database.database import Database
 from esource.log.streams import ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import events
-from esource.tables.rows import EventRow
+from esource.tables.rows import (
+    ACTOR_ID,
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    STORED_AT,
+    TENANT_ID,
+    TIMESTAMP,
+    VERSION,
+    EventRow,
+)
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp, as_text
 
@@ -32,19 +45,21 @@ PAGE_BYTES = 2 * 1024 * 1024
 FIRST_PAGE_EVENTS = 250
 """The first page is smaller: the reader's first event comes sooner, and large events are noticed."""
 
-EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
-    events.c.global_position,
-    as_text(events.c.event_id),
-    as_text(events.c.aggregate_id),
-    events.c.aggregate_type,
-    events.c.event_type,
-    as_text(events.c.tenant_id),
-    events.c.actor_id,
-    events.c.version,
-    iso_text(events.c.timestamp),
-    events.c.payload,
-    iso_text(events.c.created_at),
-)
+_COLUMNS: dict[int, ColumnElement[Any]] = {
+    POSITION: events.c.global_position,
+    EVENT_ID: as_text(events.c.event_id),
+    AGGREGATE_ID: as_text(events.c.aggregate_id),
+    AGGREGATE_TYPE: events.c.aggregate_type,
+    EVENT_TYPE: events.c.event_type,
+    TENANT_ID: as_text(events.c.tenant_id),
+    ACTOR_ID: events.c.actor_id,
+    VERSION: events.c.version,
+    TIMESTAMP: iso_text(events.c.timestamp),
+    PAYLOAD: events.c.payload,
+    STORED_AT: iso_text(events.c.created_at),
+}
+
+EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(_COLUMNS[place] for place in range(len(_COLUMNS)))
 """The columns of an `EventRow`: text for ids and moments on both databases, ready to be spliced."""
 
 _CONDITIONS: dict[str, ColumnElement[bool]] = {
@@ -144,12 +159,12 @@ async def pages(
     rows = await page_after(database, wanted, wanted.start, size)
     try:
         while rows:
-            last = rows[-1][7] if wanted.key == "version" else rows[-1][0]
+            last = rows[-1][VERSION] if wanted.key == "version" else rows[-1][POSITION]
             if left is not None:
                 left -= len(rows)
             more = len(rows) == size and left != 0
             if more:
-                average = max(1, sum(len(row[9]) for row in rows) // len(rows))
+                average = max(1, sum(len(row[PAYLOAD]) for row in rows) // len(rows))
                 size = max(1, min(PAGE_EVENTS, PAGE_BYTES // average))
                 size = size if left is None else min(size, left)
                 if database.backend.reads_ahead and database.current_unit() is None:

@@ -15,7 +15,21 @@ from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import AsyncRequiredError, EventDecodeError, InvalidOptionError
 from esource.moments import from_iso
-from esource.tables.rows import EventRow
+from esource.tables.rows import (
+    ACTOR_ID,
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    STORED_AT,
+    TENANT_ID,
+    TIMESTAMP,
+    VERSION,
+    EventRow,
+    StreamId,
+)
 
 
 class ExpectedVersion:
@@ -98,7 +112,7 @@ class StoredEvent:
 
     def __init__(self, row: EventRow, decode: Callable[[EventRow], DomainEvent]) -> None:
         self.row = row
-        """The stored values as text, in the order of ``esource.decoding.EventRow``."""
+        """The stored values as text, in the order of `esource.tables.rows.EventRow`."""
         self._decode = decode
         self._event: DomainEvent | None = None
 
@@ -112,68 +126,70 @@ class StoredEvent:
     @property
     def global_position(self) -> int:
         """The event's place in the whole log; later events have greater ones, with holes."""
-        return self.row[0]
+        return self.row[POSITION]
 
     @property
     def event_id(self) -> UUID:
-        return UUID(self.row[1])
+        return UUID(self.row[EVENT_ID])
 
     @property
     def aggregate_id(self) -> UUID:
-        return UUID(self.row[2])
+        return UUID(self.row[AGGREGATE_ID])
 
     @property
     def aggregate_type(self) -> str:
-        return self.row[3]
+        return self.row[AGGREGATE_TYPE]
 
     @property
     def event_type(self) -> str:
-        return self.row[4]
+        return self.row[EVENT_TYPE]
 
     @property
     def tenant_id(self) -> UUID | None:
-        return None if self.row[5] is None else UUID(self.row[5])
+        return None if self.row[TENANT_ID] is None else UUID(self.row[TENANT_ID])
 
     @property
     def actor_id(self) -> str | None:
-        return self.row[6]
+        return self.row[ACTOR_ID]
 
     @property
     def stream_id(self) -> str:
         """The stream's name: ``<aggregate_id>:<aggregate_type>``."""
-        return f"{self.row[2]}:{self.row[3]}"
+        return f"{self.row[AGGREGATE_ID]}:{self.row[AGGREGATE_TYPE]}"
 
     @property
     def stream_position(self) -> int:
         """The event's version in its stream, from 1."""
-        return self.row[7]
+        return self.row[VERSION]
 
     @property
     def occurred_at(self) -> datetime:
-        return self._moment(self.row[8])
+        return self._moment(self.row[TIMESTAMP])
 
     @property
     def payload(self) -> str:
         """The stored payload, as JSON text."""
-        return self.row[9]
+        return self.row[PAYLOAD]
 
     @property
     def stored_at(self) -> datetime:
         """When the store wrote it."""
-        return self._moment(self.row[10])
+        return self._moment(self.row[STORED_AT])
 
     def _moment(self, text: str) -> datetime:
         try:
             return from_iso(text)
         except ValueError as error:
             problem = f"{text!r} is no moment"
-            raise EventDecodeError(self.event_type, self.row[1], self.global_position, problem) from error
+            raise EventDecodeError(
+                self.event_type, self.row[EVENT_ID], self.global_position, problem
+            ) from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StoredEvent) and tuple(self.row) == tuple(other.row)
 
     def __hash__(self) -> int:
-        return hash(self.row[1])
+        return hash(self.row[EVENT_ID])
 
     def __repr__(self) -> str:
         return f"StoredEvent({self.event_type}, {self.stream_id}, {self.stream_position}, @{self.global_position})"
@@ -237,10 +253,10 @@ class EventStream:
 
 def stream_name(aggregate_type: str, aggregate_id: UUID) -> str:
     """The stream id that `StoredEvent.stream_id` and `read_stream` use."""
-    return f"{aggregate_id}:{aggregate_type}"
+    return str(StreamId(aggregate_id, aggregate_type))
 
 
-def parse_stream_name(stream_id: str) -> tuple[UUID, str]:
+def parse_stream_name(stream_id: str) -> StreamId:
     """The aggregate id and type of a stream id.
 
     Raises:
@@ -257,7 +273,7 @@ def parse_stream_name(stream_id: str) -> tuple[UUID, str]:
         separator = ""
     if not separator or not aggregate_type:
         raise InvalidOptionError(f"a stream id is <aggregate_id>:<aggregate_type>, not {shown(stream_id)}")
-    return parsed, aggregate_type
+    return StreamId(parsed, aggregate_type)
 
 
 def partition_of(aggregate_id: UUID | str, partitions: int) -> int:

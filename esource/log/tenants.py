@@ -35,10 +35,10 @@ from esource.errors import (
     StreamClosedError,
     TenantMismatchError,
 )
-from esource.log.batch import Append, StreamKey
+from esource.log.batch import Append
 from esource.log.streams import AppendResult, ExpectedVersion, ReadOptions
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
-from esource.tables.rows import EncodedEvent
+from esource.tables.rows import EncodedEvent, StreamId
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier
 
@@ -161,7 +161,7 @@ async def append_as_tenant(
             if not last:
                 if append.expected_version != ExpectedVersion.ANY:
                     raise append.conflict(0)
-                attempt = Append(stream[1], stream[0], append.events, ExpectedVersion.NO_STREAM)
+                attempt = Append(stream, append.events, ExpectedVersion.NO_STREAM)
         try:
             return await write(attempt)
         except (OptimisticLockError, StreamClosedError, DuplicateEventError, ConstraintError) as error:
@@ -173,7 +173,7 @@ async def append_as_tenant(
 
 
 async def _in_confidence(
-    refused: EventSourceError, database: Database, unit: Unit | None, stream: StreamKey, tenant_id: UUID
+    refused: EventSourceError, database: Database, unit: Unit | None, stream: StreamId, tenant_id: UUID
 ) -> EventSourceError:
     """The error itself, or one that does not tell what another tenant has stored."""
     if isinstance(refused, DuplicateEventError):
@@ -188,14 +188,15 @@ async def _in_confidence(
     return _not_own(stream, tenant_id) if last and last[0] != tenant_id else refused
 
 
-async def _tenants_of_last(database: Database, unit: Unit | None, stream: StreamKey) -> list[UUID | None]:
+async def _tenants_of_last(database: Database, unit: Unit | None, stream: StreamId) -> list[UUID | None]:
     """The tenant of the stream's last event; nothing if there is no stream."""
-    values = {"aggregate_id": stream[0], "aggregate_type": stream[1]}
-    return [row[0] for row in await database.read(_LAST_OF_STREAM, values, unit)]
+    return [row[0] for row in await database.read(_LAST_OF_STREAM, stream._asdict(), unit)]
 
 
-def _not_own(stream: StreamKey, tenant_id: UUID) -> TenantMismatchError:
-    return TenantMismatchError(tenant_id, f"{stream[1]} {stream[0]} is not a stream of its own")
+def _not_own(stream: StreamId, tenant_id: UUID) -> TenantMismatchError:
+    return TenantMismatchError(
+        tenant_id, f"{stream.aggregate_type} {stream.aggregate_id} is not a stream of its own"
+    )
 
 
 async def owns_event(database: Database, unit: Unit | None, event_id: UUID, tenant_id: UUID) -> bool:

@@ -12,6 +12,7 @@ from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.errors import InvalidOptionError, TenantMismatchError
 from esource.log.tenants import _not_own, _tenants_of_last, of_tenant, owns_event
+from esource.tables.rows import StreamId
 from esource.tables.statement import Statement
 
 
@@ -102,7 +103,7 @@ class TenantAccess(Access):
         """
         if self.tenant_id is None:
             return
-        stream = (aggregate_id, aggregate_type)
+        stream = StreamId(aggregate_id, aggregate_type)
         if await _tenants_of_last(self.database, await self._open_unit(), stream) != [self.tenant_id]:
             raise _not_own(stream, self.tenant_id)
 

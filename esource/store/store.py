@@ -50,7 +50,7 @@ from esource.log.writer import check_together, few_enough, of_aggregate
 from esource.privacy.keys import KeyStore
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
-from esource.tables.rows import EventRow
+from esource.tables.rows import EVENT_TYPE, PAYLOAD, VERSION, EventRow, StreamId
 from esource.tables.statement import Statement
 from esource.telemetry import get_tracer, reading_span, span
 
@@ -258,7 +258,7 @@ class EventStore:
             return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
         if len(encoded) > 1:
             check_together(encoded, self._limits)
-        append = Append(aggregate_type, aggregate_id, encoded, expected_version)
+        append = Append(StreamId(aggregate_id, aggregate_type), encoded, expected_version)
         if self._tracer is None:
             if connection is None and self._tenant_id is None and self._database.current_unit() is None:
                 return await self._appender.append(append)
@@ -386,7 +386,7 @@ class EventStore:
             rows = await page_after(self._database, wanted, wanted.start, PAGE_EVENTS)
             decode = self.codec.decode if self._key_store is None else await self.decoder(rows)
             events = [decode(row) for row in self._known(rows)]
-            version = rows[-1][7] if rows else from_version
+            version = rows[-1][VERSION] if rows else from_version
             if len(rows) == PAGE_EVENTS:
                 wanted.start = version
                 async with aclosing(pages(self._database, wanted, PAGE_EVENTS)) as found:
@@ -394,7 +394,7 @@ class EventStore:
                         if self._key_store is not None:
                             decode = await self.decoder(rows)
                         events += [decode(row) for row in self._known(rows)]
-                        version = rows[-1][7]
+                        version = rows[-1][VERSION]
         if not events and version == from_version:
             version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
         return EventStream(aggregate_id, aggregate_type, events, version)
@@ -531,14 +531,14 @@ class EventStore:
         """What decodes these rows, with the keys of their personal fields. One query at most."""
         if self._key_store is None:
             return self.codec.decode
-        keys = await self._key_store.keys_to_open(row[9] for row in rows)
+        keys = await self._key_store.keys_to_open(row[PAYLOAD] for row in rows)
         return self.codec.decode if keys is None else partial(self.codec.decode, keys=keys)
 
     def _known(self, rows: list[EventRow]) -> list[EventRow]:
         """The rows without those that the policy for unknown event types skips."""
         if self.codec.unknown_events != "skip":
             return rows
-        return [row for row in rows if self.codec.event_class(row[4]) is not None]
+        return [row for row in rows if self.codec.event_class(row[EVENT_TYPE]) is not None]
 
     async def _version_of(self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None) -> int:
         rows = await self._rows(

@@ -1,10 +1,20 @@
-"""The rows of the log, as they are written and as they are read."""
+"""The rows of the log, as they are written and as they are read, and the key of a stream."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
+
+
+class StreamId(NamedTuple):
+    """The key of a stream: always in this order. Its text is the stream's name, ``<id>:<type>``."""
+
+    aggregate_id: UUID
+    aggregate_type: str
+
+    def __str__(self) -> str:
+        return f"{self.aggregate_id}:{self.aggregate_type}"
 
 
 class EncodedEvent(NamedTuple):
@@ -19,6 +29,17 @@ class EncodedEvent(NamedTuple):
 
 
 EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str]"
-"""One stored event as the database hands it over, all ids and moments as text, on both databases:
-global_position, event_id, aggregate_id, aggregate_type, event_type, tenant_id, actor_id, version,
-timestamp, payload, created_at."""
+"""One stored event as the database hands it over, on both databases: all ids and moments are text. The
+constants below name its places. It is the driver's own row, because making another one costs time."""
+
+POSITION: Final = 0
+EVENT_ID: Final = 1
+AGGREGATE_ID: Final = 2
+AGGREGATE_TYPE: Final = 3
+EVENT_TYPE: Final = 4
+TENANT_ID: Final = 5
+ACTOR_ID: Final = 6
+VERSION: Final = 7
+TIMESTAMP: Final = 8
+PAYLOAD: Final = 9
+STORED_AT: Final = 10

@@ -226,7 +226,10 @@ def arguments(plan: Plan) -> dict[str, Any]:
     values = _by_name(
         _STREAM_VALUES,
         # Past what the column can hold is a conflict like any other, not a value to refuse.
-        [(*stream[:2], min(stream.expected_version, _LAST_VERSION), stream[3]) for stream in plan.streams],
+        [
+            (*write.stream, min(write.expected_version, _LAST_VERSION), write.first_event_id)
+            for write in plan.streams
+        ],
     )
     values |= _by_name(_ROW_VALUES, [event for _, _, event in plan.rows])
     if len(plan.streams) > 1:

@@ -163,18 +163,15 @@ class SQLiteBackend(Backend):
         """The body of an append transaction, in the connection's own thread."""
         execute = connection.execute
         versions, accepted, known, streams = [], [], [], []
-        for stream in plan.streams:
-            aggregate_id = str(stream.aggregate_id)
-            last = execute(self._version, (aggregate_id, stream.aggregate_type)).fetchone()
+        for (aggregate_id, aggregate_type), expected, first_event_id in plan.streams:
+            key = (str(aggregate_id), aggregate_type)
+            last = execute(self._version, key).fetchone()
             version = 0 if last is None else last[0]
-            expected = stream.expected_version
             fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
             versions.append(version)
             accepted.append(fits)
-            known.append(
-                not fits and execute(self._known, (str(stream.first_event_id),)).fetchone() is not None
-            )
-            streams.append((aggregate_id, stream.aggregate_type))
+            known.append(not fits and execute(self._known, (str(first_event_id),)).fetchone() is not None)
+            streams.append(key)
         created_at = to_iso(utc_now())
         rows = [
             (

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import followers, inspecting, keeping, looking, moving, schema
+from esource.cli import dead_letters, inspecting, keeping, looking, moving, outbox, projections, schema
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -31,9 +31,9 @@ app.add_typer(looking.commands)
 app.add_typer(inspecting.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
-app.add_typer(followers.projections, name="projections", rich_help_panel="Followers of the log")
-app.add_typer(followers.dlq, name="dlq", rich_help_panel="Followers of the log")
-app.add_typer(followers.outbox, name="outbox", rich_help_panel="Followers of the log")
+app.add_typer(projections.commands, name="projections", rich_help_panel="Followers of the log")
+app.add_typer(dead_letters.commands, name="dlq", rich_help_panel="Followers of the log")
+app.add_typer(outbox.commands, name="outbox", rich_help_panel="Followers of the log")
 
 for _commands in (schema, looking, inspecting, moving, keeping):
     for _command in _commands.commands.registered_commands:

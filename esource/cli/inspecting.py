@@ -9,7 +9,8 @@ import typer
 from sqlalchemy.engine import URL
 
 from esource.cli.errors import Code, Refusal, explain, masked, wrong_usage
-from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, sqlite_file
+from esource.cli.opening import DatabaseUrl, database_url, reading, sqlite_file
+from esource.cli.running import asynchronous
 from esource.errors import MissingDriverError
 
 commands = typer.Typer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,12 @@ import typer
 
 from esource import copying, default_registry
 from esource.cli.asking import Yes, confirm
-from esource.cli.errors import Code, wrong_usage
+from esource.cli.errors import wrong_usage
 from esource.cli.loading import loaded
-from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, writing
-from esource.cli.output import AsJson, Output
+from esource.cli.opening import DatabaseUrl, database_url, reading, writing
+from esource.cli.output import Output
 from esource.cli.progress import Bar
+from esource.cli.running import asynchronous, shows
 from esource.copying import archiving, integrity
 from esource.domain.registry import EventRegistry
 from esource.log.streams import parse_stream_name
@@ -52,39 +54,43 @@ def _registry(app: str | None) -> EventRegistry | None:
     return found
 
 
+def _say_integrity(found: integrity.Integrity, output: Output) -> None:
+    rows = ", ".join(f"{count} {table}" for table, count in found.rows.items())
+    output.say(f"{found.database}: {rows}.")
+    for finding in found.findings:
+        output.say(str(finding), "red")
+    if found.more:
+        output.say(f"... and {found.more} more.")
+    if found.is_whole:
+        output.say(f"In order: {', '.join(found.checks)}.")
+
+
 @commands.command("verify")
-@asynchronous
-async def verify(url: DatabaseUrl = None, app: App = None, as_json: AsJson = False) -> None:
+@shows(_say_integrity, found=lambda found: not found.is_whole)
+async def verify(url: DatabaseUrl = None, app: App = None) -> integrity.Integrity:
     """Look whether a store is in order, row by row; exit code 1 if it is not. Nothing is changed."""
     bar = Bar()
     registry = _registry(app)
     async with reading(url) as store:
         with bar.progress:
-            found = await integrity.verify_store(store, registry=registry, on_progress=bar.tell)
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(found)
-    else:
-        rows = ", ".join(f"{count} {table}" for table, count in found.rows.items())
-        output.say(f"{found.database}: {rows}.")
-        for finding in found.findings:
-            output.say(str(finding), "red")
-        if found.more:
-            output.say(f"... and {found.more} more.")
-        if found.is_whole:
-            output.say(f"In order: {', '.join(found.checks)}.")
-    if not found.is_whole:
-        raise typer.Exit(Code.FOUND)
+            return await integrity.verify_store(store, registry=registry, on_progress=bar.tell)
+
+
+def _say_exchange(done: str) -> Callable[[copying.ExchangeResult, Output], None]:
+    def say(result: copying.ExchangeResult, output: Output) -> None:
+        rows = ", ".join(f"{count} {table}" for table, count in result.rows.items()) or "nothing"
+        output.say(f"{rows} {done} {result.file}.")
+
+    return say
 
 
 @commands.command("export")
-@asynchronous
+@shows(_say_exchange("exported to"))
 async def export(
     file: EventsFile,
     url: DatabaseUrl = None,
     source: Annotated[str, typer.Option(help="The CloudEvents source.")] = copying.SOURCE,
-    as_json: AsJson = False,
-) -> None:
+) -> copying.ExchangeResult | None:
     """Write a whole store to a file, as it is at one moment; each event is a CloudEvent."""
     bar = Bar()
     async with reading(url) as store:
@@ -92,29 +98,18 @@ async def export(
             result = await copying.export_store(
                 store, sys.stdout.buffer if file == "-" else file, source=source, on_progress=bar.tell
             )
-    if file != "-":
-        _told(result, "exported to", as_json=as_json)
+    return None if file == "-" else result
 
 
 @commands.command("import")
-@asynchronous
-async def import_(file: EventsFile, url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+@shows(_say_exchange("imported from"))
+async def import_(file: EventsFile, url: DatabaseUrl = None) -> copying.ExchangeResult:
     """Fill an empty database with what was exported: all of the file, or nothing."""
     bar = Bar()
     with bar.progress:
-        result = await copying.import_store(
+        return await copying.import_store(
             database_url(url), sys.stdin.buffer if file == "-" else file, on_progress=bar.tell
         )
-    _told(result, "imported from", as_json=as_json)
-
-
-def _told(result: copying.ExchangeResult, done: str, *, as_json: bool) -> None:
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(result)
-        return
-    rows = ", ".join(f"{count} {table}" for table, count in result.rows.items()) or "nothing"
-    output.say(f"{rows} {done} {result.file}.")
 
 
 @commands.command("close")
@@ -134,8 +129,18 @@ async def close(
     Output().say(f"{aggregate_type} {aggregate_id} {was}, at version {result.new_version}.")
 
 
+def _say_archive(done: str) -> Callable[[archiving.ArchiveResult, Output], None]:
+    def say(result: archiving.ArchiveResult, output: Output) -> None:
+        if result.streams:
+            output.say(f"{result.events} events of {result.streams} closed streams {done} {result.file}.")
+        else:
+            output.say(f"There was nothing to be {done} {result.file}.")
+
+    return say
+
+
 @commands.command("archive")
-@asynchronous
+@shows(_say_archive("archived in"))
 async def archive(
     file: ArchiveFile,
     url: DatabaseUrl = None,
@@ -154,8 +159,7 @@ async def archive(
         typer.Option(metavar="NAME", help="A projection that needs none of the events; may be repeated."),
     ] = None,
     yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
+) -> archiving.ArchiveResult:
     """Move the events of closed streams out of the log, into a file."""
     if resume and (keep or stream or closed_before):
         raise wrong_usage("--resume takes what the file holds: it goes with no other choice.")
@@ -163,33 +167,20 @@ async def archive(
         if not keep:
             confirm("delete the events of closed streams once they are in the file", yes=yes)
         if resume:
-            result = await archiving.remove(store, file, ignore_projections=ignore_projection or ())
-        else:
-            result = await archiving.archive(
-                store,
-                file,
-                streams=None if not stream else [parse_stream_name(name) for name in stream],
-                closed_before=None if closed_before is None else closed_before.replace(tzinfo=timezone.utc),
-                keep=keep,
-                ignore_projections=ignore_projection or (),
-            )
-    _archived(result, "archived in", as_json=as_json)
+            return await archiving.remove(store, file, ignore_projections=ignore_projection or ())
+        return await archiving.archive(
+            store,
+            file,
+            streams=None if not stream else [parse_stream_name(name) for name in stream],
+            closed_before=None if closed_before is None else closed_before.replace(tzinfo=timezone.utc),
+            keep=keep,
+            ignore_projections=ignore_projection or (),
+        )
 
 
 @commands.command("restore")
-@asynchronous
-async def restore(file: ArchiveFile, url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+@shows(_say_archive("restored from"))
+async def restore(file: ArchiveFile, url: DatabaseUrl = None) -> archiving.ArchiveResult:
     """Put the events of an archive back into the log, each where it was."""
     async with writing(url) as store:
-        result = await archiving.restore(store, file)
-    _archived(result, "restored from", as_json=as_json)
-
-
-def _archived(result: archiving.ArchiveResult, done: str, *, as_json: bool) -> None:
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(result)
-    elif not result.streams:
-        output.say(f"There was nothing to be {done} {result.file}.")
-    else:
-        output.say(f"{result.events} events of {result.streams} closed streams {done} {result.file}.")
+        return await archiving.restore(store, file)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import typer
 
 from esource import ReadDirection, ReadOptions, StoredEvent
-from esource.browsing import overview
+from esource.browsing import StreamSummary, overview
 from esource.browsing.units import duration, size
 from esource.checks import check_whole
-from esource.cli.errors import Code, Refusal, wrong_usage
-from esource.cli.opening import DatabaseUrl, asynchronous, reading
-from esource.cli.output import AsJson, Output
+from esource.cli.errors import Refusal, wrong_usage
+from esource.cli.opening import DatabaseUrl, reading
+from esource.cli.output import Output
 from esource.cli.progress import Bar
+from esource.cli.running import AsJson, asynchronous, shows
 from esource.copying.backup import back_up
 from esource.copying.stores import CopyProgress
+from esource.dialect.inspection import Symptom
 from esource.errors import EventDecodeError
 from esource.log.pages import event_by_id
+from esource.repositories.checkpoint import LagMetrics
 from esource.repositories.outbox import OutboxStats
 
 commands = typer.Typer(no_args_is_help=True)
@@ -36,6 +40,7 @@ def reachable(param: typer.CallbackParam, value: int | None) -> int | None:
 
 
 Limit = Annotated[int, typer.Option(min=1, callback=reachable, help="At most so many.")]
+Days = Annotated[int, typer.Option(min=0, help="Only those older than so many days.")]
 
 
 def parse_id(text: str, what: str) -> UUID:
@@ -73,27 +78,15 @@ def _payload(stored: StoredEvent) -> Any:
         raise EventDecodeError(*row, f"its payload is no JSON: {error}") from error
 
 
-@commands.command("info")
-@asynchronous
-async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Show a store at a glance: sizes, counts, positions, lag, index use."""
-    async with reading(url) as store:
-        found = await overview.overview(store)
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(found)
-        return
+def _say_overview(found: overview.Overview, output: Output) -> None:
     whole, *parts = found.sizes
+    moved = [] if found.moved_to is None else [("moved to", f"{found.moved_to}; undo with `esource reopen`")]
     output.facts(
         [
             ("database", found.database),
             ("product", found.product),
             ("schema", found.schema),
-            *(
-                [("moved to", f"{found.moved_to}; undo with `esource reopen`")]
-                if found.moved_to is not None
-                else []
-            ),
+            *moved,
             ("size", size(whole.bytes)),
             *((f"size of {part.name}", size(part.bytes)) for part in parts),
             ("events", f"{found.events:,}"),
@@ -111,7 +104,7 @@ async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         )
     if found.projections:
         output.heading("Projections")
-        show_lags(found.projections, output)
+        say_lags(found.projections, output)
     if found.indexes:
         output.heading("Indexes")
         output.table(
@@ -121,11 +114,19 @@ async def info(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         )
 
 
+@commands.command("info")
+@shows(_say_overview)
+async def info(url: DatabaseUrl = None) -> overview.Overview:
+    """Show a store at a glance: sizes, counts, positions, lag, index use."""
+    async with reading(url) as store:
+        return await overview.overview(store)
+
+
 def _outbox(stats: OutboxStats) -> str:
     return f"{stats.pending_count} pending, {stats.failed_count} failed, {stats.published_count} published"
 
 
-def show_lags(lags: list[Any], output: Output) -> None:
+def say_lags(lags: list[LagMetrics], output: Output) -> None:
     """A table of how far projections are."""
     output.table(
         ["projection", "position", "behind", "for", "last event"],
@@ -143,79 +144,33 @@ def show_lags(lags: list[Any], output: Output) -> None:
     )
 
 
+def _say_streams(found: list[StreamSummary], output: Output) -> None:
+    output.table(
+        ["stream", "version", "position", "last event"],
+        [(row.stream_id, row.version, row.global_position, row.newest) for row in found],
+        empty="no streams",
+        spare=["position"],
+    )
+
+
 @commands.command("streams")
-@asynchronous
+@shows(_say_streams)
 async def streams(
     url: DatabaseUrl = None,
     aggregate_type: Annotated[str | None, typer.Option("--type", help="Only of this aggregate type.")] = None,
     limit: Limit = 50,
-    as_json: AsJson = False,
-) -> None:
+) -> list[StreamSummary]:
     """List streams, those that were appended to last first."""
     async with reading(url) as store:
-        found = await overview.streams(store, aggregate_type=aggregate_type, limit=limit)
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(found)
-    else:
-        output.table(
-            ["stream", "version", "position", "last event"],
-            [(row.stream_id, row.version, row.global_position, row.newest) for row in found],
-            empty="no streams",
-            spare=["position"],
-        )
+        return await overview.streams(store, aggregate_type=aggregate_type, limit=limit)
 
 
-@commands.command("show")
-@asynchronous
-async def show(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")],
-    url: DatabaseUrl = None,
-    after: Annotated[
-        int, typer.Option("--from", min=0, callback=reachable, help="Only past this version.")
-    ] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, callback=reachable, help="At most so many events.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a stream's events with their payloads."""
-    async with reading(url) as store:
-        options = ReadOptions(from_position=after, limit=limit)
-        found = [stored async for stored in store.read_stream(stream, options)]
-        if not found and not after:
-            raise Refusal(f"there is no stream {stream} in {store.__esource_database__.name}.")
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document([as_document(stored) for stored in found])
-        return
+def _say_events(found: list[StoredEvent], output: Output) -> None:
     for stored in found:
-        _show(stored, output)
+        _say_event(stored, output)
 
 
-@commands.command("event")
-@asynchronous
-async def event(
-    event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id.")],
-    url: DatabaseUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one event."""
-    wanted = parse_id(event_id, "an event id")
-    async with reading(url) as store:
-        database = store.__esource_database__
-        row = await event_by_id(database, wanted)
-    if row is None:
-        raise Refusal(f"there is no event {wanted} in {database.name}.")
-    stored = StoredEvent(row, store.codec.decode)
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(as_document(stored))
-    else:
-        _show(stored, output)
-
-
-def _show(stored: StoredEvent, output: Output) -> None:
+def _say_event(stored: StoredEvent, output: Output) -> None:
     output.heading(
         f"{stored.event_type}  version {stored.stream_position}, position {stored.global_position}"
     )
@@ -229,6 +184,42 @@ def _show(stored: StoredEvent, output: Output) -> None:
     }
     output.facts((name, value) for name, value in facts.items() if value is not None)
     output.json_text(_payload(stored))
+
+
+@commands.command("show")
+@shows(_say_events, document=lambda found: [as_document(stored) for stored in found])
+async def show(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")],
+    url: DatabaseUrl = None,
+    after: Annotated[
+        int, typer.Option("--from", min=0, callback=reachable, help="Only past this version.")
+    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, callback=reachable, help="At most so many events.")
+    ] = None,
+) -> list[StoredEvent]:
+    """Show a stream's events with their payloads."""
+    async with reading(url) as store:
+        options = ReadOptions(from_position=after, limit=limit)
+        found = [stored async for stored in store.read_stream(stream, options)]
+        if not found and not after:
+            raise Refusal(f"there is no stream {stream} in {store.name}.")
+        return found
+
+
+@commands.command("event")
+@shows(_say_event, document=as_document)
+async def event(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id.")],
+    url: DatabaseUrl = None,
+) -> StoredEvent:
+    """Show one event."""
+    wanted = parse_id(event_id, "an event id")
+    async with reading(url) as store:
+        row = await event_by_id(store.__esource_database__, wanted)
+        if row is None:
+            raise Refusal(f"there is no event {wanted} in {store.name}.")
+        return StoredEvent(row, store.codec.decode)
 
 
 @commands.command("tail")
@@ -259,20 +250,20 @@ async def tail(
         "aggregate_types": aggregate_type or None,
         "tenant_id": None if tenant is None else parse_id(tenant, "a tenant id"),
     }
-    output = Output(as_json=as_json)
+    write = _json_line if as_json else functools.partial(_line, Output())
     async with reading(url) as store:
         shown, position = 0, after or 0
         if after is None:
             position = await store.get_global_position()
             for stored in await _last(store, position, limit or 10, chosen):
-                _line(stored, output)
+                write(stored)
                 shown += 1
             if not follow:
                 return
         if limit is not None and shown >= limit:
             return
         async for stored in store.subscribe(position, live=follow, **chosen):
-            _line(stored, output)
+            write(stored)
             shown += 1
             if shown == limit:
                 return
@@ -283,10 +274,11 @@ async def _last(store: Any, upto: int, limit: int, chosen: dict[str, Any]) -> li
     return [stored async for stored in store.read_all(options)][::-1]
 
 
-def _line(stored: StoredEvent, output: Output) -> None:
-    if output.as_json:
-        output.json_line(as_document(stored))
-        return
+def _json_line(stored: StoredEvent) -> None:
+    Output().json_line(as_document(stored))
+
+
+def _line(output: Output, stored: StoredEvent) -> None:
     moment = stored.stored_at.strftime("%Y-%m-%d %H:%M:%S")
     output.say(
         f"{stored.global_position:>8}  {moment}  {stored.event_type}  {stored.stream_id}  "
@@ -309,21 +301,22 @@ async def backup(
     Output().say(f"{target} is a complete copy, {size(target.stat().st_size)}.")
 
 
+class _Examined(NamedTuple):
+    database: str
+    symptoms: list[Symptom]
+
+
+def _say_symptoms(found: _Examined, output: Output) -> None:
+    for symptom in found.symptoms:
+        output.say(f"- {symptom.problem}.")
+        output.say(f"  {symptom.remedy}")  # often a command to be copied: no full stop
+    if not found.symptoms:
+        output.say(f"{found.database}: nothing to mend.")
+
+
 @commands.command("doctor")
-@asynchronous
-async def doctor(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+@shows(_say_symptoms, document=lambda found: found.symptoms, found=lambda found: bool(found.symptoms))
+async def doctor(url: DatabaseUrl = None) -> _Examined:
     """Say what is wrong or slow in a database, and what mends it; exit code 1 if there is anything."""
     async with reading(url, any_schema=True) as store:
-        found = await overview.examine(store)
-        name = store.__esource_database__.name
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(found)
-    else:
-        for symptom in found:
-            output.say(f"- {symptom.problem}.")
-            output.say(f"  {symptom.remedy}")  # often a command to be copied: no full stop
-        if not found:
-            output.say(f"{name}: nothing to mend.")
-    if found:
-        raise typer.Exit(Code.FOUND)
+        return _Examined(store.name, await overview.examine(store))

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from esource import copying
-from esource.cli.errors import Code
-from esource.cli.opening import DatabaseUrl, asynchronous, reading, writing
-from esource.cli.output import AsJson, Output
+from esource.cli.opening import DatabaseUrl, reading, writing
+from esource.cli.output import Output
 from esource.cli.progress import Bar
+from esource.cli.running import asynchronous, shows
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -18,11 +18,7 @@ Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The database to c
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The database to copy to, as in --url.")]
 
 
-def _show(result: copying.CopyResult, *, as_json: bool) -> None:
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(result)
-        return
+def _say_result(result: copying.CopyResult, output: Output) -> None:
     if not result.changed:
         output.say(f"Nothing was to be done: {result.target} holds all of {result.source}.")
     else:
@@ -32,10 +28,10 @@ def _show(result: copying.CopyResult, *, as_json: bool) -> None:
                 output.say(f"{table}: {change.added} rows added, {change.removed} removed.")
     output.say(f"The copy reaches to global position {result.position}.")
     if result.verification is not None:
-        _judge(result.verification, output)
+        _say_verification(result.verification, output)
 
 
-def _judge(found: copying.Verification, output: Output) -> None:
+def _say_verification(found: copying.Verification, output: Output) -> None:
     if found.is_identical:
         output.say(f"Both are identical: {found.events} events and {len(found.tables)} tables were compared.")
         return
@@ -43,8 +39,12 @@ def _judge(found: copying.Verification, output: Output) -> None:
         output.say(difference)
 
 
+def _differs(result: copying.CopyResult) -> bool:
+    return result.verification is not None and not result.verification.is_identical
+
+
 @commands.command("copy")
-@asynchronous
+@shows(_say_result, found=_differs)
 async def copy(
     source: Source,
     target: Target,
@@ -59,8 +59,7 @@ async def copy(
             help="Go on where an earlier copy ended; or refuse a target that is not empty.",
         ),
     ] = True,
-    as_json: AsJson = False,
-) -> None:
+) -> copying.CopyResult:
     """Copy a whole store to another database, in any direction.
 
     A copy that was ended at any moment goes on when it is started again. Nothing is changed in the source.
@@ -68,17 +67,14 @@ async def copy(
     bar = Bar()
     async with reading(source) as here, writing(target, any_schema=True, create=True) as there:
         with bar.progress:
-            result = await copying.copy(
+            return await copying.copy(
                 here, there, follow=follow, verify=verify, resume=resume, on_progress=bar.tell
             )
-    _show(result, as_json=as_json)
-    if result.verification is not None and not result.verification.is_identical:
-        raise typer.Exit(Code.FOUND)
 
 
 @commands.command("cut-over")
-@asynchronous
-async def cut_over(source: Source, target: Target, as_json: AsJson = False) -> None:
+@shows(_say_result)
+async def cut_over(source: Source, target: Target) -> copying.CopyResult:
     """Finish a copy, compare both, and let the source refuse every write from then on.
 
     Writers wait while the last events are copied. If anything fails, the source is as it was.
@@ -86,8 +82,7 @@ async def cut_over(source: Source, target: Target, as_json: AsJson = False) -> N
     bar = Bar()
     async with writing(source) as here, writing(target, any_schema=True, create=True) as there:
         with bar.progress:
-            result = await copying.cut_over(here, there, on_progress=bar.tell)
-    _show(result, as_json=as_json)
+            return await copying.cut_over(here, there, on_progress=bar.tell)
 
 
 @commands.command("reopen")
@@ -96,7 +91,7 @@ async def reopen(url: DatabaseUrl = None) -> None:
     """Let a store that was cut over take writes again."""
     async with writing(url) as store:
         moved_to = await copying.reopen(store)
-        name = store.__esource_database__.name
+        name = store.name
     Output().say(
         f"{name} takes writes as it always did: it had not moved."
         if moved_to is None
@@ -105,17 +100,10 @@ async def reopen(url: DatabaseUrl = None) -> None:
 
 
 @commands.command("verify-copy")
-@asynchronous
-async def verify_copy(source: Source, target: Target, as_json: AsJson = False) -> None:
+@shows(_say_verification, found=lambda found: not found.is_identical)
+async def verify_copy(source: Source, target: Target) -> copying.Verification:
     """Compare two stores row by row; exit code 1 if they differ."""
     bar = Bar()
     async with reading(source) as here, reading(target) as there:
         with bar.progress:
-            found = await copying.verify_copy(here, there, on_progress=bar.tell)
-    output = Output(as_json=as_json)
-    if as_json:
-        output.document(found)
-    else:
-        _judge(found, output)
-    if not found.is_identical:
-        raise typer.Exit(Code.FOUND)
+            return await copying.verify_copy(here, there, on_progress=bar.tell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -17,8 +15,6 @@ from esource import EventStore, open_store
 from esource.cli.errors import Code, Refusal, keep_secret, wrong_usage
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.schema.versions import require_head
-
-P = ParamSpec("P")
 
 CONNECT_SECONDS = 10.0
 """How long a server is waited for, in seconds."""
@@ -33,16 +29,6 @@ DatabaseUrl = Annotated[
     ),
 ]
 """The option ``--url`` of every command."""
-
-
-def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """A coroutine function as a command."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(command(*args, **kwargs))
-
-    return run
 
 
 def database_url(url: str | None) -> URL:

@@ -10,17 +10,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
-"""The option ``--json`` of every command that reads."""
 
 WIDE = 100_000
 """Columns where there is no terminal: nothing is wrapped."""
@@ -50,8 +46,7 @@ class _Column:
 class Output:
     """Standard output, as text or as JSON."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)
         if not self.console.is_terminal:
             self.console = Console(highlight=False, markup=False, emoji=False, width=WIDE, no_color=True)

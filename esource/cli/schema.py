@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from esource import schema
 from esource.cli.asking import Yes, confirm
-from esource.cli.errors import Code, Refusal
-from esource.cli.opening import DatabaseUrl, asynchronous, database_url, reading, writing
-from esource.cli.output import AsJson, Output
+from esource.cli.errors import Refusal
+from esource.cli.opening import DatabaseUrl, database_url, reading, writing
+from esource.cli.output import Output
+from esource.cli.running import asynchronous, shows
 from esource.dialect.errors import without_password
 from esource.errors import InvalidOptionError, SchemaMissingError, SchemaOutdatedError, SchemaTooNewError
-from esource.schema.reports import BASE, differences, history, known_revision, offline_script
+from esource.schema.reports import (
+    BASE,
+    Difference,
+    Revision,
+    differences,
+    history,
+    known_revision,
+    offline_script,
+)
 
 commands = typer.Typer(help="Create and upgrade the tables; see what they are.", no_args_is_help=True)
 
@@ -26,15 +35,14 @@ async def init(url: DatabaseUrl = None) -> None:
     May be repeated: a database that is at this version stays as it is.
     """
     async with writing(url, any_schema=True, create=True) as store:
-        database = store.__esource_database__
-        found = await schema.current(database)
+        found = await schema.current(store)
         if found is not None and found not in schema.REVISIONS:
-            raise SchemaTooNewError(database.name, found, schema.HEAD)
+            raise SchemaTooNewError(store.name, found, schema.HEAD)
         if found not in (None, schema.HEAD):
-            raise SchemaOutdatedError(database.name, found, schema.HEAD)
+            raise SchemaOutdatedError(store.name, found, schema.HEAD)
         await store.initialize()
         done = f"is at schema {schema.HEAD} already" if found else f"was created, at schema {schema.HEAD}"
-        Output().say(f"{database.name} {done}.")
+        Output().say(f"{store.name} {done}.")
 
 
 @commands.command("upgrade")
@@ -46,15 +54,14 @@ async def upgrade(
     """Bring an older database to the newest schema, in one transaction. Make a backup first."""
     wanted = known_revision(revision)
     async with writing(url, any_schema=True) as store:
-        database = store.__esource_database__
-        found = await schema.current(database)
+        found = await schema.current(store)
         if found is None:
-            raise SchemaMissingError(database.name)
+            raise SchemaMissingError(store.name)
         if found in schema.REVISIONS and wanted < found:
-            raise Refusal(f"{database.name} is at schema {found}: use `esource downgrade {wanted}`.")
-        await schema.upgrade(database, wanted)
+            raise Refusal(f"{store.name} is at schema {found}: use `esource downgrade {wanted}`.")
+        await schema.upgrade(store, wanted)
         done = f"is at schema {found} already" if found == wanted else f"went from {found} to {wanted}"
-        Output().say(f"{database.name} {done}.")
+        Output().say(f"{store.name} {done}.")
 
 
 @commands.command("downgrade")
@@ -67,72 +74,82 @@ async def downgrade(
     """Take a database back to an older schema, in one transaction. "base" drops all tables with their events."""
     wanted = known_revision(revision)
     async with writing(url, any_schema=True) as store:
-        database = store.__esource_database__
-        found = await schema.current(database)
+        found = await schema.current(store)
         if found is None:
-            raise SchemaMissingError(database.name)
+            raise SchemaMissingError(store.name)
         if wanted != BASE and found in schema.REVISIONS and wanted >= found:
-            raise Refusal(f"{database.name} is at schema {found}: there is no way down to {wanted}.")
+            raise Refusal(f"{store.name} is at schema {found}: there is no way down to {wanted}.")
         what = "drop all tables with their events in" if wanted == BASE else f"take back to schema {wanted}:"
-        confirm(f"{what} {database.name}", yes=yes)
-        await schema.downgrade(database, wanted)
+        confirm(f"{what} {store.name}", yes=yes)
+        await schema.downgrade(store, wanted)
         gone = "has no esource tables any more" if wanted == BASE else f"went from {found} to {wanted}"
-        Output().say(f"{database.name} {gone}.")
+        Output().say(f"{store.name} {gone}.")
+
+
+class _Current(NamedTuple):
+    database: str
+    schema: str
+    head: str
+
+
+def _say_current(found: _Current, output: Output) -> None:
+    if found.schema == found.head:
+        output.say(f"{found.schema}, the newest")
+    elif found.schema in schema.REVISIONS:
+        output.say(f"{found.schema}; the newest is {found.head}: `esource upgrade`")
+    else:
+        output.say(f"{found.schema}, which this esource (schema {found.head}) does not know")
 
 
 @commands.command("current")
-@asynchronous
-async def current(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+@shows(_say_current, document=_Current._asdict)
+async def current(url: DatabaseUrl = None) -> _Current:
     """Say which schema a database has."""
     async with reading(url, any_schema=True) as store:
-        database = store.__esource_database__
-        found = await schema.current(database)
+        found = await schema.current(store)
         if found is None:
-            raise SchemaMissingError(database.name)
-    out = Output(as_json=as_json)
-    if as_json:
-        out.document({"database": database.name, "schema": found, "head": schema.HEAD})
-    elif found == schema.HEAD:
-        out.say(f"{found}, the newest")
-    elif found in schema.REVISIONS:
-        out.say(f"{found}; the newest is {schema.HEAD}: `esource upgrade`")
-    else:
-        out.say(f"{found}, which this esource (schema {schema.HEAD}) does not know")
+            raise SchemaMissingError(store.name)
+        return _Current(store.name, found, schema.HEAD)
 
 
-@commands.command("history")
-def show_history(as_json: AsJson = False) -> None:
-    """List every schema that this esource knows. Needs no database."""
-    out = Output(as_json=as_json)
-    revisions = history()
-    if as_json:
-        out.document(revisions)
-        return
-    out.table(
+def _say_history(revisions: list[Revision], output: Output) -> None:
+    output.table(
         ["revision", "what it does"],
         [(f"{found.id} (newest)" if found.is_head else found.id, found.summary) for found in revisions],
     )
 
 
+@commands.command("history")
+@shows(_say_history)
+async def show_history() -> list[Revision]:
+    """List every schema that this esource knows. Needs no database."""
+    return history()
+
+
+class _Checked(NamedTuple):
+    database: str
+    differences: list[Difference]
+
+
+def _say_differences(found: _Checked, output: Output) -> None:
+    for difference in found.differences:
+        output.say(str(difference))
+        if difference.remedy:
+            output.say(f"    mend it with: {difference.remedy};")
+    if not found.differences:
+        output.say(f"{found.database}: the tables are as they should be.")
+
+
 @commands.command("check")
-@asynchronous
-async def check(url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+@shows(
+    _say_differences,
+    document=lambda found: found.differences,
+    found=lambda found: bool(found.differences),
+)
+async def check(url: DatabaseUrl = None) -> _Checked:
     """Compare the tables with what this esource expects of them. Exit code 1 if they differ."""
     async with reading(url) as store:
-        found = await differences(store)
-        name = store.__esource_database__.name
-    out = Output(as_json=as_json)
-    if as_json:
-        out.document(found)
-    elif found:
-        for difference in found:
-            out.say(str(difference))
-            if difference.remedy:
-                out.say(f"    mend it with: {difference.remedy};")
-    else:
-        out.say(f"{name}: the tables are as they should be.")
-    if found:
-        raise typer.Exit(Code.FOUND)
+        return _Checked(store.name, await differences(store))
 
 
 @commands.command("sql")
@@ -157,11 +174,10 @@ async def adopt(url: DatabaseUrl = None) -> None:
     Make a backup first.
     """
     async with writing(url, any_schema=True) as store:
-        database = store.__esource_database__
         try:
-            await schema.adopt(database)
+            await schema.adopt(store)
         except SchemaMissingError:
-            raise Refusal(f"{database.name} is empty: nothing to adopt. Use `esource init`.") from None
+            raise Refusal(f"{store.name} is empty: nothing to adopt. Use `esource init`.") from None
         except InvalidOptionError as error:
             raise Refusal(str(error)) from error
-        Output().say(f"{database.name} was taken over, and is at schema {schema.HEAD}.")
+        Output().say(f"{store.name} was taken over, and is at schema {schema.HEAD}.")

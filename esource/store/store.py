@@ -119,6 +119,14 @@ class EventStore:
         return self._key_store
 
     @property
+    def name(self) -> str:
+        """What messages call the database, for example ``SQLite database events.db``. It holds no password."""
+        return self._database.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name}>"
+
+    @property
     def event_registry(self) -> EventRegistry:
         return self.codec.registry
 

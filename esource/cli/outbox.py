@@ -1,0 +1,146 @@
+"""The outbox: ``outbox stats``, ``list``, ``relay``, ``retry`` and ``purge``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from esource import OutboxRelay, OutboxRepository
+from esource.cli.asking import Yes, confirm
+from esource.cli.errors import Code, wrong_usage
+from esource.cli.loading import loaded, made
+from esource.cli.looking import Days, Limit
+from esource.cli.opening import DatabaseUrl, reading, writing
+from esource.cli.output import Output
+from esource.cli.running import asynchronous, shows
+from esource.errors import MissingDriverError
+from esource.publishing.publishers import Publisher, to_cloud_event
+from esource.repositories.outbox import OutboxEntry, OutboxStats
+
+commands = typer.Typer(help="The outbox: events that wait to be published.", no_args_is_help=True)
+
+
+def _say_stats(found: OutboxStats, output: Output) -> None:
+    output.facts(
+        [
+            ("pending", found.pending_count),
+            ("published", found.published_count),
+            ("failed", found.failed_count),
+            ("oldest pending", found.oldest_pending),
+            ("tries per pending row", f"{found.avg_retries:.1f}"),
+        ]
+    )
+
+
+@commands.command("stats")
+@shows(_say_stats)
+async def outbox_stats(url: DatabaseUrl = None) -> OutboxStats:
+    """Count the rows by status."""
+    async with reading(url) as store:
+        return await OutboxRepository(store).get_stats()
+
+
+class _Listed(NamedTuple):
+    rows: list[OutboxEntry]
+    failed: bool
+
+
+def _say_rows(found: _Listed, output: Output) -> None:
+    output.table(
+        ["id", "event type", "stream", "tries", "since", "last error"],
+        [
+            (
+                row.id,
+                row.event_type,
+                f"{row.aggregate_id}:{row.aggregate_type}",
+                row.retry_count,
+                row.created_at,
+                (row.last_error or "-").splitlines()[0][:60],
+            )
+            for row in found.rows
+        ],
+        empty="nothing was given up" if found.failed else "nothing waits",
+        spare=["since"] if found.failed else ["last error", "since"],
+    )
+
+
+@commands.command("list")
+@shows(_say_rows, document=lambda found: found.rows)
+async def list_outbox(
+    url: DatabaseUrl = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that were given up.")] = False,
+    limit: Limit = 100,
+) -> _Listed:
+    """List what waits to be published."""
+    async with reading(url) as store:
+        rows = OutboxRepository(store)
+        found = await (rows.get_failed_events(limit) if failed else rows.get_pending_events(limit))
+    return _Listed(found, failed)
+
+
+class StandardOutput:
+    """Publishes to standard output: one CloudEvent a line."""
+
+    def __init__(self, source: str) -> None:
+        try:
+            from cloudevents.core.formats.json import JSONFormat
+        except ImportError as error:
+            raise MissingDriverError("cloudevents", "cloudevents") from error
+        self._write = JSONFormat().write
+        self._source = source
+
+    async def publish(self, entry: OutboxEntry) -> None:
+        """Write one line, at once."""
+        sys.stdout.write(self._write(to_cloud_event(entry, self._source)).decode() + "\n")
+        sys.stdout.flush()
+
+
+@commands.command("relay")
+@asynchronous
+async def relay(
+    url: DatabaseUrl = None,
+    publisher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:OBJECT", help="A Publisher; CloudEvents on standard output if left out."
+        ),
+    ] = None,
+    source: Annotated[str, typer.Option(help="The CloudEvents source, on standard output.")] = "/esource",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+) -> None:
+    """Publish what waits, each stream in order, at least once; exit code 1 if anything was given up."""
+    sends: Any = StandardOutput(source) if publisher is None else loaded(publisher)
+    if isinstance(sends, type):
+        sends = made(sends, str(publisher))
+    if not callable(getattr(sends, "publish", None)):
+        raise wrong_usage(f"{publisher!r} is no Publisher: it has no method publish.")
+    chosen: Publisher = sends
+    async with writing(url) as store, OutboxRelay(store, chosen) as running:
+        count = await running.drain()
+        if follow:
+            await running.run()
+        failed = (await OutboxRepository(store).get_stats()).failed_count
+    print(f"{count} rows were dealt with, {failed} are given up.", file=sys.stderr)  # noqa: T201
+    if failed:
+        raise typer.Exit(Code.FOUND)
+
+
+@commands.command("retry")
+@asynchronous
+async def retry_outbox(url: DatabaseUrl = None) -> None:
+    """Let rows that were given up be tried again."""
+    async with writing(url) as store:
+        count = await OutboxRepository(store).retry_failed()
+    Output().say(f"{count} rows wait again.")
+
+
+@commands.command("purge")
+@asynchronous
+async def purge_outbox(url: DatabaseUrl = None, days: Days = 7, yes: Yes = False) -> None:
+    """Delete rows that were published long ago."""
+    async with writing(url) as store:
+        confirm(f"delete rows that were published more than {days} days ago", yes=yes)
+        count = await OutboxRepository(store).cleanup_published(days)
+    Output().say(f"{count} rows were deleted.")

@@ -14,6 +14,7 @@ from esource.checks import check_whole
 from esource.database.database import Database
 from esource.database.sources import require_whole
 from esource.dialect.inspection import IndexUse, Size, Symptom
+from esource.dialect.urls import inspection_of
 from esource.log.pages import LAST_POSITION
 from esource.moments import utc_now
 from esource.repositories.checkpoint import CheckpointRepository, LagMetrics
@@ -83,7 +84,7 @@ async def overview(store: Any) -> Overview:
     require_whole(store, "an overview")
     async with schema.opened_database(store) as database:
         await schema.require_head(database)
-        inspection = database.backend.inspection()
+        inspection = inspection_of(database.backend)
         types = [TypeCount(*row) for row in await database.read(_TYPES, {})]
         [(position,)] = await database.rows(LAST_POSITION, {})
         return Overview(
@@ -99,7 +100,7 @@ async def overview(store: Any) -> Overview:
             outbox=await OutboxRepository(database).get_stats(),
             dead_letters=await DLQRepository(database).get_failure_stats(),
             indexes=await database.inspect(inspection.index_use),
-            moved_to=await database.inspect(database.backend.moving().moved_to),
+            moved_to=await database.moved_to(),
         )
 
 
@@ -156,11 +157,11 @@ async def examine(store: Any) -> list[Symptom]:
             ]
             found += await _waiting(database)
         found += await _moved(database)
-        return found + await database.inspect(database.backend.inspection().symptoms)
+        return found + await database.inspect(inspection_of(database.backend).symptoms)
 
 
 async def _moved(database: Database) -> list[Symptom]:
-    moved_to = await database.inspect(database.backend.moving().moved_to)
+    moved_to = await database.moved_to()
     if moved_to is None:
         return []
     return [

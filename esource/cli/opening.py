@@ -53,7 +53,7 @@ def database_url(url: str | None) -> URL:
 
 def sqlite_file(url: URL) -> Path | None:
     """The file of a SQLite URL; None for a server."""
-    if backend_for_url(url).name != "sqlite":
+    if not backend_for_url(url).in_files:
         return None
     if url.database in (None, "", ":memory:"):
         raise wrong_usage("a database in memory is empty, and gone with the command: name a file.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from esource import schema
+from esource.dialect.urls import inspection_of
 from esource.errors import InvalidOptionError
 
 
@@ -32,7 +33,7 @@ async def back_up(
     path = Path(target)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     async with schema.opened_database(store) as database:
-        inspection = database.backend.inspection()
+        inspection = inspection_of(database.backend)
         try:
             await asyncio.to_thread(_begin, partial, path)
             await database.inspect(

@@ -27,6 +27,7 @@ from esource.copying.rows import BESIDE, EVENTS, Relation, Row, scan
 from esource.copying.stores import CopyProgress, OnProgress
 from esource.database.database import Database
 from esource.database.sources import require_whole
+from esource.dialect.urls import moving_of
 from esource.domain.registry import EventRegistry
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import EventDecodeError, UnknownEventTypeError
@@ -207,7 +208,7 @@ class _Inspection:
         self._found = Integrity(database.name)
 
     async def run(self) -> Integrity:
-        moving = self._database.backend.moving()
+        moving = moving_of(self._database.backend)
         for problem in await self._database.inspect(moving.damage):
             self._add("storage", problem, "Restore a backup, or copy what can be read to a new database")
         await self._counters()

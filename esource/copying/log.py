@@ -16,6 +16,7 @@ from esource.copying.rows import EVENTS, PAGE_ROWS, Place, Row, next_size, page,
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.transactions import Unit
+from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
 from esource.log.pages import LAST_POSITION
 
@@ -95,7 +96,7 @@ class LogCopy:
     def __init__(self, source: Database, target: Database, tell: Callable[[int], None]) -> None:
         self.source = source
         self.target = target
-        self._moving = target.backend.moving()
+        self._moving = moving_of(target.backend)
         self._columns = EVENTS.columns(with_key=True)
         self._tell = tell
         self.position = 0

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from esource.copying.rows import Relation, Row, same_keys, scan
 from esource.database.database import Database
 from esource.database.transactions import Unit
+from esource.dialect.urls import moving_of
 from esource.errors import ConstraintError
 
 BATCH_ROWS = 5000
@@ -151,12 +152,14 @@ async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key:
 
     backend = unit.database.backend
     with backend.errors(unit.database.name):
-        await backend.moving().load(unit.driver, relation.table, relation.columns(with_key=with_key), pages())
+        await moving_of(backend).load(
+            unit.driver, relation.table, relation.columns(with_key=with_key), pages()
+        )
 
 
 async def counters(database: Database, relations: Iterable[Relation]) -> dict[str, int]:
     """The last key that was handed out for each table that has a counter."""
-    moving = database.backend.moving()
+    moving = moving_of(database.backend)
     found = {}
     for relation in relations:
         value = await database.inspect(partial(moving.counter, table=relation.table))
@@ -167,7 +170,7 @@ async def counters(database: Database, relations: Iterable[Relation]) -> dict[st
 
 async def raise_counters(target: Database, relations: Iterable[Relation], values: Mapping[str, int]) -> None:
     """Let a database never hand out a key that another has handed out, used or not."""
-    moving = target.backend.moving()
+    moving = moving_of(target.backend)
     for relation in relations:
         async with target.transaction() as unit:
             theirs = await moving.counter(unit.driver, relation.table)

@@ -15,6 +15,7 @@ from esource.copying.rows import BESIDE, EVENTS, TABLES, require_empty
 from esource.copying.verification import Verification, verify_beside, verify_log
 from esource.database.database import Database
 from esource.database.sources import require_whole
+from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
 
 POLL_SECONDS = 1.0
@@ -133,7 +134,7 @@ async def cut_over(
         if verify:
             await move.verify_log(0, verified)
         async with here.transaction() as unit:
-            moving = here.backend.moving()
+            moving = moving_of(here.backend)
             with here.backend.errors(here.name):
                 await moving.lock_tables(unit.driver, TABLES)
             await move.refuse_moved()
@@ -155,8 +156,8 @@ async def reopen(store: Any) -> str | None:
     What was appended in the other database meanwhile is not here: `copy` it back, or lose it.
     """
     async with schema.opened_database(store) as database:
-        moving = database.backend.moving()
-        moved_to = await database.inspect(moving.moved_to)
+        moving = moving_of(database.backend)
+        moved_to = await database.moved_to()
         async with database.transaction() as unit:
             with database.backend.errors(database.name):
                 await moving.unfence(unit.driver, TABLES)
@@ -205,12 +206,9 @@ class _Move:
             raise CopyRefusedError(self.target.name, f"it holds {listed} that the source does not")
 
     async def refuse_moved(self) -> None:
-        moved_to = await self.moved_to()
+        moved_to = await self.source.moved_to()
         if moved_to is not None:
             raise StoreMovedError(self.source.name, moved_to)
-
-    async def moved_to(self) -> str | None:
-        return await self.source.inspect(self.source.backend.moving().moved_to)
 
     def _copied(self, events: int) -> None:
         self._on_progress(CopyProgress("copy", events, max(events, self._total)))
@@ -257,11 +255,11 @@ class _Move:
                         mirrored = time.monotonic()
                 except CopyRefusedError:
                     # The application is at work in the target already.
-                    if await self.moved_to() is None:
+                    if await self.source.moved_to() is None:
                         raise
                     return
                 if not copied:
-                    if await self.moved_to() is not None:
+                    if await self.source.moved_to() is not None:
                         return
                     await heard.wait(POLL_SECONDS)
 
@@ -312,4 +310,4 @@ async def _both(
 
 
 async def _identity(database: Database) -> Any:
-    return database.backend.name, await database.inspect(database.backend.moving().identity)
+    return database.backend.name, await database.inspect(moving_of(database.backend).identity)

@@ -26,7 +26,7 @@ from esource.database.wakeup import WakeUp
 from esource.dialect.backend import STANDARD, Backend, Switches
 from esource.dialect.errors import driver_error, unavailable
 from esource.dialect.plan import Plan, Written
-from esource.dialect.urls import backend_for_engine, backend_for_url, parse_url
+from esource.dialect.urls import backend_for_engine, backend_for_url, moving_of, parse_url
 from esource.errors import InvalidOptionError
 from esource.tables.statement import Statement
 
@@ -178,6 +178,10 @@ class Database:
                 return await self._on_reader(work)
             async with unit.turn():
                 return await work(unit.driver)
+
+    async def moved_to(self) -> str | None:
+        """Where a cut-over has sent the writers of this store; None if it takes writes."""
+        return await self.inspect(moving_of(self.backend).moved_to)
 
     async def read(
         self, statement: Statement, values: Mapping[str, Any], unit: Unit | None = None

@@ -1,4 +1,4 @@
-"""The seam between the store and a database: compiled statements, the append plan, and `Backend`."""
+"""The seam between the store and a database: what each database must provide."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from esource.dialect.errors import _lacks_column, driver_error
+from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
 from esource.errors import EventSourceError, SchemaMissingError, SchemaOutdatedError
+from esource.tables.statement import Compiled, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-    from esource.dialect.inspection import Inspection
-    from esource.dialect.moving import Moving
 
 Failure = Literal["unique", "lost", "again", "other"]
 """What a driver's error means for a retry: a unique constraint refused a row; the connection is gone
@@ -45,6 +43,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     """SQLAlchemy's name of the dialect, and OpenTelemetry's ``db.system``."""
+    in_files: ClassVar[bool] = False
+    """Whether a database is a file of this machine, or in memory; else a server has it."""
     concurrent_writers: ClassVar[bool]
     """Whether several connections of one process may write at the same time."""
     held_connections: ClassVar[int]
@@ -66,6 +66,10 @@ class Backend(ABC):
     forgetful_options: ClassVar[Mapping[str, Any]] = {}
     """Options with which what was overwritten or deleted does not linger in files, as far as that goes."""
     sqlalchemy_dialect: Dialect
+
+    def compiled(self, statement: Statement) -> Compiled:
+        """A statement as this database's driver takes it."""
+        return statement.on(self.sqlalchemy_dialect)
 
     @abstractmethod
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
@@ -127,14 +131,6 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def moving(self) -> Moving:
-        """What moving a whole store asks of this database."""
-
-    @abstractmethod
-    def inspection(self) -> Inspection:
-        """What this database can tell of itself."""
-
-    @abstractmethod
     def names(self, values: Sequence[Any]) -> Any:
         """The parameter value of `constructs.member_of`."""
 
@@ -146,8 +142,8 @@ class Backend(ABC):
         """After a statement that was cancelled: the connection serves the next one, or `is_alive` says that it
         does not."""
 
-    def break_off(self, driver: Any) -> None:  # noqa: B027 - likewise
-        """Let go of a connection that was lost, without a word to whoever was at its other end. No I/O."""
+    def break_off(self, driver: Any) -> None:  # noqa: B027 - SQLite has nothing to do
+        """Let go of a lost connection without telling the server. No I/O."""
 
     @abstractmethod
     def classify(self, error: BaseException) -> Failure:
@@ -157,11 +153,15 @@ class Backend(ABC):
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
         """Our error for a driver's error; None for what is no driver's error."""
 
+    @abstractmethod
+    def lacks_column(self, error: BaseException) -> bool:
+        """Whether a driver's error says that a table is there, and one of its columns is not."""
+
     def translate(self, error: BaseException, database: str) -> EventSourceError | None:
         """`explain`, with a column that an older schema lacks told from tables that are not there."""
         explained = self.explain(error, database)
         cause = driver_error(error)
-        if isinstance(explained, SchemaMissingError) and _lacks_column(cause):
+        if isinstance(explained, SchemaMissingError) and self.lacks_column(cause):
             return SchemaOutdatedError(database, None, None, str(cause))
         return explained
 

@@ -21,13 +21,6 @@ def driver_error(error: BaseException) -> BaseException:
     return error.__cause__ if type(error).__module__.startswith("sqlalchemy.") and error.__cause__ else error
 
 
-def _lacks_column(error: BaseException) -> bool:
-    """Whether a table was there, but not one of its columns: PostgreSQL has a code for it, SQLite words."""
-    if getattr(error, "sqlstate", None) == "42703":
-        return True
-    return "no such column" in str(error) or "has no column named" in str(error)
-
-
 _SHOWN_OPTIONS = ("host", "port", "user", "database", "target_session_attrs")
 
 

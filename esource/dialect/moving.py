@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Index, Table, bindparam, insert
 from sqlalchemy.schema import CreateIndex, DropIndex
 
+from esource.dialect.backend import Backend
 from esource.tables.model import indexes_of
 from esource.tables.statement import Statement
-
-if TYPE_CHECKING:
-    from esource.dialect.backend import Backend
 
 FENCE = "esource_moved"
 """What the triggers that refuse writes to a store that has moved are called, the function behind them, and
@@ -104,7 +102,7 @@ class Moving(ABC):
         return []
 
     async def _fetch(self, driver: Any, statement: Statement, **values: Any) -> list[Any]:
-        compiled = statement.on(self.backend.sqlalchemy_dialect)
+        compiled = self.backend.compiled(statement)
         return await self.backend.fetch(driver, compiled.text, compiled.arguments(values))
 
     def _text(self, statement: CreateIndex | DropIndex) -> str:

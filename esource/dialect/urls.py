@@ -1,22 +1,28 @@
-"""Which backend a URL or an engine belongs to; the drivers are imported only when asked for."""
+"""Which kind of database a URL or an engine belongs to, and what is ours of each kind.
+
+A kind's driver, and our modules that need it, are imported when they are asked for.
+"""
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from esource.checks import shown
-from esource.dialect.backend import STANDARD, Switches
+from esource.dialect.backend import STANDARD, Backend, Switches
+from esource.dialect.postgresql import url as postgresql_url
+from esource.dialect.sqlite import url as sqlite_url
 from esource.errors import InvalidOptionError, MissingDriverError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from esource.dialect.backend import Backend
+    from esource.dialect.inspection import Inspection
+    from esource.dialect.moving import Moving
 
 
 @cache
@@ -30,6 +36,18 @@ def _sqlite(switches: Switches) -> Backend:
     return SQLiteBackend()
 
 
+def _sqlite_moving(backend: Backend) -> Moving:
+    from esource.dialect.sqlite.moving import SQLiteMoving
+
+    return SQLiteMoving(backend)
+
+
+def _sqlite_inspection() -> Inspection:
+    from esource.dialect.sqlite.inspection import SQLiteInspection
+
+    return SQLiteInspection()
+
+
 @cache
 def _postgresql(switches: Switches) -> Backend:
     try:
@@ -41,11 +59,37 @@ def _postgresql(switches: Switches) -> Backend:
     return PostgreSQLBackend(switches)
 
 
-_BACKENDS = {
-    "sqlite": (_sqlite, "aiosqlite"),
-    "postgresql": (_postgresql, "asyncpg"),
-    "postgres": (_postgresql, "asyncpg"),
+def _postgresql_moving(backend: Backend) -> Moving:
+    from esource.dialect.postgresql.moving import PostgreSQLMoving
+
+    return PostgreSQLMoving(backend)
+
+
+def _postgresql_inspection() -> Inspection:
+    from esource.dialect.postgresql.inspection import PostgreSQLInspection
+
+    return PostgreSQLInspection()
+
+
+class _Kind(NamedTuple):
+    """What is ours of one kind of database."""
+
+    driver: str
+    backend: Callable[[Switches], Backend]
+    moving: Callable[[Backend], Moving]
+    inspection: Callable[[], Inspection]
+    checked: Callable[[URL], URL]
+
+
+_POSTGRESQL = _Kind(
+    "asyncpg", _postgresql, _postgresql_moving, _postgresql_inspection, postgresql_url.checked
+)
+_KINDS = {
+    "sqlite": _Kind("aiosqlite", _sqlite, _sqlite_moving, _sqlite_inspection, sqlite_url.checked),
+    "postgresql": _POSTGRESQL,
+    "postgres": _POSTGRESQL,
 }
+"""The kinds of databases by the first word of their URLs."""
 
 
 def parse_url(url: str | URL) -> URL:
@@ -54,7 +98,7 @@ def parse_url(url: str | URL) -> URL:
     A password among the options of a PostgreSQL URL is moved to where nothing shows it.
 
     Raises:
-        InvalidOptionError: it is none. Its text stays out of the message: a password may be in it.
+        InvalidOptionError: it cannot be read. Its text stays out of the message: a password may be in it.
     """
     try:
         parsed = make_url(url)
@@ -63,68 +107,8 @@ def parse_url(url: str | URL) -> URL:
             "the database URL cannot be read: it must look like sqlite:///events.db or "
             "postgresql://user:password@host:5432/database, with special characters in percent-encoding"
         ) from None  # the cause may quote a part of the password
-    if parsed.drivername.startswith("sqlite"):
-        return _sqlite_file(parsed)
-    return _postgresql_server(parsed) if parsed.drivername.startswith("postgres") else parsed
-
-
-def _sqlite_file(url: URL) -> URL:
-    if url.host and not (url.username or url.password or url.port):
-        raise InvalidOptionError(
-            f"a SQLite URL has three slashes before the path: sqlite:///{url.host}, not sqlite://{url.host}"
-        )
-    if url.host or url.username or url.password or url.port:
-        raise InvalidOptionError(
-            "a SQLite URL names a file, after three slashes: sqlite:///events.db, or sqlite:////srv/events.db. "
-            "After two comes a host, which SQLite has not"
-        )
-    try:
-        if b"\0" in os.fsencode(url.database or ""):
-            raise InvalidOptionError("the name of the SQLite file holds a NUL character")
-    except UnicodeEncodeError:
-        raise InvalidOptionError("the name of the SQLite file holds half of a surrogate pair") from None
-    return url
-
-
-LAST_PORT = 65535
-
-URL_OPTIONS = frozenset(
-    {
-        *("host", "port", "user", "password", "database", "ssl", "passfile", "target_session_attrs"),
-        *("krbsrvname", "gsslib", "prepared_statement_cache_size"),
-        # libpq's words, which `postgresql_url` translates
-        *("sslmode", "connect_timeout", "application_name", "channel_binding"),
-    }
-)
-"""What the driver and SQLAlchemy take as text; the rest has other types, and goes into ``connect_args``."""
-
-
-def _postgresql_server(url: URL) -> URL:
-    unknown = sorted(url.query.keys() - URL_OPTIONS)
-    if unknown:
-        raise InvalidOptionError(
-            f"a PostgreSQL URL has no option {shown(unknown[0])}: pass what asyncpg.connect takes with "
-            "connect_args={...}"
-        )
-    # The driver would report these in errors of other kinds, or with the text in question.
-    ports = [port for given in _each(url.query.get("port", ())) for port in given.split(",")]
-    ports += [] if url.port is None else [str(url.port)]
-    if not all(port.isdecimal() and len(port) <= 5 and 0 < int(port) <= LAST_PORT for port in ports):
-        raise InvalidOptionError("the port of the PostgreSQL URL is no number from 1 to 65535")
-    if any(
-        "\0" in part for part in (url.username or "", url.password or "", url.host or "", url.database or "")
-    ):
-        raise InvalidOptionError("the PostgreSQL URL holds a NUL character")
-    if "password" not in url.query:
-        return url
-    passwords = _each(url.query["password"])
-    if len(passwords) > 1:
-        raise InvalidOptionError("the PostgreSQL URL has several passwords among its options")
-    return url.difference_update_query(["password"]).set(password=passwords[0])
-
-
-def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else given
+    kind = _KINDS.get(parsed.drivername.partition("+")[0])
+    return parsed if kind is None else kind.checked(parsed)
 
 
 def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:
@@ -135,19 +119,29 @@ def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:
         MissingDriverError: the extra with the driver is not installed.
     """
     name, _, driver = url.drivername.partition("+")
-    if name not in _BACKENDS:
+    if name not in _KINDS:
         raise InvalidOptionError(
             f"no backend for {url.drivername!r} URLs: use sqlite:///events.db or "
             "postgresql://user@host/database"
         )
-    make, ours = _BACKENDS[name]
-    if driver not in ("", ours):
+    kind = _KINDS[name]
+    if driver not in ("", kind.driver):
         raise InvalidOptionError(
-            f"the driver for {name} is {ours}, not {driver}: write {name}://… or {name}+{ours}://…"
+            f"the driver for {name} is {kind.driver}, not {driver}: write {name}://… or {name}+{kind.driver}://…"
         )
-    return make(switches)
+    return kind.backend(switches)
 
 
 def backend_for_engine(engine: AsyncEngine, switches: Switches = STANDARD) -> Backend:
     """The backend of an engine that the application made."""
     return backend_for_url(engine.url, switches)
+
+
+def moving_of(backend: Backend) -> Moving:
+    """What moving a whole store asks of a kind of database."""
+    return _KINDS[backend.name].moving(backend)
+
+
+def inspection_of(backend: Backend) -> Inspection:
+    """What a kind of database can tell of itself."""
+    return _KINDS[backend.name].inspection()

@@ -19,11 +19,9 @@ from esource.database.sources import opened_database
 from esource.schema.alembic import comparison_options, record_revision, run_migrations
 from esource.schema.versions import (
     HEAD,
-    LOCK_TABLE,
     REVISIONS,
     ROW_LEVEL_SECURITY,
     TABLES,
-    VERSION_TABLE,
     adopt,
     alembic_config,
     create_append_lock,
@@ -38,6 +36,7 @@ from esource.schema.versions import (
     scripts,
     upgrade,
 )
+from esource.tables.names import LOCK_TABLE, VERSION_TABLE
 
 __all__ = [
     "HEAD",

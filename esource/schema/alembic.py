@@ -6,19 +6,18 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from esource.database.database import Database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import DatabaseError, DatabaseUnavailableError, EventSourceError, InvalidOptionError
-from esource.schema.versions import ROW_LEVEL_SECURITY, TABLES, VERSION_TABLE, _current
+from esource.schema.versions import ROW_LEVEL_SECURITY, TABLES, _current
 from esource.tables.model import metadata
+from esource.tables.names import VERSION_TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-
-# -- from Alembic --------------------------------------------------------------------------------
 
 
 def run_migrations(context: Any) -> None:
@@ -93,7 +92,8 @@ def _switch_row_level_security(context: Any) -> None:
         context.get_revision_argument()
     except KeyError:
         return  # a command that only looks: current, history, check
-    if context.get_context().dialect.name != "postgresql":
+    dialect = context.get_context().dialect.name
+    if not backend_for_url(URL.create(dialect)).supports_row_level_security:
         raise InvalidOptionError("row-level security is PostgreSQL's: SQLite has no roles")
     for statement in ROW_LEVEL_SECURITY[setting]:
         context.execute(statement)

@@ -12,8 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from esource.checks import shown
 from esource.database.database import Database
 from esource.database.sources import opened_database
-from esource.dialect.postgresql.partitioning import KEYS_TABLE, PREFIX
-from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE, ROLES_TABLE
+from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE
 from esource.errors import (
     InvalidOptionError,
     SchemaMissingError,
@@ -22,23 +21,19 @@ from esource.errors import (
     SchemaUnmanagedError,
 )
 from esource.tables.model import events, indexes_of, metadata
+from esource.tables.names import OUR_TABLES, VERSION_TABLE, is_ours
 from esource.tables.statement import Statement
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-VERSION_TABLE = "esource_alembic_version"
-"""Alembic's version table for our scripts: an application's own ``alembic_version`` stays its own."""
-
 REVISIONS = ("0001", "0002", "0003")
 """Every schema this library knows, oldest first; a test compares them with the scripts."""
 
 HEAD = REVISIONS[-1]
 
-TABLES = frozenset(metadata.tables)
-
-LOCK_TABLE = "esource_append_lock"
+TABLES = frozenset(OUR_TABLES)
 
 ROW_LEVEL_SECURITY = {"on": ENABLE, "off": DISABLE}
 
@@ -76,12 +71,7 @@ def alembic_config(url: str | None = None) -> Config:
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """For the ``include_name`` of an application's Alembic: everything except our tables."""
-    others = (VERSION_TABLE, ROLES_TABLE, LOCK_TABLE, KEYS_TABLE)
-    ours = name in TABLES or name in others or (name or "").startswith(PREFIX)
-    return not (type_ == "table" and ours)
-
-
-# -- from a program ------------------------------------------------------------------------------
+    return not (type_ == "table" and name is not None and is_ours(name))
 
 
 async def current(database: Any) -> str | None:

@@ -175,7 +175,7 @@ class PostgreSQLEventStore(EventStore):
         else:
             source = Database.of(database, switches)
         source.retry_seconds = check_seconds("retry_seconds", retry_seconds)
-        if source.backend.name != "postgresql":
+        if source.backend.in_files:
             raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")
         super().__init__(
             source,
@@ -211,7 +211,7 @@ def open_store(
     if isinstance(url, PathLike) or (isinstance(url, str) and "://" not in url):
         return SQLiteEventStore(url, event_registry, **options)
     parsed = parse_url(url)
-    if backend_for_url(parsed).name == "sqlite":
+    if backend_for_url(parsed).in_files:
         if parsed.query:
             raise InvalidOptionError(f"{', '.join(parsed.query)}: a SQLite URL has no options; pass keywords")
         return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)

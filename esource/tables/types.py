@@ -57,6 +57,11 @@ def _as_text_sqlite(element: as_text, compiler: Any, **kw: Any) -> str:
     return str(compiler.process(element.clauses, **kw))
 
 
+def stores_text(dialect: Dialect) -> bool:
+    """Whether ids, moments and JSON are text in a database: SQLite has no types for them."""
+    return dialect.name == "sqlite"
+
+
 class Identifier(TypeDecorator[UUID]):
     """A UUID: native where the database has one, else 36 characters of hyphenated lower-case text."""
 
@@ -64,12 +69,12 @@ class Identifier(TypeDecorator[UUID]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.supports_native_uuid:
-            return dialect.type_descriptor(_Uuid(as_uuid=True, native_uuid=True))
-        return dialect.type_descriptor(Text())
+        if stores_text(dialect):
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(_Uuid(as_uuid=True, native_uuid=True))
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.supports_native_uuid else str(value)
+        return str(value) if value is not None and stores_text(dialect) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
         return UUID(value) if isinstance(value, str) else value
@@ -82,12 +87,12 @@ class Timestamp(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.supports_native_uuid:  # the databases with native ids have native moments, too
-            return dialect.type_descriptor(_DateTime(timezone=True))
-        return dialect.type_descriptor(Text())
+        if stores_text(dialect):
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(_DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.supports_native_uuid else to_iso(value)
+        return to_iso(value) if value is not None and stores_text(dialect) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return from_iso(value) if isinstance(value, str) else value and as_utc(value)
@@ -104,9 +109,9 @@ class Json(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.supports_native_uuid:
-            return dialect.type_descriptor(JSONB())
-        return dialect.type_descriptor(Text())
+        if stores_text(dialect):
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(JSONB())
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
         return None

@@ -17,6 +17,7 @@ from esource import (
 )
 from esource.copying.integrity import SHOWN, verify_store
 from esource.database.database import Database
+from esource.dialect.urls import moving_of
 from esource.tables import events
 
 
@@ -80,7 +81,7 @@ async def test_what_is_out_of_order_is_found(filled: EventStore, said, statement
 
 async def test_a_counter_that_would_hand_out_a_position_twice_is_found(filled: EventStore):
     database = Database.of(filled)
-    moving = database.backend.moving()
+    moving = moving_of(database.backend)
     async with database.transaction() as unit:
         await moving.set_counter(unit.driver, events, 4)
     [finding] = (await verify_store(filled)).findings

@@ -18,6 +18,7 @@ from esource.errors import (
     SchemaTooNewError,
     SchemaUnmanagedError,
 )
+from esource.schema import versions
 
 INITIALIZE = """
 import asyncio, sys
@@ -170,14 +171,14 @@ async def test_tables_that_appear_between_two_looks_are_not_taken_for_foreign_on
     empty_database_url, monkeypatch
 ):
     """Another process creates everything after we saw no version and before we look for tables."""
-    lacking = schema._lacking
+    lacking = versions._lacking
 
     async def created_meanwhile(database):
-        monkeypatch.setattr(schema, "_lacking", lacking)
+        monkeypatch.setattr(versions, "_lacking", lacking)
         await schema.upgrade(empty_database_url)
         return await lacking(database)
 
-    monkeypatch.setattr(schema, "_lacking", created_meanwhile)
+    monkeypatch.setattr(versions, "_lacking", created_meanwhile)
 
     assert await schema.current(empty_database_url) == schema.HEAD
 

@@ -14,6 +14,7 @@ from support.schemas import described, described_sqlite, execute, rows
 
 from esource import schema
 from esource.database.database import Database
+from esource.schema import versions
 from esource.tables import metadata
 
 TUTORIAL = """
@@ -67,7 +68,7 @@ async def created_from_the_model(url: str) -> None:
     database = Database.from_url(url)
     async with database.transaction() as unit:
         await unit.connection.run_sync(metadata.create_all)
-        await unit.connection.run_sync(schema._version_table.create)
+        await unit.connection.run_sync(versions._version_table.create)
     await database.close()
 
 
@@ -77,7 +78,7 @@ async def test_the_scripts_lead_to_the_table_model(empty_database_url):
     database = Database.from_url(empty_database_url)
     async with database.transaction() as unit:
         await unit.connection.run_sync(metadata.drop_all)
-        await unit.connection.run_sync(schema._version_table.drop)
+        await unit.connection.run_sync(versions._version_table.drop)
     await database.close()
 
     await schema.upgrade(empty_database_url)

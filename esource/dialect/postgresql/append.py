@@ -28,6 +28,7 @@ from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.plan import Plan
 from esource.tables.constructs import version_or_closed
 from esource.tables.model import event_outbox, events
+from esource.tables.names import LOCK_TABLE
 from esource.tables.statement import Statement
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ _LAST_VERSION = 2**31 - 1
 lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
 )
-LOCK_TABLE = table("esource_append_lock", column("id", Integer()))
+lock_table = table(LOCK_TABLE, column("id", Integer()))
 """Has one row: its lock serves where there are no advisory locks. Not a table of every database: see
 `esource.schema.create_append_lock`."""
-lock_row = select(LOCK_TABLE.c.id.label("granted")).with_for_update()
+lock_row = select(lock_table.c.id.label("granted")).with_for_update()
 CHANNEL: ColumnElement[str] = literal_column("'esource_' || 'events'::regclass::oid")
 """What subscribers of this log listen on."""
 

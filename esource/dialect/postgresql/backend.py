@@ -19,7 +19,6 @@ from esource.dialect.moving import FENCE, MOVED
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
     CHANNEL,
-    LOCK_TABLE,
     LOG_LOCK_CLASS,
     STATEMENTS,
     arguments,
@@ -39,6 +38,7 @@ from esource.errors import (
     StoreMovedError,
     TenantMismatchError,
 )
+from esource.tables.names import LOCK_TABLE
 from esource.tables.statement import Statement, checked_names
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-    from esource.dialect.inspection import Inspection
-    from esource.dialect.moving import Moving
 
 _Connection = Any
 """An `asyncpg.Connection`, which carries no types."""
@@ -100,8 +97,8 @@ class PostgreSQLBackend(Backend):
     supports_row_level_security: ClassVar[bool] = True
     supports_partitions: ClassVar[bool] = True
     append_lock_script: ClassVar[Sequence[str]] = (
-        "CREATE TABLE IF NOT EXISTS esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
-        "INSERT INTO esource_append_lock (id) VALUES (1) ON CONFLICT DO NOTHING",
+        f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (id int PRIMARY KEY CHECK (id = 1))",
+        f"INSERT INTO {LOCK_TABLE} (id) VALUES (1) ON CONFLICT DO NOTHING",  # noqa: S608 - our own name
     )
     default_options: ClassVar[Mapping[str, Any]] = {"read_only": False}
 
@@ -111,9 +108,7 @@ class PostgreSQLBackend(Backend):
         self.listens = switches.notify and not switches.transaction_pooling
         self._pooled = switches.transaction_pooling
         self._appends = STATEMENTS if switches == STANDARD else statements(switches)
-        self._lock = Statement(lock_statement(switches)).on(self.sqlalchemy_dialect).text
-
-    # -- engine ------------------------------------------------------------------------------------
+        self._lock = self.compiled(Statement(lock_statement(switches))).text
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         read_only = options.pop("read_only")
@@ -133,8 +128,6 @@ class PostgreSQLBackend(Backend):
     def describe(self, url: URL) -> str:
         return f"PostgreSQL database {without_password(url.set(drivername='postgresql'))}"
 
-    # -- statements --------------------------------------------------------------------------------
-
     async def fetch(self, driver: _Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
 
@@ -148,7 +141,7 @@ class PostgreSQLBackend(Backend):
         values = arguments(plan)
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
         if record[0] is None:
-            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
+            raise _without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
 
     async def begin(self, connection: AsyncConnection) -> None:
@@ -165,7 +158,7 @@ class PostgreSQLBackend(Backend):
 
     async def lock_log(self, driver: _Connection) -> None:
         if not await driver.fetch(self._lock):
-            raise _without_lock_row(f"the table {LOCK_TABLE.name}", "it has no row")
+            raise _without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
 
     async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
         lost = asyncio.Event()
@@ -176,7 +169,7 @@ class PostgreSQLBackend(Backend):
         def on_termination(_: Any) -> None:
             lost.set()
 
-        channel = await driver.fetchval(_CHANNEL_NAME.on(self.sqlalchemy_dialect).text)
+        channel = await driver.fetchval(self.compiled(_CHANNEL_NAME).text)
         driver.add_termination_listener(on_termination)
         await driver.add_listener(channel, on_notification)
         try:
@@ -189,16 +182,6 @@ class PostgreSQLBackend(Backend):
                     await asyncio.wait_for(driver.remove_listener(channel, on_notification), SETTLE_SECONDS)
                 except Exception:  # a network that swallows everything: nobody is to wait for it
                     driver.terminate()
-
-    def inspection(self) -> Inspection:
-        from esource.dialect.postgresql.inspection import PostgreSQLInspection
-
-        return PostgreSQLInspection()
-
-    def moving(self) -> Moving:
-        from esource.dialect.postgresql.moving import PostgreSQLMoving
-
-        return PostgreSQLMoving(self)
 
     def names(self, values: Sequence[Any]) -> Any:
         return checked_names(values)
@@ -219,8 +202,6 @@ class PostgreSQLBackend(Backend):
     def break_off(self, driver: _Connection) -> None:
         driver.terminate()
 
-    # -- errors ------------------------------------------------------------------------------------
-
     def classify(self, error: BaseException) -> Failure:
         cause = driver_error(error)
         if isinstance(cause, asyncpg.UniqueViolationError):
@@ -230,6 +211,9 @@ class PostgreSQLBackend(Backend):
         if isinstance(cause, _LOST) or (isinstance(cause, asyncpg.InterfaceError) and "clos" in str(cause)):
             return "lost"
         return "other"
+
+    def lacks_column(self, error: BaseException) -> bool:
+        return isinstance(error, asyncpg.UndefinedColumnError)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
         cause = driver_error(error)
@@ -270,7 +254,7 @@ def _other(error: Any, database: str) -> EventSourceError:
 
 
 def _missing(error: Any, database: str) -> EventSourceError:
-    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE.name in str(error):
+    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE in str(error):
         return _without_lock_row(database, error)
     return SchemaMissingError(database, str(error))
 

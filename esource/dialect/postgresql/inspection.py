@@ -8,9 +8,9 @@ from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
 from esource.errors import InvalidOptionError
-from esource.tables.model import metadata
+from esource.tables.names import OUR_TABLES
 
-_OURS = sorted(metadata.tables)
+_OURS = sorted(OUR_TABLES)
 
 _SIZES = """
     SELECT current_database(), pg_database_size(current_database())

@@ -10,18 +10,16 @@ from __future__ import annotations
 from sqlalchemy import Dialect
 from sqlalchemy.schema import CreateIndex
 
+from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import owners_only
 from esource.tables.model import events, indexes_of
-
-KEYS_TABLE = "esource_event_keys"
-PREFIX = "events_from_"
-"""A partition's name ends in the first position that it takes."""
+from esource.tables.names import KEYS_TABLE, PARTITION_PREFIX
 
 LOCK = "LOCK TABLE events IN ACCESS EXCLUSIVE MODE"
 IS_PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass('events')"
 LAST_POSITION = "SELECT coalesce(max(global_position), 0) FROM events"
 PARTITIONS = f"""
-    SELECT relname, CAST(substring(relname FROM {len(PREFIX) + 1}) AS bigint) FROM pg_inherits
+    SELECT relname, CAST(substring(relname FROM {len(PARTITION_PREFIX) + 1}) AS bigint) FROM pg_inherits
     JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'events'::regclass ORDER BY 2"""
 OBSTACLES = """
     SELECT 'row-level security' FROM pg_class WHERE oid = 'events'::regclass AND relrowsecurity
@@ -59,7 +57,7 @@ END $do$"""
 
 def partition(last_position: int, dialect: Dialect) -> list[str]:
     """From a plain table: what is stored becomes the first partition, and the second is open."""
-    first, bound = f"{PREFIX}0", last_position + 1
+    first, bound = f"{PARTITION_PREFIX}0", last_position + 1
     return [
         f"CREATE TABLE {KEYS_TABLE} AS SELECT {_KEYS} FROM events",
         f"ALTER TABLE events RENAME TO {first}",
@@ -82,8 +80,8 @@ def partition(last_position: int, dialect: Dialect) -> list[str]:
         *owners_only(first),
         *owners_only(KEYS_TABLE),
         f"ALTER TABLE events ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ({bound})",
-        f"CREATE TABLE {PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
-        *owners_only(f"{PREFIX}{bound}"),
+        f"CREATE TABLE {PARTITION_PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
+        *owners_only(f"{PARTITION_PREFIX}{bound}"),
         # With the rights of the owner: nobody else needs any on the keys.
         f"""
 DO $do$ BEGIN EXECUTE replace($create$
@@ -102,22 +100,17 @@ $create$, '<schema>', quote_ident(current_schema())); END $do$""",
 def begin(open_partition: str, first: int, last_position: int) -> list[str]:
     """Close the open partition behind its last event, and open the next."""
     bound = last_position + 1
-    low, name = str(first) if first else "MINVALUE", _quoted(open_partition)
+    low, name = str(first) if first else "MINVALUE", identifier(open_partition)
     return [
         detach(open_partition),
         f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({bound})",
-        f"CREATE TABLE {PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
-        *owners_only(f"{PREFIX}{bound}"),
+        f"CREATE TABLE {PARTITION_PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
+        *owners_only(f"{PARTITION_PREFIX}{bound}"),
     ]
 
 
 def detach(name: str) -> str:
-    return f"ALTER TABLE events DETACH PARTITION {_quoted(name)}"
-
-
-def _quoted(name: str) -> str:
-    """A partition may have been renamed by hand, to anything."""
-    return '"' + name.replace('"', '""') + '"'
+    return f"ALTER TABLE events DETACH PARTITION {identifier(name)}"
 
 
 def merge(dialect: Dialect) -> list[str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from esource.dialect.postgresql.quoting import identifier, literal
-from esource.dialect.postgresql.row_level_security import FUNCTIONS, ROLES_TABLE
-
-_TABLES = ("events", "event_outbox", "projection_checkpoints", "dead_letter_queue", "snapshots")
-_VERSION_TABLE = "esource_alembic_version"
+from esource.dialect.postgresql.row_level_security import FUNCTIONS
+from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 
 
 class Roles(NamedTuple):
@@ -25,8 +23,8 @@ def statements(names: Roles) -> list[str]:
     schema, migrator, writer, reader = map(identifier, names)
     roles = (migrator, writer, reader)
     everybody = ", ".join(roles)
-    ours = {table: f"{schema}.{table}" for table in (*_TABLES, _VERSION_TABLE, ROLES_TABLE)}
-    events, version, tenant_roles = ours["events"], ours[_VERSION_TABLE], ours[ROLES_TABLE]
+    ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE)}
+    events, version, tenant_roles = ours["events"], ours[VERSION_TABLE], ours[ROLES_TABLE]
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
     return [
         *(
@@ -60,7 +58,7 @@ def statements(names: Roles) -> list[str]:
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ours[table]} TO {writer}",
                 f"GRANT SELECT ON {ours[table]} TO {reader}",
             )
-            for table in _TABLES
+            for table in OUR_TABLES
         ),
         *(
             _if_there(
@@ -68,14 +66,7 @@ def statements(names: Roles) -> list[str]:
                 f"GRANT USAGE, SELECT ON SEQUENCE {sequence} TO {writer}",
                 f"GRANT SELECT ON SEQUENCE {sequence} TO {reader}",
             )
-            for sequence in (
-                f"{schema}.{table}_{key}_seq"
-                for table, key in (
-                    ("events", "global_position"),
-                    ("dead_letter_queue", "id"),
-                    ("snapshots", "id"),
-                )
-            )
+            for sequence in (f"{schema}.{name}" for name in SEQUENCES)
         ),
         # The log is appended to and nothing else. TRUNCATE and TRIGGER are nobody's but the owner's.
         _if_there(events, f"REVOKE UPDATE, DELETE ON {events} FROM {writer}"),

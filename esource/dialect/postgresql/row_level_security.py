@@ -12,12 +12,7 @@ owner could switch the policies off anyway, which is why no such role is taken f
 
 from __future__ import annotations
 
-ROLES_TABLE = "esource_tenant_roles"
-"""Which tenant a role is for; its existence says that row-level security is on."""
-
-_TABLES = ("events", "event_outbox", "projection_checkpoints", "dead_letter_queue", "snapshots")
-_VERSION_TABLE = "esource_alembic_version"
-_SEQUENCES = ("events_global_position_seq", "dead_letter_queue_id_seq", "snapshots_id_seq")
+from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 
 _IS_OWN = "tenant_id = (SELECT esource_tenant())"
 _SEES_ALL = "(SELECT esource_every_tenant())"
@@ -48,8 +43,8 @@ FUNCTIONS = ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esourc
 """What the policies ask; each runs with the rights of its owner."""
 
 _OFF = [
-    *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in _TABLES),
-    *(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in _TABLES),
+    *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
+    *(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
     *(f"DROP FUNCTION IF EXISTS {function}" for function in FUNCTIONS),
 ]
 
@@ -96,9 +91,9 @@ ENABLE = [
     *(
         f"CREATE POLICY esource_tenants ON {table} USING ({_VISIBLE[table]} OR {_SEES_ALL}) "
         f"WITH CHECK ({_STORABLE[table]} OR {_SEES_ALL})"
-        for table in _TABLES
+        for table in OUR_TABLES
     ),
-    *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in _TABLES),
+    *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
 ]
 """Idempotent; inside the transaction of the migration."""
 
@@ -109,8 +104,8 @@ DO $do$ DECLARE tenant_role name; BEGIN
     IF to_regclass('{ROLES_TABLE}') IS NOT NULL THEN
         FOR tenant_role IN SELECT rolname FROM {ROLES_TABLE} JOIN pg_roles ON rolname = role_name
             WHERE tenant_id IS NOT NULL LOOP
-            EXECUTE 'REVOKE ALL ON {", ".join((*_TABLES, _VERSION_TABLE))} FROM ' || quote_ident(tenant_role);
-            EXECUTE 'REVOKE ALL ON SEQUENCE {", ".join(_SEQUENCES)} FROM ' || quote_ident(tenant_role);
+            EXECUTE 'REVOKE ALL ON {", ".join((*OUR_TABLES, VERSION_TABLE))} FROM ' || quote_ident(tenant_role);
+            EXECUTE 'REVOKE ALL ON SEQUENCE {", ".join(SEQUENCES)} FROM ' || quote_ident(tenant_role);
             EXECUTE 'REVOKE USAGE ON SCHEMA ' || quote_ident(current_schema()) || ' FROM '
                 || quote_ident(tenant_role);
         END LOOP;
@@ -148,16 +143,16 @@ def grants(role: str, schema: str) -> list[str]:
         *revocations(role, schema),
         f"GRANT USAGE ON SCHEMA {schema} TO {role}",
         f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_TABLES[1:])} TO {role}",
-        f"GRANT SELECT ON {_VERSION_TABLE} TO {role}",
-        f"GRANT USAGE ON SEQUENCE {', '.join(_SEQUENCES)} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(OUR_TABLES[1:])} TO {role}",
+        f"GRANT SELECT ON {VERSION_TABLE} TO {role}",
+        f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO {role}",
     ]
 
 
 def revocations(role: str, schema: str) -> list[str]:
     """Takes all of that away again. Both names come quoted."""
     return [
-        f"REVOKE ALL ON {', '.join((*_TABLES, _VERSION_TABLE))} FROM {role}",
-        f"REVOKE ALL ON SEQUENCE {', '.join(_SEQUENCES)} FROM {role}",
+        f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM {role}",
+        f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM {role}",
         f"REVOKE USAGE ON SCHEMA {schema} FROM {role}",
     ]

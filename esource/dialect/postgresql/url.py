@@ -1,4 +1,4 @@
-"""Settings in PostgreSQL URLs as people copy them (libpq's names), in the words of asyncpg."""
+"""What a PostgreSQL URL may look like, and its settings in the words of asyncpg: people copy libpq's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,53 @@ from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+
+LAST_PORT = 65535
+
+URL_OPTIONS = frozenset(
+    {
+        *("host", "port", "user", "password", "database", "ssl", "passfile", "target_session_attrs"),
+        *("krbsrvname", "gsslib", "prepared_statement_cache_size"),
+        # libpq's words, which `for_asyncpg` translates
+        *("sslmode", "connect_timeout", "application_name", "channel_binding"),
+    }
+)
+"""What the driver and SQLAlchemy take as text; the rest has other types, and goes into ``connect_args``."""
+
+
+def checked(url: URL) -> URL:
+    """The URL, with a password that stands among its options moved to where nothing shows it.
+
+    Raises:
+        InvalidOptionError: an option that neither asyncpg nor SQLAlchemy takes as text, or a part that the driver
+            would report with the text in question.
+    """
+    unknown = sorted(url.query.keys() - URL_OPTIONS)
+    if unknown:
+        raise InvalidOptionError(
+            f"a PostgreSQL URL has no option {shown(unknown[0])}: pass what asyncpg.connect takes with "
+            "connect_args={...}"
+        )
+    # The driver would report these in errors of other kinds, or with the text in question.
+    ports = [port for given in _each(url.query.get("port", ())) for port in given.split(",")]
+    ports += [] if url.port is None else [str(url.port)]
+    if not all(port.isdecimal() and len(port) <= 5 and 0 < int(port) <= LAST_PORT for port in ports):
+        raise InvalidOptionError("the port of the PostgreSQL URL is no number from 1 to 65535")
+    if any(
+        "\0" in part for part in (url.username or "", url.password or "", url.host or "", url.database or "")
+    ):
+        raise InvalidOptionError("the PostgreSQL URL holds a NUL character")
+    if "password" not in url.query:
+        return url
+    passwords = _each(url.query["password"])
+    if len(passwords) > 1:
+        raise InvalidOptionError("the PostgreSQL URL has several passwords among its options")
+    return url.difference_update_query(["password"]).set(password=passwords[0])
+
+
+def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
 
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -25,7 +72,7 @@ def for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
     """The URL with the settings that asyncpg takes as they are, and arguments for the others.
 
     Raises:
-        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do, or a word that nobody knows.
+        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do, or a word that a setting does not have.
     """
     settings = dict(url.query)
     for name in sorted(CHOICES.keys() & settings.keys()):

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from esource.dialect.inspection import Inspection
-    from esource.dialect.moving import Moving
-
 WATCH_SECONDS = 0.02
 """Pause between two looks at whether another process has committed: half a percent of one core."""
 
@@ -101,6 +98,7 @@ class SQLiteBackend(Backend):
     """SQLite through aiosqlite: every connection has a thread of its own, every call is one hop to it."""
 
     name: ClassVar[str] = "sqlite"
+    in_files: ClassVar[bool] = True
     concurrent_writers: ClassVar[bool] = False
     # Each has a thread, and Python runs one at a time: 32 tasks read 15 000 times a second through 2, 7 700
     # through 8. The second is for the others while one fetches a long page.
@@ -122,12 +120,10 @@ class SQLiteBackend(Backend):
 
     def __init__(self) -> None:
         self.sqlalchemy_dialect = sqlite_dialect()
-        self._version = _VERSION.on(self.sqlalchemy_dialect).text
-        self._known = _KNOWN.on(self.sqlalchemy_dialect).text
-        self._insert = _INSERT.on(self.sqlalchemy_dialect).text
-        self._outbox = _OUTBOX.on(self.sqlalchemy_dialect).text
-
-    # -- engine ------------------------------------------------------------------------------------
+        self._version = self.compiled(_VERSION).text
+        self._known = self.compiled(_KNOWN).text
+        self._insert = self.compiled(_INSERT).text
+        self._outbox = self.compiled(_OUTBOX).text
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         return sqlite_engine(url, **options)
@@ -138,8 +134,6 @@ class SQLiteBackend(Backend):
 
     def describe(self, url: URL) -> str:
         return f"SQLite database {url.database or MEMORY}"
-
-    # -- statements --------------------------------------------------------------------------------
 
     async def fetch(self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
         if driver.row_factory is None:
@@ -239,29 +233,20 @@ class SQLiteBackend(Backend):
             seen = version
             await asyncio.sleep(WATCH_SECONDS)
 
-    def inspection(self) -> Inspection:
-        from esource.dialect.sqlite.inspection import SQLiteInspection
-
-        return SQLiteInspection()
-
-    def moving(self) -> Moving:
-        from esource.dialect.sqlite.moving import SQLiteMoving
-
-        return SQLiteMoving(self)
-
     def names(self, values: Sequence[Any]) -> Any:
         return json.dumps(checked_names(values))
 
     def is_alive(self, driver: aiosqlite.Connection) -> bool:
         return driver._connection is not None and driver._running  # noqa: SLF001 - said nowhere else
 
-    # -- errors ------------------------------------------------------------------------------------
-
     def classify(self, error: BaseException) -> Failure:
         cause = driver_error(error)
         if isinstance(cause, sqlite3.IntegrityError) and "UNIQUE constraint failed" in str(cause):
             return "unique"
         return "other"
+
+    def lacks_column(self, error: BaseException) -> bool:
+        return "no such column" in str(error) or "has no column named" in str(error)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
         cause = driver_error(error)
@@ -275,7 +260,7 @@ class SQLiteBackend(Backend):
                 return StoreMovedError(database, text.removeprefix(f"{FENCE}: "))
             name = _constraint_name(text)
             return ConstraintError(name, f"{database}: {name} refused the row ({text})")
-        if any(hint in text for hint in ("no such table", "no such column", "has no column named")):
+        if "no such table" in text or self.lacks_column(cause):
             return SchemaMissingError(database, text)
         if "locked" in text or "busy" in text:
             return DatabaseBusyError(

@@ -43,7 +43,7 @@ class SQLiteMoving(Moving):
     async def load(
         self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
     ) -> None:
-        text = insert_of(table, columns).on(self.backend.sqlalchemy_dialect).text
+        text = self.backend.compiled(insert_of(table, columns)).text
         async for rows in pages:
             await hop(driver, partial(_insert, text, rows), commit=False)
 

@@ -14,6 +14,7 @@ from support.orders import placed
 
 from adversity.hostile.corpus import INJECTIONS
 from esource import EventSourceError, InvalidOptionError, schema
+from esource.dialect.urls import moving_of
 from esource.errors import StoreMovedError
 from esource.schema import partitioning, roles, row_level_security
 from esource.tables import events
@@ -31,7 +32,7 @@ async def ask(url: str, statement: str, *values: object) -> list[asyncpg.Record]
 @pytest.mark.parametrize("name", INJECTIONS.values(), ids=INJECTIONS)
 async def test_a_fence_says_what_it_was_told_and_does_no_more(shared_store, name):
     database = shared_store.__esource_database__
-    moving = database.backend.moving()
+    moving = moving_of(database.backend)
     order = uuid4()
     await shared_store.append_events(order, "Order", [placed(order)], 0)
     async with database.transaction() as unit:

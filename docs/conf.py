@@ -54,6 +54,7 @@ NAVIGATION = {
         "explanation/sqlite",
         "explanation/alembic",
         "explanation/storage",
+        "explanation/rooms",
         "promises",
         "security",
         "benchmarks",

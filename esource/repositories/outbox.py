@@ -189,7 +189,7 @@ class OutboxEntry:
     tenant_id: UUID | None
     event_data: dict[str, Any]
     """The whole event as JSON values, read from the log where the row only refers to it. Personal fields
-    stay sealed; see `esource.privacy.open_personal_data`."""
+    stay sealed; see `esource.publishing.open_personal_data`."""
     created_at: datetime
     status: str = "pending"
     """``pending``, ``published`` or ``failed``."""

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import pkgutil
 import re
 
 import pytest
@@ -147,3 +148,29 @@ def test_every_page_is_in_the_side_bar():
     for page in PAGES[:]:
         if DOCS in page.parents and page != DOCS / "index.md":
             assert f'"{page.relative_to(DOCS).with_suffix("").as_posix()}"' in navigation
+
+
+OBSERVE = DOCS / "how-to" / "observe.md"
+"""It names spans and metrics, in the same form as modules."""
+
+NAMING = [
+    *(page for page in PAGES if page != OBSERVE),
+    *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md", "examples/shop/README.md")),
+    *sorted((DOCS / "reference" / "api").glob("*.rst")),
+]
+"""Pages that may name modules and source files of the package."""
+
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "esource").rglob("*.py"))
+
+
+@pytest.mark.parametrize("naming", NAMING, ids=name_of)
+def test_every_module_that_is_named_can_be_imported_and_has_what_is_named_with_it(naming):
+    for named in re.findall(r"(?<![\w./-])esource(?:\.[A-Za-z]\w*)+", naming.read_text(encoding="utf-8")):
+        is_stored_name = f'"{named}"' in SOURCES  # such as the type of an event
+        assert is_stored_name or pkgutil.resolve_name(named)
+
+
+@pytest.mark.parametrize("naming", NAMING, ids=name_of)
+def test_every_file_and_folder_of_the_package_that_is_named_exists(naming):
+    for named in re.findall(r"(?<![\w./:-])esource/(?:[\w/]+(?:\.py)?)?", naming.read_text(encoding="utf-8")):
+        assert named == "esource/migrations" or (ROOT / named).exists(), named

@@ -1,24 +1,43 @@
-"""What decoding an event takes: the row as the database hands it over, and the form of its type."""
+"""From a row of the log to an event: the class, the personal fields, the upcasters, the validator.
+
+The columns are spliced into the payload's text, which goes to the class's validator: no dict is built on the way.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
-from esource.codec.untyped import untyped_fields
-from esource.domain.events import DomainEvent
-from esource.privacy.fields import personal_fields
+from esource.codec.untyped import UuidNames, untyped_fields
+from esource.domain.events import DomainEvent, UntypedEvent
+from esource.domain.registry import EventRegistry
+from esource.domain.stream_closed import SYSTEM_EVENTS
+from esource.errors import EventDecodeError, InvalidEventError, KeyStoreMissingError
+from esource.moments import from_iso, to_iso
+from esource.privacy.cipher import BrokenSealError
+from esource.privacy.fields import MARK, Keys, personal_fields
+from esource.privacy.payloads import is_sealed, unsealed, without_values
+from esource.tables.rows import (
+    ACTOR_ID,
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    TENANT_ID,
+    TIMESTAMP,
+    VERSION,
+    EventRow,
+)
 
-
-@lru_cache(maxsize=4096)
-def _aliases_mislead(event_class: type[DomainEvent]) -> bool:
-    """Whether one field's alias is another's name: then only names, which is what we write, are read."""
-    fields = event_class.model_fields
-    return any(field.validation_alias in fields.keys() - {name} for name, field in fields.items())
+UnknownEvents = Literal["raise", "skip", "untyped"]
+"""What a reader does with an event type that no class is registered for."""
 
 
 class Form:
@@ -57,11 +76,160 @@ class Form:
         self.has_untyped_fields = extra or len(untyped_fields(event_class)) > 1  # metadata is one
 
 
-def without_values(error: Exception) -> str:
-    """What is wrong with an event, without what it holds: that would go into logs and dead letters."""
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, found['loc']))}: {found['type']}"
-            for found in error.errors(include_input=False)
+@lru_cache(maxsize=4096)
+def _aliases_mislead(event_class: type[DomainEvent]) -> bool:
+    """Whether one field's alias is another's name: then only names, which is what we write, are read."""
+    fields = event_class.model_fields
+    return any(field.validation_alias in fields.keys() - {name} for name, field in fields.items())
+
+
+class Decoder:
+    """Turns rows into events, for one registry and one set of UUID rules."""
+
+    def __init__(self, registry: EventRegistry, uuid_names: UuidNames, unknown_events: UnknownEvents) -> None:
+        self.registry = registry
+        self.unknown_events: UnknownEvents = unknown_events
+        self._uuid_names = uuid_names
+        self._forms: dict[str, Form] = {}
+
+    def event_class(self, event_type: str) -> type[DomainEvent] | None:
+        """The class to decode a stored type with; None when it is to be skipped.
+
+        Raises:
+            UnknownEventTypeError: no class is registered and the policy is to raise.
+        """
+        event_class = self.registry.get_or_none(event_type) or SYSTEM_EVENTS.get(event_type)
+        if event_class is None:
+            if self.unknown_events == "raise":
+                raise self.registry.unknown(event_type)
+            return UntypedEvent if self.unknown_events == "untyped" else None
+        return event_class
+
+    def decode(self, row: EventRow, keys: Keys | None = None) -> DomainEvent:
+        """The event of a row; the columns win over what the payload repeats.
+
+        Raises:
+            UnknownEventTypeError: no class is registered for its type.
+            EventDecodeError: the payload does not fit the class, or its personal fields were tampered with.
+            KeyStoreMissingError: it has personal fields, and there are no keys.
+            KeyNotFoundError: the key of a subject is unknown.
+        """
+        event_type, payload = row[EVENT_TYPE], row[PAYLOAD]
+        form = self._forms.get(event_type)
+        registered = self.registry.get_or_none(event_type)
+        if form is None or form.aggregate_type != row[AGGREGATE_TYPE] or form.registered is not registered:
+            event_class = self.event_class(event_type) or UntypedEvent
+            form = self._forms[event_type] = Form(registered, event_class, event_type, row[AGGREGATE_TYPE])
+        if (keys is not None or form.is_personal) and MARK in payload:
+            payload = _unsealed(row, keys)
+        if form.has_upcasters:
+            payload = _upcast(form.event_class, row, payload)
+        event = _read(form, row, payload)
+        if form.has_untyped_fields or event.metadata:
+            self._uuid_names.apply(event)
+        return event
+
+
+def _unsealed(row: EventRow, keys: Keys | None) -> str:
+    """The payload of a row with its personal fields."""
+    members = from_json(row[PAYLOAD])
+    if not is_sealed(members):
+        return row[PAYLOAD]  # a value of the payload contains the same text
+    if keys is None:
+        raise KeyStoreMissingError(row[EVENT_TYPE])
+    try:
+        return to_json(unsealed(members, row[EVENT_ID], keys)).decode()
+    except BrokenSealError as error:
+        raise EventDecodeError(
+            row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its personal fields cannot be opened: {error}"
+        ) from error
+
+
+def _upcast(event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
+    """The payload in the form that the class has now."""
+    current = event_class.model_fields["event_version"].default
+    payload = json.loads(stored)
+    version = payload.get("event_version", 1) if isinstance(payload, dict) else None
+    if version == current:
+        return stored
+    if type(version) is not int:
+        raise EventDecodeError(
+            row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its event_version is {version!r}"
         )
-    return type(error).__name__
+    if version > current:
+        raise EventDecodeError(
+            row[EVENT_TYPE],
+            row[EVENT_ID],
+            row[POSITION],
+            f"its event_version is {version}, this program knows {current}",
+        )
+    while version < current:
+        step = event_class.__esource_upcasters__.get(version)
+        if step is None:
+            raise EventDecodeError(
+                row[EVENT_TYPE],
+                row[EVENT_ID],
+                row[POSITION],
+                f"no upcaster from event_version {version} (needed: {current})",
+            )
+        try:
+            payload = {**step(payload), "event_version": version + 1}
+        except Exception as error:
+            raise EventDecodeError(
+                row[EVENT_TYPE],
+                row[EVENT_ID],
+                row[POSITION],
+                f"the upcaster from event_version {version} failed: {error!r}",
+            ) from error
+        version += 1
+    try:
+        return to_json(payload).decode()
+    except ValueError as error:
+        raise EventDecodeError(
+            row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"what its upcasters returned is no JSON: {error}"
+        ) from error
+
+
+def _read(form: Form, row: EventRow, payload: str) -> DomainEvent:
+    """The event of a row whose payload is in the form that the class has now."""
+    tenant_id, actor_id = row[TENANT_ID], row[ACTOR_ID]
+    if tenant_id is None and actor_id is None:
+        owner = '"tenant_id":null,"actor_id":null'
+    else:
+        owner = f'"tenant_id":{json.dumps(tenant_id)},"actor_id":{json.dumps(actor_id)}'
+    text = (
+        f"{payload[:-1]}{',' if len(payload) > 2 else ''}{form.types}{owner},"
+        f'"event_id":"{row[EVENT_ID]}","aggregate_id":"{row[AGGREGATE_ID]}","aggregate_version":{row[VERSION]},'
+        f'"occurred_at":"{row[TIMESTAMP]}"}}'
+    )
+    try:
+        event: DomainEvent = form.validate(text)
+    except (ValidationError, InvalidEventError):
+        return _read_slowly(form, row, payload)
+    return event
+
+
+def _read_slowly(form: Form, row: EventRow, payload: str) -> DomainEvent:
+    """The event of a row that another program wrote: JSON with white space, moments without an offset."""
+    try:
+        columns = {
+            "event_id": row[EVENT_ID],
+            "event_type": row[EVENT_TYPE],
+            "aggregate_id": row[AGGREGATE_ID],
+            "aggregate_type": row[AGGREGATE_TYPE],
+            "aggregate_version": row[VERSION],
+            "tenant_id": row[TENANT_ID],
+            "actor_id": row[ACTOR_ID],
+            "occurred_at": to_iso(from_iso(row[TIMESTAMP])),
+        }
+        merged = json.dumps({**json.loads(payload), **columns})
+        event: DomainEvent = form.validate(merged)
+    except (ValueError, TypeError, InvalidEventError) as error:
+        if MARK in payload:
+            raise KeyStoreMissingError(row[EVENT_TYPE]) from None
+        if MARK in row[PAYLOAD]:  # the error's text could put personal values into logs and dead letters
+            raise EventDecodeError(
+                row[EVENT_TYPE], row[EVENT_ID], row[POSITION], without_values(error)
+            ) from None
+        raise EventDecodeError(row[EVENT_TYPE], row[EVENT_ID], row[POSITION], str(error)) from error
+    return event

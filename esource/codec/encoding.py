@@ -9,27 +9,25 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from functools import lru_cache
-from weakref import WeakSet
-
-from pydantic import ValidationError
-from pydantic_core import from_json
+from uuid import UUID
 
 from esource.checks import (
     STANDARD_LIMITS,
     Limits,
+    check_id,
     check_json,
     check_name,
     check_size,
     check_text,
     find_unstorable,
 )
-from esource.codec.decoding import Form, without_values
+from esource.codec.decoding import Form
 from esource.codec.untyped import structured_fields
-from esource.domain.events import DomainEvent
-from esource.errors import InvalidEventError, InvalidOptionError
+from esource.domain.events import UNASSIGNED, DomainEvent
+from esource.errors import InvalidEventError
 from esource.moments import as_utc
-from esource.privacy.fields import ALL_ERASED, COLUMN_FIELDS, SEALED, Keys, PersonalFields, personal_fields
-from esource.privacy.payloads import opened, sealed_payload
+from esource.privacy.fields import COLUMN_FIELDS, SEALED, Keys, PersonalFields, personal_fields
+from esource.privacy.payloads import require_erasable, sealed_payload
 from esource.tables.rows import EncodedEvent
 
 _INFINITE = {
@@ -37,6 +35,23 @@ _INFINITE = {
     9999: datetime.max.replace(tzinfo=timezone.utc),
 }
 """The first and the last moment, by year: asyncpg stores them as -infinity and infinity."""
+
+
+def require_its_stream(event: DomainEvent, aggregate_type: str, aggregate_id: UUID) -> None:
+    """Refuse an event that names another stream; one that names none belongs to any.
+
+    Raises:
+        InvalidOptionError: the stream's id is not a UUID.
+        InvalidEventError: the event names another stream.
+    """
+    check_id("aggregate_id", aggregate_id)
+    is_of_another_id = event.aggregate_id not in (aggregate_id, UNASSIGNED)
+    if is_of_another_id or event.aggregate_type not in (aggregate_type, ""):
+        raise InvalidEventError(
+            "aggregate_id" if is_of_another_id else "aggregate_type",
+            f"the event belongs to {event.aggregate_type} {event.aggregate_id}, "
+            f"not to {aggregate_type} {aggregate_id}",
+        )
 
 
 def encode(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> EncodedEvent:
@@ -119,32 +134,8 @@ def payload_of(event: DomainEvent, keys: Keys | None = None, limits: Limits = ST
         return payload
     payload = sealed_payload(event, personal, payload, keys, limits)
     check_size("payload", payload, limits)
-    _require_erasable(type(event), event, payload)
+    require_erasable(event, payload, Form(None, type(event), event.event_type, event.aggregate_type).validate)
     return payload
-
-
-_erasable: WeakSet[type[DomainEvent]] = WeakSet()
-
-
-def _require_erasable(event_class: type[DomainEvent], event: DomainEvent, payload: str) -> None:
-    """Look once for each class whether it takes the placeholders: too late when the first key is destroyed.
-
-    Raises:
-        InvalidOptionError: it does not.
-    """
-    if event_class in _erasable:
-        return
-    form = Form(None, event_class, event.event_type, event.aggregate_type)
-    members = opened(from_json(payload), str(event.event_id), ALL_ERASED)
-    members |= event.model_dump(mode="json", include=COLUMN_FIELDS, by_alias=False)
-    try:
-        form.validate(json.dumps(members))
-    except (ValidationError, InvalidEventError) as error:
-        raise InvalidOptionError(
-            f"{event_class.__name__} could not be read once its personal fields are erased "
-            f"({without_values(error)}): say what stands in for them, with Personal(placeholder=...)"
-        ) from None
-    _erasable.add(event_class)
 
 
 def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEventError:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakSet
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from esource.checks import STANDARD_LIMITS, Limits, check_json, check_size
 from esource.domain.events import DomainEvent, Payload
 from esource.errors import InvalidEventError, InvalidOptionError, KeyStoreMissingError, SubjectErasedError
 from esource.privacy.cipher import BrokenSealError, break_seal, seal
-from esource.privacy.fields import FORM, MARK, SEALED, Keys, PersonalFields, personal_fields, subject_name
-
-# -- sealing -----------------------------------------------------------------------------------------
+from esource.privacy.fields import (
+    ALL_ERASED,
+    COLUMN_FIELDS,
+    FORM,
+    MARK,
+    SEALED,
+    Keys,
+    PersonalFields,
+    personal_fields,
+    subject_name,
+)
 
 
 def subjects_of(events: Iterable[object]) -> set[str]:
@@ -77,7 +87,43 @@ def sealed_payload(
     return f"{payload[:-1]}{separator}{MARK}{json.dumps(entries, separators=(',', ':'))}}}"
 
 
-# -- opening -----------------------------------------------------------------------------------------
+_erasable: WeakSet[type[DomainEvent]] = WeakSet()
+
+
+def require_erasable(event: DomainEvent, payload: str, validate: Callable[[str], object]) -> None:
+    """Look once for each class whether it takes the placeholders: when the first key is destroyed it is too late.
+
+    Args:
+        event: An event of the class.
+        payload: Its payload, sealed.
+        validate: What reads an event of the class from JSON.
+
+    Raises:
+        InvalidOptionError: the class does not take them.
+    """
+    event_class = type(event)
+    if event_class in _erasable:
+        return
+    members = unsealed(from_json(payload), str(event.event_id), ALL_ERASED)
+    members |= event.model_dump(mode="json", include=COLUMN_FIELDS, by_alias=False)
+    try:
+        validate(json.dumps(members))
+    except (ValidationError, InvalidEventError) as error:
+        raise InvalidOptionError(
+            f"{event_class.__name__} could not be read once its personal fields are erased "
+            f"({without_values(error)}): say what stands in for them, with Personal(placeholder=...)"
+        ) from None
+    _erasable.add(event_class)
+
+
+def without_values(error: Exception) -> str:
+    """What is wrong with an event, without what it holds: that would go into logs and dead letters."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, found['loc']))}: {found['type']}"
+            for found in error.errors(include_input=False)
+        )
+    return type(error).__name__
 
 
 def sealed_subjects(payloads: Iterable[str]) -> set[str]:
@@ -102,7 +148,7 @@ def is_sealed(members: Payload) -> bool:
     return SEALED in members
 
 
-def opened(members: Payload, event_id: str, keys: Keys) -> Payload:
+def unsealed(members: Payload, event_id: str, keys: Keys) -> Payload:
     """A payload with its personal fields, or what stands in for them where the key was destroyed.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import to_json
 
 from esource.privacy.keys import KeyStore
-from esource.privacy.payloads import is_sealed, opened
+from esource.privacy.payloads import is_sealed, unsealed
 
 if TYPE_CHECKING:
     from esource.publishing.publishers import BatchPublisher, Publisher
@@ -31,7 +31,7 @@ class _Opening:
         keys = await self._key_store.keys_to_open([to_json(data).decode()])
         if keys is None:
             return entry
-        return replace(entry, event_data=opened(data, str(entry.event_id), keys))
+        return replace(entry, event_data=unsealed(data, str(entry.event_id), keys))
 
 
 class _OpeningBatches(_Opening):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from typing_extensions import Self
 
 from esource.checks import STANDARD_LIMITS, Limits, check_seconds
-from esource.codec.codec import UnknownEvents
+from esource.codec.decoding import UnknownEvents
 from esource.database.database import RETRY_SECONDS, Database
 from esource.dialect.backend import Switches
 from esource.dialect.errors import without_password

@@ -14,7 +14,8 @@ from typing_extensions import Self
 
 from esource import schema
 from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
-from esource.codec.codec import Codec, UnknownEvents
+from esource.codec.codec import Codec
+from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
 from esource.database.transactions import Connection, Unit
 from esource.database.wakeup import POLL_SECONDS

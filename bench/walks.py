@@ -135,7 +135,7 @@ async def main(*, in_full: bool) -> None:
             await store.initialize()
             found = await walks(store, walker)
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type] # the stubs know no way back
+    threading.setprofile(None)
     for name, walk in found.items():
         print(f"{name:<14} {walk}")
         if in_full:

@@ -238,7 +238,7 @@ async def restore(store: Any, file: str | Path) -> ArchiveResult:
             )
         unit = database.current_unit()
         assert unit is not None
-        await load(unit, EVENTS, rows[:-1], with_key=True)
+        await load(database, unit, EVENTS, rows[:-1], with_key=True)
         return len(rows) - 1
 
     return await _each_stream(store, file, act)

@@ -144,7 +144,7 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
                         rows = [row for of, row in batch if of is relation]
                         if rows:
                             with_key = same_keys(relation, made_by, database.backend.name)
-                            await load(unit, relation, rows, with_key=with_key)
+                            await load(database, unit, relation, rows, with_key=with_key)
                             if relation is EVENTS:
                                 last = max(last, *(row[EVENTS.key_place] for row in rows))
                     if on_progress is not None:

@@ -128,7 +128,7 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
     async def flush() -> None:
         nonlocal added
         async with target.transaction() as unit:
-            await load(unit, relation, rows, with_key=with_key)
+            await load(target, unit, relation, rows, with_key=with_key)
         added += len(rows)
         rows.clear()
 
@@ -141,7 +141,9 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
     return added
 
 
-async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key: bool) -> None:
+async def load(
+    database: Database, unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key: bool
+) -> None:
     """Add rows in a transaction, with their keys or with new ones."""
     if not with_key:
         place = relation.key_place
@@ -150,8 +152,8 @@ async def load(unit: Unit, relation: Relation, rows: Sequence[Row], *, with_key:
     async def pages() -> AsyncIterator[Sequence[Row]]:
         yield rows
 
-    backend = unit.database.backend
-    with backend.errors(unit.database.name):
+    backend = database.backend
+    with backend.errors(database.name):
         await moving_of(backend).load(
             unit.driver, relation.table, relation.columns(with_key=with_key), pages()
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from esource.database.cancellation import uninterrupted
 from esource.dialect.backend import Backend
+
+T = TypeVar("T")
 
 
 class Lane:
@@ -34,6 +37,7 @@ class LanePool:
         *,
         hold: bool = True,
     ) -> None:
+        self._backend = backend
         self._is_alive = backend.is_alive
         self._limit = limit
         self._connect = connect
@@ -43,7 +47,41 @@ class LanePool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.idle: list[Lane] = []
 
-    def take_now(self) -> Lane | None:
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run work on a connection, which it gets as the driver's own, and take it back.
+
+        Raises what the work raises: the driver's own errors.
+        """
+        idle = self.idle
+        lane = idle.pop() if idle and self._is_alive(idle[-1].driver) else await self.take()
+        try:
+            result = await work(lane.driver)
+        except BaseException as error:
+            await uninterrupted(self._take_back(lane, error))
+            raise
+        if self._hold:
+            idle.append(lane)  # if it is dead, whoever takes it next finds that out
+            if self._waiting:
+                self._wake()
+        else:
+            await uninterrupted(self.discard(lane))
+        return result
+
+    async def run_on_lane(self, work: Callable[[Lane], Awaitable[T]]) -> T:
+        """`run`, for work that wants SQLAlchemy's connection."""
+        lane = await self.take()
+        try:
+            return await work(lane)
+        finally:
+            if not self.give(lane):
+                await uninterrupted(self.discard(lane))
+
+    async def _take_back(self, lane: Lane, error: BaseException) -> None:
+        await settle(self._backend, lane.driver, error)
+        if not self.give(lane):
+            await self.discard(lane)
+
+    def _take_now(self) -> Lane | None:
         """An idle connection, if there is one that is alive."""
         if self.idle and self._is_alive(self.idle[-1].driver):
             return self.idle.pop()
@@ -52,7 +90,7 @@ class LanePool:
     async def take(self) -> Lane:
         """A connection: an idle one, a new one, or the next that is given back."""
         while True:
-            lane = self.take_now()
+            lane = self._take_now()
             if lane is not None:
                 return lane
             while self.idle:  # the topmost is dead
@@ -108,3 +146,11 @@ class LanePool:
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+
+async def settle(backend: Backend, driver: Any, error: BaseException) -> None:
+    """Let go of a connection on which something failed, if nothing comes through it any more."""
+    if isinstance(error, asyncio.CancelledError):
+        await backend.settle(driver)
+    elif backend.classify(error) == "lost":
+        backend.break_off(driver)

@@ -89,20 +89,22 @@ async def halted_streams(database: Database, unit: Unit | None, name: str) -> di
     return {(aggregate_type, aggregate_id): position for aggregate_type, aggregate_id, position in rows}
 
 
-async def record(unit: Unit, name: str, row: EventRow, error: BaseException, retry_count: int) -> None:
-    """Write an event's dead letter, as part of a transaction."""
+async def record(
+    database: Database, name: str, row: EventRow, error: BaseException, retry_count: int
+) -> None:
+    """Write an event's dead letter, as part of the running task's transaction."""
     try:
         data = json.loads(row[9])
     except ValueError:
         data = row[9]
-    await DLQRepository(unit).add_failed_event(
+    await DLQRepository(database).add_failed_event(
         UUID(row[1]), name, row[4], data if isinstance(data, dict) else {"payload": data}, error, retry_count
     )
 
 
-async def park(unit: Unit, name: str, row: EventRow, behind: int) -> None:
+async def park(database: Database, name: str, row: EventRow, behind: int) -> None:
     """Write the dead letter of an event that was not tried."""
-    await record(unit, name, row, StreamHaltedError(behind), 0)
+    await record(database, name, row, StreamHaltedError(behind), 0)
 
 
 async def forget(database: Database, unit: Unit, name: str, position: int) -> None:
@@ -145,13 +147,13 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
     async def claim(unit: Unit) -> bool:
         # First of all the checkpoint: its worker decides under the same lock which streams are halted.
         await lock(database, unit, [job.checkpoint_of(row)])
-        return await DLQRepository(unit).mark_retrying(letter_id)
+        return await DLQRepository(database).mark_retrying(letter_id)
 
     async def in_transaction() -> None:
         async with database.transaction() as unit:
             if await claim(unit):
                 await job.handle(row, unit)
-                await DLQRepository(unit).mark_resolved(letter_id, "retry")
+                await DLQRepository(database).mark_resolved(letter_id, "retry")
 
     async def by_itself() -> None:
         async with database.transaction() as unit:
@@ -160,7 +162,7 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
         await job.handle(row, None)
         async with database.transaction() as unit:
             await lock(database, unit, [job.checkpoint_of(row)])
-            await DLQRepository(unit).mark_resolved(letter_id, "retry")
+            await DLQRepository(database).mark_resolved(letter_id, "retry")
 
     try:
         await job.patiently(in_transaction if job.in_transaction else by_itself, asyncio.sleep)
@@ -170,8 +172,8 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
         failure = error  # the name of an except clause ends with it
 
         async def note() -> None:
-            async with database.transaction() as unit:
-                await record(unit, job.projection.checkpoint_name, row, failure, row[-1] + 1)
+            async with database.transaction():
+                await record(database, job.projection.checkpoint_name, row, failure, row[-1] + 1)
 
         await job.patiently(note, asyncio.sleep)
         return failure

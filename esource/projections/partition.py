@@ -178,7 +178,7 @@ class Partition:
         if self._halted:
             behind = self._halted.get(stream_of(row))
             if behind is not None:
-                await park(unit, self.job.projection.checkpoint_name, row, behind)
+                await park(self.job.database, self.job.projection.checkpoint_name, row, behind)
                 return
         await self.job.gather(row, unit, writes)
 
@@ -266,7 +266,9 @@ class Partition:
 
         async def write() -> None:
             async with self.job.database.transaction() as unit:
-                await record(unit, projection.checkpoint_name, row, error, projection.retry.attempts - 1)
+                await record(
+                    self.job.database, projection.checkpoint_name, row, error, projection.retry.attempts - 1
+                )
                 await self._save(unit, row, self._unsaved + 1, row[0])
 
         await self.job.patiently(write)
@@ -290,7 +292,7 @@ class Partition:
                 behind = self._halted.get(stream_of(row))
                 if behind is None:
                     return False
-                await park(unit, self.job.projection.checkpoint_name, row, behind)
+                await park(self.job.database, self.job.projection.checkpoint_name, row, behind)
                 return True
 
         return await self.job.patiently(write)

@@ -161,6 +161,6 @@ async def _handle(job: Job, unit: Unit, rows: list[EventRow]) -> None:
     for row in rows:
         behind = halted.get(stream_of(row))
         if behind is not None:
-            await park(unit, projection.checkpoint_name, row, behind)
+            await park(job.database, projection.checkpoint_name, row, behind)
         else:
             await job.handle(row, unit if job.in_transaction else None)

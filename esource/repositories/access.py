@@ -32,12 +32,9 @@ class Access:
             raise InvalidOptionError(
                 "this works on all tenants' rows: give it the store that is not bound to one"
             )
-        unit = getattr(source, "__esource_unit__", source)
-        self._unit = unit if isinstance(unit, Unit) else None
+        self._unit: Unit | None = getattr(source, "__esource_unit__", None)
         self._connection = source if isinstance(source, AsyncConnection) else None
-        if self._unit is not None:
-            self.database = self._unit.database
-        elif self._connection is not None:
+        if self._connection is not None:
             self.database = Database.from_engine(self._connection.engine)
         else:
             self.database = Database.of(source)

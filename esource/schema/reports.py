@@ -63,16 +63,7 @@ async def differences(database: Any) -> list[Difference]:
     Only our tables are looked at. An index that somebody added to them is a difference, too.
     """
     async with opened_database(database) as opened:
-        await opened.connections.ensure_open()
-        lane = await opened.connections.readers.take()
-        try:
-            with opened.backend.errors(opened.name):
-                assert lane.connection is not None
-                async with lane.connection.begin():
-                    return await lane.connection.run_sync(_compare)
-        finally:
-            if not opened.connections.readers.give(lane):
-                await opened.connections.readers.discard(lane)
+        return await opened.inspect_connection(_compare)
 
 
 def _compare(connection: Connection) -> list[Difference]:

@@ -18,6 +18,7 @@ from esource.repositories.outbox import OutboxRepository
 from esource.repositories.snapshot import SnapshotStore
 
 if TYPE_CHECKING:
+    from esource.database.database import Database
     from esource.database.transactions import Unit
     from esource.store.store import EventStore
 
@@ -28,6 +29,10 @@ class Transaction:
     def __init__(self, store: EventStore, unit: Unit) -> None:
         self._store = store
         self._unit = unit
+
+    @property
+    def __esource_database__(self) -> Database:
+        return self._store.__esource_database__
 
     @property
     def __esource_unit__(self) -> Unit:

@@ -4,7 +4,7 @@ Spans are made where the API is installed and tracing is on; there is nothing at
 ``esource.<operation>``; attributes follow OpenTelemetry's database conventions (``db.system``) and our own words. No
 payload and no password is ever an attribute.
 
-Each follower keeps a `Pulse` up to date as it works; that costs additions. While it runs, OpenTelemetry
+Each follower keeps a `FollowerStats` up to date as it works; that costs additions. While it runs, OpenTelemetry
 reads it whenever it collects, if the API is installed; nothing is imported otherwise. The instruments,
 each with the attributes ``esource.kind`` and ``esource.name``:
 
@@ -119,7 +119,7 @@ class Health:
     last_error_at: datetime | None
 
 
-class Pulse:
+class FollowerStats:
     """What a follower notes of itself as it works. Not shared between event loops."""
 
     def __init__(self, kind: str, name: str) -> None:
@@ -194,7 +194,7 @@ class Pulse:
         )
 
     @contextmanager
-    def beating(self, *, metrics: bool) -> Iterator[None]:
+    def running(self, *, metrics: bool) -> Iterator[None]:
         """Running, and read by OpenTelemetry if that is wanted and installed, until the block ends."""
         if metrics:
             _register()
@@ -207,7 +207,7 @@ class Pulse:
             _observed.discard(self)
 
 
-_observed: WeakSet[Pulse] = WeakSet()
+_observed: WeakSet[FollowerStats] = WeakSet()
 
 
 @cache
@@ -218,18 +218,18 @@ def _register() -> None:
     except ImportError:
         return
     meter = metrics.get_meter("esource")
-    meter.create_observable_gauge("esource.position", [_reader(lambda pulse: pulse.position)])
-    meter.create_observable_gauge("esource.lag.events", [_reader(lambda pulse: pulse.lag_events)])
-    meter.create_observable_gauge("esource.lag.seconds", [_reader(lambda pulse: pulse.lag_seconds)], unit="s")
-    meter.create_observable_counter("esource.events", [_reader(lambda pulse: pulse.events)])
-    meter.create_observable_counter("esource.failures", [_reader(lambda pulse: pulse.failures)])
+    meter.create_observable_gauge("esource.position", [_reader(lambda stats: stats.position)])
+    meter.create_observable_gauge("esource.lag.events", [_reader(lambda stats: stats.lag_events)])
+    meter.create_observable_gauge("esource.lag.seconds", [_reader(lambda stats: stats.lag_seconds)], unit="s")
+    meter.create_observable_counter("esource.events", [_reader(lambda stats: stats.events)])
+    meter.create_observable_counter("esource.failures", [_reader(lambda stats: stats.failures)])
 
 
-def _reader(value: Callable[[Pulse], float]) -> Callable[[Any], Iterable[Any]]:
+def _reader(value: Callable[[FollowerStats], float]) -> Callable[[Any], Iterable[Any]]:
     def read(options: Any) -> Iterable[Any]:
         from opentelemetry.metrics import Observation
 
-        for pulse in list(_observed):
-            yield Observation(value(pulse), {"esource.kind": pulse.kind, "esource.name": pulse.name})
+        for stats in list(_observed):
+            yield Observation(value(stats), {"esource.kind": stats.kind, "esource.name": stats.name})
 
     return read

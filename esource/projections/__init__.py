@@ -3,7 +3,7 @@ the same database."""
 
 from esource.domain.handles import handles
 from esource.projections.context import ProjectionContext
-from esource.projections.letters import Retried
+from esource.projections.dead_letters import Retried
 from esource.projections.projection import Every, Projection, Retry
 from esource.projections.runner import ProjectionRunner, RunProgress
 from esource.projections.versions import active_version

@@ -17,12 +17,12 @@ from esource.errors import (
 )
 from esource.log.pages import Selection
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
+from esource.projections.checkpoints import Fence, State
 from esource.projections.context import ProjectionContext, Writes
-from esource.projections.progress import Fence, State
 from esource.projections.projection import Every, Handle, Projection
 from esource.repositories.lease import Leases
 from esource.tables.rows import EventRow
-from esource.telemetry import Pulse
+from esource.telemetry import FollowerStats
 
 if TYPE_CHECKING:
     from esource.database.transactions import Unit
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _OUTAGES = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError, DatabaseUnavailableError)
 
 
-class Displaced(Exception):  # noqa: N818 - a turn of events, not an error
+class LostCheckpoint(Exception):  # noqa: N818 - a turn of events, not an error
     """The checkpoint is not ours from where we began: somebody else holds it, or it was set back."""
 
 
@@ -60,7 +60,7 @@ class Job:
         self.partitions = partitions
         self.poll_seconds = poll_seconds
         self.leases = Leases(self.database, owner, lease_seconds)
-        self.pulse = Pulse("projection", projection.checkpoint_name)
+        self.stats = FollowerStats("projection", projection.checkpoint_name)
         self.stopping = asyncio.Event()
         self.is_building = False
         """Whether an older version is the active one."""
@@ -71,8 +71,6 @@ class Job:
         progress = projection.progress
         self.in_transaction = progress == "in_transaction"
         self.every = progress if isinstance(progress, Every) else Every(events=1, seconds=1.0)
-
-    # -- checkpoints -------------------------------------------------------------------------------
 
     def checkpoint(self, number: int) -> str:
         """The name of a partition's checkpoint."""
@@ -116,8 +114,6 @@ class Job:
         types = self.projection.event_types(self.store.event_registry)
         return Selection(self.database, ReadOptions(event_types=types))
 
-    # -- handling ----------------------------------------------------------------------------------
-
     async def handle(self, row: EventRow, unit: Unit | None) -> None:
         """Decode an event, give it to its handler, if it has one, and write what that wants written."""
         writes = Writes()
@@ -155,13 +151,11 @@ class Job:
     def advance(self, number: int, position: int, events: int) -> None:
         """Note that so many events more are dealt with, in a partition that is now at a position."""
         self._positions[number] = position
-        self.pulse.advance(min(self._positions.values()), events)
+        self.stats.advance(min(self._positions.values()), events)
 
     def leave(self, number: int) -> None:
         """Note that a partition is somebody else's."""
         self._positions.pop(number, None)
-
-    # -- outages -----------------------------------------------------------------------------------
 
     def is_outage(self, error: BaseException) -> bool:
         """Whether the database is the cause, not the event: it is away, locked, full or read-only, or
@@ -170,7 +164,7 @@ class Job:
             error = self.database.backend.explain(error, self.database.name) or error
         return isinstance(error, _OUTAGES)
 
-    async def patiently(
+    async def retry_outages(
         self,
         operation: Callable[[], Awaitable[T]],
         pause: Callable[[float], Awaitable[None]] | None = None,
@@ -184,7 +178,7 @@ class Job:
         except Exception as error:
             if not self.is_outage(error):
                 raise
-            self.pulse.failed(error)
+            self.stats.failed(error)
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
         async def attempt() -> T:

@@ -136,8 +136,6 @@ class Projection:
         if cls.on_failure not in ("stop", "skip", "halt_stream"):
             raise InvalidOptionError(f"on_failure cannot be {cls.on_failure!r}")
 
-    # -- what a subclass may provide -----------------------------------------------------------------
-
     async def reset(self, connection: AsyncConnection) -> None:
         """Make this version's read model empty: create its tables, or clear them.
 
@@ -152,8 +150,6 @@ class Projection:
         makes it the active one; until that commits nothing can be appended. The old version's runners
         end by themselves afterwards.
         """
-
-    # -- what a runner asks ----------------------------------------------------------------------------
 
     @property
     def checkpoint_name(self) -> str:

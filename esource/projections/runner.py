@@ -15,11 +15,11 @@ from esource.database.sources import require_whole
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, InvalidOptionError
 from esource.log.pages import LAST_POSITION
-from esource.projections.job import Displaced, Job, Stopping
-from esource.projections.letters import Retried, retry
-from esource.projections.partition import Partition
-from esource.projections.progress import State, states
+from esource.projections.checkpoints import State, states
+from esource.projections.dead_letters import Retried, retry
+from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.projections.projection import Projection
+from esource.projections.share import Share
 from esource.projections.versions import active_in, prepare, rewind, take_over
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.repositories.lease import LEASE_SECONDS, RENEWALS, STANDBY_SECONDS, new_owner
@@ -97,17 +97,15 @@ class ProjectionRunner:
             poll_seconds=check_seconds("poll_seconds", poll_seconds),
         )
         self._beat = self._job.leases.seconds / RENEWALS
-        self._parts: dict[int, Partition] = {}
+        self._parts: dict[int, Share] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._on_progress: Callable[[RunProgress], None] | None = None
-        self._is_hungry = False
+        self._wants_share = False
 
     @property
     def owner(self) -> str:
         """This worker's name, as its leases show it."""
         return self._job.leases.owner
-
-    # -- running -----------------------------------------------------------------------------------
 
     async def run(
         self, *, live: bool = True, on_progress: Callable[[RunProgress], None] | None = None
@@ -128,15 +126,15 @@ class ProjectionRunner:
             DatabaseError: the database was away for longer than the store waits for it.
         """
         job = self._job
-        if job.pulse.is_running:
+        if job.stats.is_running:
             raise InvalidOptionError("the runner is at work already: make another one")
         if job.database.current_unit() is not None:
             raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
         self._on_progress = on_progress
-        with job.pulse.beating(metrics=job.store.observes):
+        with job.stats.running(metrics=job.store.observes):
             try:
-                if not await job.patiently(lambda: prepare(job)):
-                    logger.info("%s: a newer version is active", job.pulse.name)
+                if not await job.retry_outages(lambda: prepare(job)):
+                    logger.info("%s: a newer version is active", job.stats.name)
                     return
                 await self._share(None if live else await self._head())
             except Stopping:
@@ -153,11 +151,11 @@ class ProjectionRunner:
         Dead letters of the events past that position are closed: they are tried again with the rest.
         The errors are those of `run`.
         """
-        if self._job.pulse.is_running:
+        if self._job.stats.is_running:
             raise InvalidOptionError("the runner is at work already: make another one")
         if self._job.stopping.is_set():
             raise InvalidOptionError("the runner was stopped: make another one")
-        await self._job.patiently(lambda: rewind(self._job, from_position))
+        await self._job.retry_outages(lambda: rewind(self._job, from_position))
         await self.run(live=False, on_progress=on_progress)
 
     def stop(self) -> None:
@@ -183,9 +181,7 @@ class ProjectionRunner:
         position = min((state.position for state in own), default=0)
         types = job.projection.event_types(job.store.event_registry)
         events, seconds = await CheckpointRepository(job.database).get_lag(position, types)
-        return job.pulse.health(position=position, lag_events=events, lag_seconds=seconds)
-
-    # -- sharing the work ----------------------------------------------------------------------------
+        return job.stats.health(position=position, lag_events=events, lag_seconds=seconds)
 
     async def _share(self, goal: int | None) -> None:
         """Hold leases and keep a task at work for each, until stopped, done, or superseded."""
@@ -197,9 +193,9 @@ class ProjectionRunner:
                     if await self._balance(goal):
                         return
                 except DatabaseError as error:
-                    job.pulse.failed(error)
+                    job.stats.failed(error)
                     # The leases run out if this lasts; whoever takes them over is behind the fence.
-                    logger.warning("%s: cannot renew leases: %s", job.pulse.name, error)
+                    logger.warning("%s: cannot renew leases: %s", job.stats.name, error)
                 standing_by = len(self._tasks) < job.partitions or goal is not None
                 await asyncio.wait(
                     {stopped, *self._tasks.values()},
@@ -218,7 +214,7 @@ class ProjectionRunner:
         job = self._job
         found = await states(job.database)
         if (active_in(found, job.projection.name) or 0) > job.projection.version:
-            logger.info("%s: a newer version has taken over", job.pulse.name)
+            logger.info("%s: a newer version has taken over", job.stats.name)
             return True
         job.is_building = job.is_building and active_in(found, job.projection.name) != job.projection.version
         own = job.own(found)
@@ -263,13 +259,13 @@ class ProjectionRunner:
         if job.partitions == 1:
             return
         if not self._tasks:
-            self._is_hungry = await job.leases.acquire(job.projection.checkpoint_name) is not None
-        elif self._is_hungry:
-            self._is_hungry = False
+            self._wants_share = await job.leases.acquire(job.projection.checkpoint_name) is not None
+        elif self._wants_share:
+            self._wants_share = False
             await job.leases.release([job.projection.checkpoint_name])
 
     def _start(self, number: int, position: int, goal: int | None) -> None:
-        part = Partition(self._job, number, position, self._tell)
+        part = Share(self._job, number, position, self._tell)
         self._parts[number] = part
         self._tasks[number] = asyncio.get_running_loop().create_task(part.run(goal, self._take_over))
 
@@ -279,7 +275,7 @@ class ProjectionRunner:
             if task.done():
                 self._forget(number)
                 error = None if task.cancelled() else task.exception()
-                if error is not None and not isinstance(error, (Displaced, Stopping)):
+                if error is not None and not isinstance(error, (LostCheckpoint, Stopping)):
                     raise error
 
     async def _drop(self, number: int) -> None:
@@ -303,21 +299,19 @@ class ProjectionRunner:
         job = self._job
         for number, part in list(self._parts.items()):
             await self._drop(number)
-            with suppress(Displaced, Stopping, DatabaseError):
+            with suppress(LostCheckpoint, Stopping, DatabaseError):
                 await part.flush()
-        self._is_hungry = False
+        self._wants_share = False
         try:
             await job.leases.release({*job.checkpoints, job.projection.checkpoint_name})
         except DatabaseError as error:
-            logger.warning("%s: leases are left to run out: %s", job.pulse.name, error)
+            logger.warning("%s: leases are left to run out: %s", job.stats.name, error)
         await job.database.wake_up.settle()
 
-    async def _take_over(self, part: Partition) -> None:
-        if await self._job.patiently(lambda: take_over(self._job)):
+    async def _take_over(self, part: Share) -> None:
+        if await self._job.retry_outages(lambda: take_over(self._job)):
             self._job.is_building = False
-            raise Displaced  # the switch has moved the checkpoints
-
-    # -- telling -------------------------------------------------------------------------------------
+            raise LostCheckpoint  # the switch has moved the checkpoints
 
     async def _head(self) -> int:
         head: int = (await self._job.database.rows(LAST_POSITION, {}))[0][0] or 0
@@ -325,5 +319,5 @@ class ProjectionRunner:
 
     def _tell(self) -> None:
         if self._on_progress is not None:
-            pulse = self._job.pulse
-            self._on_progress(RunProgress(pulse.position, pulse.head, pulse.events, pulse.events_per_second))
+            stats = self._job.stats
+            self._on_progress(RunProgress(stats.position, stats.head, stats.events, stats.events_per_second))

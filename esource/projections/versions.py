@@ -15,12 +15,12 @@ from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.errors import InvalidOptionError
 from esource.log.pages import LAST_POSITION, page_after
-from esource.projections import progress
+from esource.projections import checkpoints
+from esource.projections.dead_letters import forget, halted_streams, hold_back, stream_of
 from esource.projections.job import Job
-from esource.projections.letters import forget, halted_streams, park, stream_of
 
 if TYPE_CHECKING:
-    from esource.projections.progress import State
+    from esource.projections.checkpoints import State
     from esource.tables.rows import EventRow
 
 
@@ -44,14 +44,14 @@ async def active_version(database: Any, name: str) -> int | None:
         database: A store, an engine, a URL.
         name: `Projection.name`.
     """
-    return active_in(await progress.states(Database.of(database)), name)
+    return active_in(await checkpoints.states(Database.of(database)), name)
 
 
 async def _lock_family(job: Job, unit: Unit) -> int | None:
     """Lock the row of the projection's bare name; the active version."""
     name = job.projection.name
-    await progress.create(job.database, unit, [name])
-    position, active = (await progress.lock(job.database, unit, [name]))[name]
+    await checkpoints.create(job.database, unit, [name])
+    position, active = (await checkpoints.lock(job.database, unit, [name]))[name]
     return active or (1 if position is not None else None)
 
 
@@ -65,12 +65,12 @@ async def prepare(job: Job) -> bool:
     async with database.transaction() as unit:
         active = await _lock_family(job, unit)
         if active is None:
-            await progress.activate(database, unit, projection.name, projection.version)
+            await checkpoints.activate(database, unit, projection.name, projection.version)
             active = projection.version
         if active > projection.version:
             return False
         job.is_building = active < projection.version
-        states = await progress.states(database)
+        states = await checkpoints.states(database)
         others = job.otherwise_divided(states)
         if others:
             raise InvalidOptionError(
@@ -79,9 +79,9 @@ async def prepare(job: Job) -> bool:
             )
         own = job.own(states)
         if not any(state.has_started for state in own.values()):
-            await progress.create(database, unit, job.checkpoints)
+            await checkpoints.create(database, unit, job.checkpoints)
             await projection.reset(unit.connection)
-            await progress.rewind(database, unit, job.checkpoints, 0)
+            await checkpoints.rewind(database, unit, job.checkpoints, 0)
     return True
 
 
@@ -92,15 +92,15 @@ async def rewind(job: Job, from_position: int) -> None:
     async with database.transaction() as unit:
         active = await _lock_family(job, unit)
         if active is None:
-            await progress.activate(database, unit, projection.name, projection.version)
+            await checkpoints.activate(database, unit, projection.name, projection.version)
         # Locked before the read model is emptied: a worker that is about to commit does so before, and
         # one that is not finds its checkpoint moved.
-        others = job.otherwise_divided(await progress.states(database))
-        await progress.create(database, unit, job.checkpoints)
-        await progress.lock(database, unit, sorted({*job.checkpoints, *others}))
+        others = job.otherwise_divided(await checkpoints.states(database))
+        await checkpoints.create(database, unit, job.checkpoints)
+        await checkpoints.lock(database, unit, sorted({*job.checkpoints, *others}))
         await projection.reset(unit.connection)
-        await progress.delete(database, unit, [name for name in others if name != projection.name])
-        await progress.rewind(database, unit, job.checkpoints, from_position)
+        await checkpoints.delete(database, unit, [name for name in others if name != projection.name])
+        await checkpoints.rewind(database, unit, job.checkpoints, from_position)
         await forget(database, unit, projection.checkpoint_name, from_position)
 
 
@@ -118,13 +118,13 @@ async def take_over(job: Job) -> bool:
             if active is not None and active >= projection.version:
                 return True
             head: int = (await database.rows(LAST_POSITION, {}, unit))[0][0] or 0
-            states = job.own(await progress.states(database))
+            states = job.own(await checkpoints.states(database))
             if len(states) < job.partitions:
                 raise _NotYet  # noqa: TRY301 - rolls the transaction back
             for number, name in enumerate(job.checkpoints):
                 await _finish(job, unit, number, states[name].position, head)
             await projection.take_over(unit.connection)
-            await progress.activate(database, unit, projection.name, projection.version)
+            await checkpoints.activate(database, unit, projection.name, projection.version)
     except _NotYet:
         return False
     return True
@@ -149,7 +149,7 @@ async def _finish(job: Job, unit: Unit, number: int, position: int, head: int) -
         raise _NotYet from error
     last = rows[-1] if rows else None
     name = job.checkpoint(number)
-    if not await progress.advance(job.database, unit, name, position, head, last, len(rows)):
+    if not await checkpoints.advance(job.database, unit, name, position, head, last, len(rows)):
         raise _NotYet
 
 
@@ -161,6 +161,6 @@ async def _handle(job: Job, unit: Unit, rows: list[EventRow]) -> None:
     for row in rows:
         behind = halted.get(stream_of(row))
         if behind is not None:
-            await park(job.database, projection.checkpoint_name, row, behind)
+            await hold_back(job.database, projection.checkpoint_name, row, behind)
         else:
             await job.handle(row, unit if job.in_transaction else None)

@@ -28,7 +28,7 @@ from esource.publishing.claims import Claims
 from esource.publishing.publishers import BatchPublisher, Publisher
 from esource.repositories.lease import LEASE_SECONDS, RENEWALS, new_owner
 from esource.repositories.outbox import OutboxEntry, OutboxRepository
-from esource.telemetry import Health, Pulse
+from esource.telemetry import FollowerStats, Health
 
 logger = logging.getLogger("esource")
 
@@ -110,11 +110,9 @@ class OutboxRelay:
         self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
         self._batches = count(1)
         self._enable_metrics = enable_metrics
-        self._pulse = Pulse("relay", name)
+        self._stats = FollowerStats("relay", name)
         self._stopping = False
         self._next_cleaning = 0.0
-
-    # -- publishing --------------------------------------------------------------------------------
 
     async def run_once(self) -> int:
         """Claim the next rows and publish them; how many were dealt with, published or not.
@@ -135,7 +133,7 @@ class OutboxRelay:
             raise
         if entries:
             await _Batch(
-                entries, claims, self._publisher, self._retries, self._concurrency, self._pulse
+                entries, claims, self._publisher, self._retries, self._concurrency, self._stats
             ).publish()
         return len(entries)
 
@@ -144,10 +142,10 @@ class OutboxRelay:
 
         Rows that failed and wait for their next attempt are left.
         """
-        before = self._pulse.events
+        before = self._stats.events
         while await self.run_once():
             pass
-        return self._pulse.events - before
+        return self._stats.events - before
 
     async def run(self) -> None:
         """Publish what there is, then whatever comes, until `stop` or cancellation. A relay that was stopped
@@ -156,24 +154,24 @@ class OutboxRelay:
         While the database is away it is tried again, with every poll.
         """
         try:
-            with self._pulse.beating(metrics=self._enable_metrics):
+            with self._stats.running(metrics=self._enable_metrics):
                 await self._keep_publishing()
         finally:
             await uninterrupted(self._database.wake_up.settle())
 
     async def _keep_publishing(self) -> None:
-        with self._database.wake_up.listening() as heard:
+        with self._database.wake_up.listening() as waiter:
             while not self._stopping:
-                heard.clear()
+                waiter.clear()
                 try:
                     busy = await self.run_once()
                     await self._clean()
                 except DatabaseError as error:
-                    self._pulse.failed(error)
-                    logger.warning("relay %s: %s", self._pulse.name, error)
+                    self._stats.failed(error)
+                    logger.warning("relay %s: %s", self._stats.name, error)
                     busy = 0
                 if not busy and not self._stopping:
-                    await heard.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
+                    await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
 
     def stop(self) -> None:
         """End `run` after the batch at hand, from any task of the loop."""
@@ -185,15 +183,13 @@ class OutboxRelay:
             self._next_cleaning = time.monotonic() + CLEANING_SECONDS
             await self._outbox.cleanup_published(self._keep_days)
 
-    # -- how it is doing -----------------------------------------------------------------------------
-
     async def health(self) -> Health:
         """How this relay and its outbox are doing. One query."""
         stats = await self._outbox.get_stats()
         oldest = stats.oldest_pending
         age = 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
-        return self._pulse.health(
-            position=self._pulse.position, lag_events=stats.pending_count, lag_seconds=age
+        return self._stats.health(
+            position=self._stats.position, lag_events=stats.pending_count, lag_seconds=age
         )
 
     async def close(self) -> None:
@@ -247,7 +243,7 @@ class _Batch:
     publisher: Publisher
     retries: _Retries
     concurrency: int
-    pulse: Pulse
+    stats: FollowerStats
     _published: list[OutboxEntry] = field(default_factory=list)
     _confirmed: int = 0
     _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -300,7 +296,7 @@ class _Batch:
         try:
             await self._send_one(entry)
         except Exception as error:
-            self.pulse.failed(error)
+            self.stats.failed(error)
             # First what went before it in its stream: nobody else is to find that free.
             await self._confirm()
             pause = self.retries.pause_after(entry.retry_count + 1)
@@ -334,5 +330,5 @@ class _Batch:
             done = self._published[self._confirmed :]
             await self.claims.confirm(done)
             self._confirmed += len(done)
-            reached = max([self.pulse.position, *(entry.global_position or 0 for entry in done)])
-            self.pulse.advance(reached, len(done))
+            reached = max([self.stats.position, *(entry.global_position or 0 for entry in done)])
+            self.stats.advance(reached, len(done))

@@ -20,7 +20,7 @@ from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import LAST_POSITION
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.repositories.checkpoint import CheckpointRepository
-from esource.telemetry import Health, Pulse
+from esource.telemetry import FollowerStats, Health
 
 if TYPE_CHECKING:
     from esource.store.store import EventStore
@@ -65,14 +65,12 @@ class Subscription:
         self._events: AsyncIterator[StoredEvent] | None = None
         self._last: StoredEvent | None = None
         self._stopping = False
-        self._pulse = Pulse("subscription", checkpoint or "")
+        self._stats = FollowerStats("subscription", checkpoint or "")
 
     @property
     def position(self) -> int:
         """The global position up to which everything has been handed over; 0 before the first."""
         return self._position or 0
-
-    # -- reading -----------------------------------------------------------------------------------
 
     if not TYPE_CHECKING:  # a type checker refuses it by itself
 
@@ -91,39 +89,39 @@ class Subscription:
     async def _follow(self) -> AsyncIterator[StoredEvent]:
         if self._position is None:
             self._position = await self._saved_position()
-        with self._pulse.beating(metrics=self._store.observes):
+        with self._stats.running(metrics=self._store.observes):
             if not self._live:
                 async for event in self._catch_up():
                     yield event
                 return
-            with self._database.wake_up.listening() as heard:
+            with self._database.wake_up.listening() as waiter:
                 while not self._stopping:
-                    heard.clear()
+                    waiter.clear()
                     before = self._position
                     async for event in self._catch_up():
                         yield event
                     if self._position == before and not self._stopping:
-                        await heard.wait(self._poll_seconds)
+                        await waiter.wait(self._poll_seconds)
 
     async def _catch_up(self) -> AsyncIterator[StoredEvent]:
         """What is past the position now."""
         # Read before the events: whatever is at or below it is visible to the query that follows.
         head = (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
-        self._pulse.head = head
+        self._stats.head = head
         if head <= self.position:
-            self._pulse.advance(self.position, 0)
+            self._stats.advance(self.position, 0)
             return
         async for event in self._store.read_all(self._options()):
             if self._belongs(event):
                 self._position = event.global_position
-                self._pulse.advance(event.global_position, 1)
-                self._pulse.oldest = event.row[10]
+                self._stats.advance(event.global_position, 1)
+                self._stats.oldest = event.row[10]
                 yield event
                 if self._stopping:
                     return
         # Past events that the filter left out, so that they are not read again.
         self._position = max(self.position, head)
-        self._pulse.advance(self._position, 0)
+        self._stats.advance(self._position, 0)
 
     def _options(self) -> ReadOptions:
         return ReadOptions(
@@ -144,8 +142,6 @@ class Subscription:
             return 0
         return await CheckpointRepository(self._store).get_position(self._checkpoint) or 0
 
-    # -- progress ----------------------------------------------------------------------------------
-
     async def save(self) -> None:
         """Move the checkpoint to the event handed over last: all up to it has been dealt with.
 
@@ -164,9 +160,7 @@ class Subscription:
         event types: with others it is behind by so many events at most."""
         types = self._event_types
         events, seconds = await CheckpointRepository(self._store).get_lag(self.position, types)
-        return self._pulse.health(position=self.position, lag_events=events, lag_seconds=seconds)
-
-    # -- ending ------------------------------------------------------------------------------------
+        return self._stats.health(position=self.position, lag_events=events, lag_seconds=seconds)
 
     def stop(self) -> None:
         """End the iteration after the event at hand, from any task of the loop."""

@@ -369,7 +369,7 @@ async def test_the_dead_letter_commits_with_the_checkpoint(store: EventStore, mo
     async def fail(*args, **kwargs):
         raise boom
 
-    monkeypatch.setattr("esource.projections.partition.Partition._save", fail)
+    monkeypatch.setattr("esource.projections.share.Share._save", fail)
     with pytest.raises(RuntimeError):
         await catch_up(store, skipping)
     assert await dead_letters(store, "skipping") == []

@@ -14,7 +14,7 @@ from support.read_models import Journal, append, catch_up, running, until
 
 from esource import EventStore, ProjectionFailedError, ProjectionRunner
 from esource import telemetry as health
-from esource.telemetry import RATE_SECONDS, Pulse
+from esource.telemetry import RATE_SECONDS, FollowerStats
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_a_projections_health_says_how_far_behind_it_is(store: EventStore)
     assert (after.events_processed, after.failures, after.last_error) == (3, 0, None)
     assert after.events_per_second > 0
     async with running(runner):
-        await until(lambda: runner._job.pulse.is_running)
+        await until(lambda: runner._job.stats.is_running)
         assert (await runner.health()).is_running
 
 
@@ -151,8 +151,8 @@ def test_without_the_extra_nothing_of_opentelemetry_is_imported():
     program = """
 import sys
 sys.modules["opentelemetry"] = None
-from esource.telemetry import Pulse
-with Pulse("projection", "p").beating(metrics=True):
+from esource.telemetry import FollowerStats
+with FollowerStats("projection", "p").running(metrics=True):
     pass
 assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
 """
@@ -162,8 +162,8 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
 def test_what_was_handled_long_ago_does_not_count_as_speed(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pulse = Pulse("projection", "p")
-    pulse.advance(600, 600)
-    assert pulse.events_per_second == 600 / RATE_SECONDS
+    stats = FollowerStats("projection", "p")
+    stats.advance(600, 600)
+    assert stats.events_per_second == 600 / RATE_SECONDS
     now += RATE_SECONDS + 1
-    assert (pulse.events_per_second, pulse.events) == (0, 600)
+    assert (stats.events_per_second, stats.events) == (0, 600)

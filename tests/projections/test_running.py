@@ -276,7 +276,7 @@ async def test_a_runner_refuses_what_makes_no_sense(store: EventStore):
             await ProjectionRunner(store, Journal()).run(live=False)
     runner = ProjectionRunner(store, Journal())
     async with running(runner):
-        await until(lambda: runner._job.pulse.is_running)
+        await until(lambda: runner._job.stats.is_running)
         with pytest.raises(InvalidOptionError, match="already"):
             await runner.run()
 

@@ -28,7 +28,7 @@ from esource import (
     handles,
     partition_of,
 )
-from esource.projections.progress import states
+from esource.projections.checkpoints import states
 
 WORKER = Path(__file__).parents[1] / "support" / "projection_worker.py"
 KILLS = examples(5)

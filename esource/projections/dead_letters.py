@@ -16,7 +16,7 @@ from esource.database.transactions import Unit
 from esource.errors import StreamHaltedError
 from esource.log.pages import EVENT_COLUMNS
 from esource.moments import utc_now
-from esource.projections.progress import lock
+from esource.projections.checkpoints import lock
 from esource.repositories.dlq import DLQRepository
 from esource.tables.model import dead_letter_queue, events
 from esource.tables.rows import EventRow
@@ -102,7 +102,7 @@ async def record(
     )
 
 
-async def park(database: Database, name: str, row: EventRow, behind: int) -> None:
+async def hold_back(database: Database, name: str, row: EventRow, behind: int) -> None:
     """Write the dead letter of an event that was not tried."""
     await record(database, name, row, StreamHaltedError(behind), 0)
 
@@ -137,7 +137,7 @@ async def retry(job: Job, ids: Collection[int] | None) -> Retried:
                 if error is not None:
                     failed += 1
                     blocked.add(stream)
-                    job.pulse.failed(error)
+                    job.stats.failed(error)
 
 
 async def _retry_one(job: Job, row: Any) -> Exception | None:
@@ -165,7 +165,7 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
             await DLQRepository(database).mark_resolved(letter_id, "retry")
 
     try:
-        await job.patiently(in_transaction if job.in_transaction else by_itself, asyncio.sleep)
+        await job.retry_outages(in_transaction if job.in_transaction else by_itself, asyncio.sleep)
     except Exception as error:
         if job.is_outage(error):
             raise
@@ -175,6 +175,6 @@ async def _retry_one(job: Job, row: Any) -> Exception | None:
             async with database.transaction():
                 await record(database, job.projection.checkpoint_name, row, failure, row[-1] + 1)
 
-        await job.patiently(note, asyncio.sleep)
+        await job.retry_outages(note, asyncio.sleep)
         return failure
     return None

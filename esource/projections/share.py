@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from esource.errors import ProjectionFailedError
 from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
 from esource.projections.context import Writes
-from esource.projections.job import Displaced, Job, Stopping
-from esource.projections.letters import Stream, halted_streams, park, record, stream_of
+from esource.projections.dead_letters import Stream, halted_streams, hold_back, record, stream_of
+from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.tables.rows import EventRow
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Failed:
     done: int
 
 
-class Partition:
+class Share:
     """The events of one checkpoint, for as long as its lease is held."""
 
     def __init__(self, job: Job, number: int, position: int, notice: Callable[[], None]) -> None:
@@ -50,23 +50,21 @@ class Partition:
         self._size = job.projection.batch_size
         job.advance(number, position, 0)
 
-    # -- reading -----------------------------------------------------------------------------------
-
-    async def run(self, goal: int | None, on_caught_up: Callable[[Partition], Awaitable[None]]) -> None:
+    async def run(self, goal: int | None, on_caught_up: Callable[[Share], Awaitable[None]]) -> None:
         """Handle what is past the checkpoint, then what is appended; up to a position if one is given.
 
         Raises:
-            Displaced: the checkpoint is not ours any more.
+            LostCheckpoint: the checkpoint is not ours any more.
             ProjectionFailedError: an event could not be handled, and the policy is to stop.
         """
         job = self.job
-        with job.database.wake_up.listening() as heard:
+        with job.database.wake_up.listening() as waiter:
             try:
                 if job.projection.on_failure == "halt_stream":
                     name = job.projection.checkpoint_name
                     self._halted = await halted_streams(job.database, None, name)
                 while not job.stopping.is_set():
-                    heard.clear()
+                    waiter.clear()
                     await self._catch_up()
                     if job.is_building:
                         await self.flush()
@@ -74,7 +72,7 @@ class Partition:
                     if goal is not None and self.position >= goal and not job.is_building:
                         break
                     await self._flush_if_due()
-                    await heard.wait(self._patience())
+                    await waiter.wait(self._patience())
             except (Stopping, ProjectionFailedError) as ending:
                 await self.flush()
                 if isinstance(ending, ProjectionFailedError):
@@ -88,7 +86,7 @@ class Partition:
         database = job.database
         # Read before the events: whatever is at or below it is visible to the queries that follow.
         head: int = (await database.rows(LAST_POSITION, {}))[0][0] or 0
-        job.pulse.head = max(job.pulse.head, head)
+        job.stats.head = max(job.stats.head, head)
         if head <= self.position:
             return
         ahead: asyncio.Task[list[EventRow]] | None = None
@@ -100,7 +98,7 @@ class Partition:
                 if rows:
                     average = max(1, sum(len(row[9]) for row in rows) // len(rows))
                     self._size = max(1, min(job.projection.batch_size, PAGE_BYTES // average))
-                    job.pulse.oldest = rows[0][10]
+                    job.stats.oldest = rows[0][10]
                 if not is_last and database.backend.reads_ahead:
                     ahead = asyncio.ensure_future(self._page(upto))
                 known = job.known(rows, self.number)
@@ -117,8 +115,6 @@ class Partition:
 
     async def _page(self, after: int) -> list[EventRow]:
         return await page_after(self.job.database, self._wanted, after, self._size)
-
-    # -- handling ----------------------------------------------------------------------------------
 
     async def _work_off(self, rows: list[EventRow], upto: int) -> None:
         """Handle rows, and whatever goes wrong with them; then everything up to a position is done."""
@@ -158,14 +154,14 @@ class Partition:
                 writes = Writes()
                 for index, row in enumerate(rows):
                     at = index
-                    await self._handle_or_park(row, unit, writes)
+                    await self._handle_or_hold_back(row, unit, writes)
                 at = None  # of what fails from here on it is not known which event's doing it is
                 await writes.execute(unit.connection)
                 await self._save(unit, rows[-1], len(rows), upto)
 
         try:
-            await self.job.patiently(attempt)
-        except (Displaced, Stopping):
+            await self.job.retry_outages(attempt)
+        except (LostCheckpoint, Stopping):
             raise
         except Exception as error:
             if self.job.is_outage(error):
@@ -174,11 +170,11 @@ class Partition:
         self._is_saved(len(rows), upto)
         return None
 
-    async def _handle_or_park(self, row: EventRow, unit: Unit, writes: Writes) -> None:
+    async def _handle_or_hold_back(self, row: EventRow, unit: Unit, writes: Writes) -> None:
         if self._halted:
             behind = self._halted.get(stream_of(row))
             if behind is not None:
-                await park(self.job.database, self.job.projection.checkpoint_name, row, behind)
+                await hold_back(self.job.database, self.job.projection.checkpoint_name, row, behind)
                 return
         await self.job.gather(row, unit, writes)
 
@@ -188,9 +184,9 @@ class Partition:
             if self.job.stopping.is_set():
                 raise Stopping
             try:
-                if stream_of(row) not in self._halted or not await self._park(row):
-                    await self.job.patiently(lambda row=row: self.job.handle(row, None))  # type: ignore[misc]
-            except (Displaced, Stopping):
+                if stream_of(row) not in self._halted or not await self._hold_back(row):
+                    await self.job.retry_outages(lambda row=row: self.job.handle(row, None))  # type: ignore[misc]
+            except (LostCheckpoint, Stopping):
                 raise
             except Exception as error:
                 if self.job.is_outage(error):
@@ -204,8 +200,6 @@ class Partition:
         self.position = max(self.position, upto)
         self.job.advance(self.number, self.position, 0)
         return None
-
-    # -- failures ----------------------------------------------------------------------------------
 
     async def _try_again(self, row: EventRow, error: Exception) -> None:
         """Try one event with growing pauses; when it has failed for the last time, do as the policy says."""
@@ -236,7 +230,7 @@ class Partition:
                         if failed is None:
                             return
                         failure = failed.error
-                    self.job.pulse.failed(failure)
+                    self.job.stats.failed(failure)
                     raise failure  # noqa: TRY301 - tenacity counts what leaves this block
         except Exception as final:
             if not self._is_handlers(final):
@@ -246,7 +240,7 @@ class Partition:
     def _is_handlers(self, error: BaseException) -> bool:
         return (
             isinstance(error, Exception)
-            and not isinstance(error, (Displaced, Stopping))
+            and not isinstance(error, (LostCheckpoint, Stopping))
             and not self.job.is_outage(error)
         )
 
@@ -258,7 +252,7 @@ class Partition:
                 if not await self._fence.save(
                     self.job.database, unit, self._saved, self.position, self._last, self._unsaved
                 ):
-                    raise Displaced
+                    raise LostCheckpoint
             self._is_saved(0, self.position)
             raise ProjectionFailedError(
                 projection.checkpoint_name, row[4], row[1], row[0], f"{type(error).__name__}: {error}"
@@ -271,7 +265,7 @@ class Partition:
                 )
                 await self._save(unit, row, self._unsaved + 1, row[0])
 
-        await self.job.patiently(write)
+        await self.job.retry_outages(write)
         self._is_saved(1, row[0])
         if projection.on_failure == "halt_stream":
             self._halted.setdefault(stream_of(row), row[0])
@@ -280,10 +274,10 @@ class Partition:
         """Which streams are halted, now that nobody can retry their dead letters beside us."""
         database, name = self.job.database, self.job.projection.checkpoint_name
         if not await self._fence.hold(database, unit, self._saved):
-            raise Displaced
+            raise LostCheckpoint
         self._halted = await halted_streams(database, unit, name)
 
-    async def _park(self, row: EventRow) -> bool:
+    async def _hold_back(self, row: EventRow) -> bool:
         """Make an event wait behind the failed one of its stream; False if that has been mended."""
 
         async def write() -> bool:
@@ -292,16 +286,14 @@ class Partition:
                 behind = self._halted.get(stream_of(row))
                 if behind is None:
                     return False
-                await park(self.job.database, self.job.projection.checkpoint_name, row, behind)
+                await hold_back(self.job.database, self.job.projection.checkpoint_name, row, behind)
                 return True
 
-        return await self.job.patiently(write)
-
-    # -- saving ------------------------------------------------------------------------------------
+        return await self.job.retry_outages(write)
 
     async def _save(self, unit: Unit | None, last: EventRow | None, count: int, position: int) -> None:
         if not await self._fence.save(self.job.database, unit, self._saved, position, last, count):
-            raise Displaced
+            raise LostCheckpoint
 
     def _is_saved(self, events: int, position: int) -> None:
         """The checkpoint is at the position, and so many events more are dealt with."""
@@ -315,7 +307,7 @@ class Partition:
         if self.position <= self._saved:
             return
         position = self.position
-        await self.job.patiently(lambda: self._save(None, self._last, self._unsaved, position))
+        await self.job.retry_outages(lambda: self._save(None, self._last, self._unsaved, position))
         self._is_saved(0, position)
 
     async def _flush_if_due(self) -> None:

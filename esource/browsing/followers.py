@@ -13,9 +13,9 @@ from esource.database.database import Database
 from esource.log.pages import LAST_POSITION
 from esource.moments import utc_now
 from esource.repositories import dlq as dead_letters
-from esource.repositories import outbox
+from esource.repositories import outbox_entries
 from esource.repositories.dlq import DLQEntry
-from esource.repositories.outbox import OutboxEntry
+from esource.repositories.outbox_entries import OutboxEntry
 from esource.tables.constructs import member_of, moment_after
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints
 from esource.tables.statement import Statement
@@ -133,7 +133,7 @@ def _outbox(status: str, since: Column[datetime], *, newest: bool = False) -> tu
     key = tuple_(bindparam("moment", type_=Timestamp()), bindparam("id", type_=event_outbox.c.id.type))
     order: list[ColumnElement[Any]] = [since, event_outbox.c.id]
     first = (
-        outbox.ENTRIES.where(event_outbox.c.status == literal_column(f"'{status}'"))
+        outbox_entries.ENTRIES.where(event_outbox.c.status == literal_column(f"'{status}'"))
         .order_by(*(column.desc() if newest else column for column in order))
         .limit(bindparam("page"))
     )
@@ -157,7 +157,7 @@ async def outbox_page(
         rows = await database.read(first, {"page": size})
     else:
         rows = await database.read(further, {"page": size, "moment": after[0], "id": after[1]})
-    found = [outbox.entry_of(row) for row in rows]
+    found = [outbox_entries.entry_of(row) for row in rows]
     if len(found) < size:
         return Page(found, None)
     moment = found[-1].published_at if status == "published" else found[-1].created_at

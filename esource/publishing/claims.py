@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from esource.checks import storable_text
 from esource.database.database import Database
-from esource.repositories.outbox import ENTRIES, OutboxEntry, entry_of
+from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of
 from esource.tables.constructs import member_of, moment_after
 from esource.tables.model import event_outbox
 from esource.tables.statement import Statement

@@ -13,7 +13,7 @@ from esource.privacy.payloads import is_sealed, unsealed
 
 if TYPE_CHECKING:
     from esource.publishing.publishers import BatchPublisher, Publisher
-    from esource.repositories.outbox import OutboxEntry
+    from esource.repositories.outbox_entries import OutboxEntry
 
 
 class _Opening:

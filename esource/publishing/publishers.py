@@ -15,7 +15,7 @@ from esource.moments import from_iso
 if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent
 
-    from esource.repositories.outbox import OutboxEntry
+    from esource.repositories.outbox_entries import OutboxEntry
 
 CLOUD_EVENT_TYPE = "application/cloudevents+json; charset=utf-8"
 """The content type of a CloudEvent that is one JSON text."""

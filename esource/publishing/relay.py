@@ -27,7 +27,8 @@ from esource.moments import utc_now
 from esource.publishing.claims import Claims
 from esource.publishing.publishers import BatchPublisher, Publisher
 from esource.repositories.lease import LEASE_SECONDS, RENEWALS, new_owner
-from esource.repositories.outbox import OutboxEntry, OutboxRepository
+from esource.repositories.outbox import OutboxRepository
+from esource.repositories.outbox_entries import OutboxEntry
 from esource.telemetry import FollowerStats, Health
 
 logger = logging.getLogger("esource")

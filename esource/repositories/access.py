@@ -5,33 +5,27 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import ColumnElement, case, func, literal_column
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
 from esource.database.transactions import Unit
-from esource.errors import InvalidOptionError, TenantMismatchError
+from esource.errors import TenantMismatchError
 from esource.log.tenants import _not_own, _tenants_of_last, of_tenant, owns_event
 from esource.tables.rows import StreamId
 from esource.tables.statement import Statement
 
 
 class Access:
-    """What a repository reads and writes through: a database, or one open transaction of it (a store's
-    `Transaction`, or the application's own `AsyncConnection`).
-
-    Raises:
-        InvalidOptionError: the source is bound to a tenant, and this repository knows of none.
+    """What the repository of one table reads and writes through: a database, or one open transaction of it
+    (a store's `Transaction`, or the application's own `AsyncConnection`). Through a bound store, or a
+    transaction of one, it sees the tenant's own rows only.
     """
 
-    knows_tenants = False
-
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, table: str) -> None:
+        self._table = table
         self.tenant_id: UUID | None = getattr(source, "__esource_tenant__", None)
-        if self.tenant_id is not None and not self.knows_tenants:
-            raise InvalidOptionError(
-                "this works on all tenants' rows: give it the store that is not bound to one"
-            )
         self._unit: Unit | None = getattr(source, "__esource_unit__", None)
         self._connection = source if isinstance(source, AsyncConnection) else None
         if self._connection is not None:
@@ -41,51 +35,29 @@ class Access:
         self.owns_database = isinstance(source, (str, URL))
         """Whether `close` closes the database; a borrowed one stays open."""
 
-    async def read(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.read(statement, values, await self._open_unit())
-
-    async def write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.write(statement, values, await self._open_unit())
-
-    async def _open_unit(self) -> Unit | None:
-        if self._connection is not None:
-            return await self.database.join(self._connection)
-        return self._unit
-
-    async def close(self) -> None:
-        """Close the database if it was opened here, from a URL; a borrowed one stays open."""
-        if self.owns_database:
-            await self.database.close()
-
-
-class TenantAccess(Access):
-    """What a repository of one table reads and writes through: everything, or, through a bound store or a
-    transaction of one, the tenant's own rows."""
-
-    knows_tenants = True
-
-    def __init__(self, source: Any, table: str) -> None:
-        super().__init__(source)
-        self._table = table
-
     async def read(
         self, statement: Statement, *, table: str | None = None, **values: Any
     ) -> list[tuple[Any, ...]]:
         """Run a reading statement on the repository's table, or on another one."""
-        return await super().read(self._own(statement, table), **self._owner(), **values)
+        values |= self._owner()
+        return await self.database.read(self._own(statement, table), values, await self._open_unit())
 
     async def write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
         """Run an UPDATE or a DELETE."""
-        return await super().write(self._own(statement), **self._owner(), **values)
+        return await self._write(self._own(statement), values)
 
     async def insert(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        """Run an INSERT: whether its row is the tenant's is for the repository to find out beforehand."""
-        return await super().write(statement, **self._owner(), **values)
+        """Run an INSERT. The repository has to find out beforehand whether its row is the tenant's."""
+        return await self._write(statement, values)
+
+    async def _write(self, statement: Statement, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return await self.database.write(statement, values | self._owner(), await self._open_unit())
 
     async def require_own_event(self, event_id: UUID) -> None:
-        """
+        """Refuse the id of an event that is not stored as one of the tenant bound to.
+
         Raises:
-            TenantMismatchError: bound to a tenant, and the event is not stored as one of its own.
+            TenantMismatchError: it is not.
         """
         if self.tenant_id is None or await owns_event(
             self.database, await self._open_unit(), event_id, self.tenant_id
@@ -94,9 +66,10 @@ class TenantAccess(Access):
         raise TenantMismatchError(self.tenant_id, f"event {event_id} is not stored as one of its own")
 
     async def require_own_stream(self, aggregate_id: UUID, aggregate_type: str) -> None:
-        """
+        """Refuse a stream that is not one of the tenant bound to.
+
         Raises:
-            TenantMismatchError: bound to a tenant, and the stream is not one of its own.
+            TenantMismatchError: it is not.
         """
         if self.tenant_id is None:
             return
@@ -106,8 +79,18 @@ class TenantAccess(Access):
 
     @property
     def checkpoint_prefix(self) -> str:
-        """What the stored names of the checkpoints begin with; nothing when not bound."""
+        """What the stored names of the checkpoints begin with; nothing when not bound to a tenant."""
         return "" if self.tenant_id is None else f"{self.tenant_id}:"
+
+    async def close(self) -> None:
+        """Close the database if it was opened here, from a URL; a borrowed one stays open."""
+        if self.owns_database:
+            await self.database.close()
+
+    async def _open_unit(self) -> Unit | None:
+        if self._connection is not None:
+            return await self.database.join(self._connection)
+        return self._unit
 
     def _own(self, statement: Statement, table: str | None = None) -> Statement:
         return statement if self.tenant_id is None else of_tenant(statement, table or self._table)
@@ -116,3 +99,8 @@ class TenantAccess(Access):
         if self.tenant_id is None:
             return {}
         return {"of_tenant": self.tenant_id, "checkpoint_prefix": self.checkpoint_prefix}
+
+
+def count_of(column: ColumnElement[Any], status: str) -> ColumnElement[int]:
+    """How many rows have this status."""
+    return func.count(case((column == literal_column(f"'{status}'"), literal_column("1"))))

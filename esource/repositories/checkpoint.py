@@ -14,7 +14,7 @@ from esource import schema
 from esource.checks import check_id, check_name, check_whole
 from esource.log.tenants import OWN_EVENTS
 from esource.moments import utc_now
-from esource.repositories.access import TenantAccess
+from esource.repositories.access import Access
 from esource.tables.constructs import member_of, upsert
 from esource.tables.model import events, projection_checkpoints
 from esource.tables.statement import Statement
@@ -140,7 +140,7 @@ class CheckpointRepository:
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = TenantAccess(database, "projection_checkpoints")
+        self._access = Access(database, "projection_checkpoints")
 
     async def get_checkpoint(self, projection_name: str) -> UUID | None:
         """The id of the last event that was processed; None if there is no checkpoint."""

@@ -25,7 +25,7 @@ from esource.checks import (
 )
 from esource.errors import InvalidOptionError
 from esource.moments import utc_now
-from esource.repositories.access import TenantAccess
+from esource.repositories.access import Access, count_of
 from esource.tables.constructs import member_of, upsert
 from esource.tables.model import dead_letter_queue
 from esource.tables.statement import Statement
@@ -114,15 +114,11 @@ _RETRY = Statement(
 )
 
 
-def _count_of(status: str) -> Any:
-    return func.count(case((_table.status == literal_column(f"'{status}'"), literal_column("1"))))
-
-
 _unresolved = _table.status != literal_column("'resolved'")
 _STATS = Statement(
     select(
-        _count_of("failed"),
-        _count_of("retrying"),
+        count_of(_table.status, "failed"),
+        count_of(_table.status, "retrying"),
         func.count(case((_unresolved, _table.projection_name)).distinct()),
         func.min(case((_unresolved, _table.first_failed_at)), type_=Timestamp()),
     )
@@ -198,7 +194,7 @@ class DLQRepository:
     Of a store bound to a tenant, it holds the entries of that tenant's stored events only."""
 
     def __init__(self, database: Any) -> None:
-        self._access = TenantAccess(database, "dead_letter_queue")
+        self._access = Access(database, "dead_letter_queue")
 
     async def add_failed_event(
         self,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Text,
-    and_,
     bindparam,
     case,
     delete,
@@ -39,14 +36,11 @@ from esource.errors import InvalidEventError, InvalidOptionError
 from esource.log.tenants import owned
 from esource.moments import to_iso, utc_now
 from esource.privacy.keys import KeyStore
-from esource.repositories.access import TenantAccess
-from esource.tables.constructs import iso_text
+from esource.repositories.access import Access, count_of
+from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, OutboxId, entry_of, whole_event
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp
-
-OutboxId = int | UUID
-"""A row number on SQLite, a UUID on PostgreSQL."""
 
 _table = event_outbox.c
 _id = _table.id == bindparam("id", type_=_table.id.type)
@@ -75,36 +69,6 @@ _ADD = Statement(
     )
     .returning(_table.id)
 )
-ENTRIES = select(
-    _table.id,
-    _table.event_id,
-    _table.event_type,
-    _table.aggregate_id,
-    _table.aggregate_type,
-    _table.tenant_id,
-    _table.event_data,
-    _table.created_at,
-    _table.status,
-    _table.published_at,
-    _table.retry_count,
-    _table.last_error,
-    _table.global_position,
-    events.c.payload,
-    events.c.version,
-    events.c.actor_id,
-    iso_text(events.c.timestamp),
-).select_from(
-    event_outbox.outerjoin(
-        events,
-        # A row that names an event of another tenant must not make anybody publish it.
-        and_(
-            events.c.event_id == _table.event_id,
-            events.c.tenant_id.is_not_distinct_from(_table.tenant_id),
-        ),
-    )
-)
-"""Rows of the outbox with the event they refer to, in the order of `entry_of`."""
-
 _LIST = Statement(
     ENTRIES.where(_table.status == _PENDING)
     .order_by(
@@ -162,42 +126,15 @@ _CLEAN = Statement(
 )
 
 
-def _count_of(status: str) -> Any:
-    return func.count(case((_table.status == literal_column(f"'{status}'"), literal_column("1"))))
-
-
 _STATS = Statement(
     select(
-        _count_of("pending"),
-        _count_of("published"),
-        _count_of("failed"),
+        count_of(_table.status, "pending"),
+        count_of(_table.status, "published"),
+        count_of(_table.status, "failed"),
         func.min(case((_table.status == _PENDING, _table.created_at)), type_=Timestamp()),
         func.coalesce(func.sum(case((_table.status == _PENDING, _table.retry_count))), literal_column("0")),
     )
 )
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxEntry:
-    """One event to publish."""
-
-    id: OutboxId
-    event_id: UUID
-    event_type: str
-    aggregate_id: UUID
-    aggregate_type: str
-    tenant_id: UUID | None
-    event_data: dict[str, Any]
-    """The whole event as JSON values, read from the log where the row only refers to it. Personal fields
-    stay sealed; see `esource.publishing.open_personal_data`."""
-    created_at: datetime
-    status: str = "pending"
-    """``pending``, ``published`` or ``failed``."""
-    published_at: datetime | None = None
-    retry_count: int = 0
-    last_error: str | None = None
-    global_position: int | None = None
-    """The event's place in the log; None for rows added by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +157,7 @@ class OutboxRepository:
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = TenantAccess(database, "event_outbox")
+        self._access = Access(database, "event_outbox")
         self._key_store: KeyStore | None = getattr(database, "__esource_key_store__", None)
 
     async def add_event(self, event: DomainEvent) -> OutboxId:
@@ -246,7 +183,7 @@ class OutboxRepository:
             tenant_id=encoded.tenant_id,
             event_data=json_text(
                 "event_data",
-                _whole_event(
+                whole_event(
                     encoded.payload,
                     event.event_id,
                     event.event_type,
@@ -338,57 +275,20 @@ class PostgreSQLOutboxRepository(OutboxRepository):
     """The outbox in a PostgreSQL database."""
 
 
-def entry_of(row: tuple[Any, ...]) -> OutboxEntry:
-    """An entry from a row of `ENTRIES`."""
-    payload, version, actor_id, occurred_at = row[13:]
-    if row[6] is not None:
-        data = json.loads(row[6])
-    elif payload is None:
-        data = {}  # the event was deleted from the log
-    else:
-        event_id, event_type, aggregate_id, aggregate_type, tenant_id = row[1:6]
-        data = _whole_event(
-            payload,
-            event_id,
-            event_type,
-            aggregate_id,
-            aggregate_type,
-            tenant_id,
-            version,
-            actor_id,
-            occurred_at,
-        )
-    values: list[Any] = [*row[:6], data, *row[7:13]]
-    return OutboxEntry(*values)
-
-
-def _whole_event(
-    payload: str,
-    event_id: UUID,
-    event_type: str,
-    aggregate_id: UUID,
-    aggregate_type: str,
-    tenant_id: UUID | None,
-    version: int,
-    actor_id: str | None,
-    occurred_at: str,
-) -> dict[str, Any]:
-    return {
-        **json.loads(payload),
-        "event_id": str(event_id),
-        "event_type": event_type,
-        "aggregate_id": str(aggregate_id),
-        "aggregate_type": aggregate_type,
-        "aggregate_version": version,
-        "tenant_id": None if tenant_id is None else str(tenant_id),
-        "actor_id": actor_id,
-        "occurred_at": occurred_at,
-    }
-
-
 class InMemoryOutboxRepository(OutboxRepository):
     """An outbox in a private in-memory database, or in that of the store given."""
 
     def __init__(self, database: Any = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
+
+
+__all__ = [
+    "InMemoryOutboxRepository",
+    "OutboxEntry",
+    "OutboxId",
+    "OutboxRepository",
+    "OutboxStats",
+    "PostgreSQLOutboxRepository",
+    "SQLiteOutboxRepository",
+]

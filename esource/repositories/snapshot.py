@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, or_, select
 from esource import schema
 from esource.checks import LARGEST_INTEGER, check_id, check_moment, check_name, check_whole, json_text
 from esource.moments import utc_now
-from esource.repositories.access import TenantAccess
+from esource.repositories.access import Access
 from esource.tables.constructs import upsert
 from esource.tables.model import snapshots
 from esource.tables.statement import Statement
@@ -82,7 +82,7 @@ class SnapshotStore:
     """
 
     def __init__(self, database: Any) -> None:
-        self._access = TenantAccess(database, "snapshots")
+        self._access = Access(database, "snapshots")
 
     async def save_snapshot(self, snapshot: Snapshot) -> bool:
         """Save a snapshot; False if a newer one is there, which then stays.

@@ -9,8 +9,7 @@ from sqlalchemy import update
 from support.orders import placed, several
 
 from esource import CheckpointRepository, DLQRepository, OutboxRepository, Snapshot, SnapshotStore
-from esource.errors import InvalidEventError, InvalidOptionError, TenantMismatchError
-from esource.repositories.access import Access
+from esource.errors import InvalidEventError, TenantMismatchError
 from esource.tables import event_outbox
 
 RED = UUID("00000000-0000-7000-8000-00000000000a")
@@ -151,9 +150,3 @@ async def test_an_outbox_row_that_names_another_tenants_event_carries_nothing_of
         )
     forged = [found for found in await OutboxRepository(store).get_pending_events() if found.id == entry.id]
     assert [found.event_data for found in forged] == [{}]
-
-
-async def test_a_repository_that_knows_no_tenants_refuses_a_bound_store(sources):
-    for bound in sources[1:]:
-        with pytest.raises(InvalidOptionError, match="not bound"):
-            Access(bound)

@@ -260,3 +260,13 @@ class InMemoryCheckpointRepository(CheckpointRepository):
     def __init__(self, database: Any = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
+
+
+__all__ = [
+    "CheckpointData",
+    "CheckpointRepository",
+    "InMemoryCheckpointRepository",
+    "LagMetrics",
+    "PostgreSQLCheckpointRepository",
+    "SQLiteCheckpointRepository",
+]

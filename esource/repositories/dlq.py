@@ -324,3 +324,14 @@ class InMemoryDLQRepository(DLQRepository):
     def __init__(self, database: Any = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
+
+
+__all__ = [
+    "DLQEntry",
+    "DLQRepository",
+    "DLQStats",
+    "InMemoryDLQRepository",
+    "PostgreSQLDLQRepository",
+    "ProjectionFailureCount",
+    "SQLiteDLQRepository",
+]

@@ -286,7 +286,6 @@ class InMemoryOutboxRepository(OutboxRepository):
 __all__ = [
     "InMemoryOutboxRepository",
     "OutboxEntry",
-    "OutboxId",
     "OutboxRepository",
     "OutboxStats",
     "PostgreSQLOutboxRepository",

@@ -354,7 +354,7 @@ async def test_a_batch_that_fails_as_a_whole_is_sent_one_by_one(store):
 async def fails(relay, count):
     """Run a relay until it has failed so often; the task."""
     running = asyncio.create_task(relay.run())
-    while relay._pulse.failures < count and not running.done():
+    while relay._stats.failures < count and not running.done():
         await asyncio.sleep(0.001)
     return running
 
@@ -388,7 +388,7 @@ async def test_on_postgresql_a_server_that_cuts_connections_does_not_end_a_runni
     admin = await asyncpg.connect(**dsn(make_url(postgres_url)))
 
     async def cut():
-        while relay._pulse.failures < 2:
+        while relay._stats.failures < 2:
             await admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"

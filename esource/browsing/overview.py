@@ -12,7 +12,6 @@ from esource import schema
 from esource.browsing.streams import StreamSummary, newest_streams
 from esource.checks import check_whole
 from esource.database.database import Database
-from esource.database.sources import require_whole
 from esource.dialect.inspection import IndexUse, Size, Symptom
 from esource.dialect.urls import inspection_of
 from esource.log.pages import LAST_POSITION
@@ -81,9 +80,7 @@ async def overview(store: Any) -> Overview:
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    require_whole(store, "an overview")
-    async with schema.opened_database(store) as database:
-        await schema.require_head(database)
+    async with schema.whole_store(store, "an overview") as database:
         inspection = inspection_of(database.backend)
         types = [TypeCount(*row) for row in await database.read(_TYPES, {})]
         [(position,)] = await database.rows(LAST_POSITION, {})
@@ -122,8 +119,7 @@ async def streams(store: Any, *, aggregate_type: str | None = None, limit: int =
         InvalidOptionError: a limit below 1, or larger than any number of rows.
     """
     check_whole("limit", limit, least=1)
-    require_whole(store, "a list of all streams")
-    async with schema.opened_database(store) as database:
+    async with schema.whole_store(store, "a list of all streams", any_schema=True) as database:
         found: list[StreamSummary] = []
         after = None
         while True:
@@ -138,8 +134,7 @@ async def streams(store: Any, *, aggregate_type: str | None = None, limit: int =
 
 async def examine(store: Any) -> list[Symptom]:
     """What is wrong or slow in a database, each with what mends it; nothing is changed."""
-    require_whole(store, "an examination")
-    async with schema.opened_database(store) as database:
+    async with schema.whole_store(store, "an examination", any_schema=True) as database:
         found = []
         version = await schema.current(database)
         if version != schema.HEAD:

@@ -9,12 +9,12 @@ file that is complete and on the disk, or both; `remove` goes on with such a fil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, exists, func, literal_column, select
@@ -25,21 +25,15 @@ from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.mirror import load
 from esource.copying.rows import EVENTS, Row, neutral
 from esource.database.database import Database
-from esource.database.sources import require_whole
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
+from esource.tables.rows import AGGREGATE_ID, AGGREGATE_TYPE, EVENT_TYPE, POSITION, VERSION, StreamId
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp, as_text
 
 HOLDS = "closed streams"
 """What the first line of an archive says that it holds."""
-
-_COLUMNS = EVENTS.columns(with_key=True)
-_POSITION, _ID, _TYPE, _EVENT_TYPE, _VERSION = (
-    _COLUMNS.index(name)
-    for name in ("global_position", "aggregate_id", "aggregate_type", "event_type", "version")
-)
 
 _one: ColumnElement[int] = literal_column("1")
 
@@ -72,7 +66,7 @@ _ENDS = Statement(
     .limit(bindparam("page"))
 )
 _STREAM = Statement(
-    select(*(neutral(events.c[name]) for name in _COLUMNS))
+    select(*(neutral(events.c[name]) for name in EVENTS.columns(with_key=True)))
     .where(_of_stream, events.c.version > bindparam("after_version", type_=events.c.version.type))
     .order_by(events.c.version)
     .limit(bindparam("page"))
@@ -103,18 +97,6 @@ _BEHIND = Statement(
 )
 
 PAGE = 1000
-
-
-class _Stream(NamedTuple):
-    aggregate_id: str
-    aggregate_type: str
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return {"aggregate_id": UUID(self.aggregate_id), "aggregate_type": self.aggregate_type}
-
-    def __str__(self) -> str:
-        return f"{self.aggregate_type} {self.aggregate_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,31 +141,28 @@ async def archive(
         InvalidOptionError: the file is there already or cannot be made.
         InvalidEventError: a row that another program wrote is none of ours.
     """
-    require_whole(store, "an archive")
     if not isinstance(file, (str, Path)):
         raise InvalidOptionError(
             "an archive needs a file's name: it is read again before anything is deleted"
         )
-    chosen = None if streams is None else [_Stream(str(id_), type_) for id_, type_ in streams]
+    chosen = None if streams is None else [StreamId(*stream) for stream in streams]
     count = 0
-    async with schema.opened_database(store) as database:
-        await schema.require_head(database)
+    async with schema.whole_store(store, "an archive") as database:
         async with aclosing(_closed(database, chosen, closed_before)) as found:
             if await anext(found, None) is None:
                 return ArchiveResult(database.name, name_of(file), 0, 0)
-        with written(Path(file)) as opened_file:
-            async with database.snapshot():
-                writer = RowsWriter(
-                    opened_file,
-                    {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},
-                    source,
-                )
-                async for stream in _closed(database, chosen, closed_before):
-                    await _require_removable(database, stream, ignore_projections)
-                    async for rows in _pages(database, stream):
-                        await asyncio.to_thread(writer.rows, EVENTS, rows)
-                    count += 1
-                writer.end()
+        async with written(Path(file)) as opened_file, database.snapshot():
+            writer = RowsWriter(
+                opened_file,
+                {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},
+                source,
+            )
+            async for stream in _closed(database, chosen, closed_before):
+                await _require_removable(database, stream, ignore_projections)
+                async for rows in _pages(database, stream):
+                    await asyncio.to_thread(writer.rows, EVENTS, rows)
+                count += 1
+            writer.end()
         result = ArchiveResult(
             database.name, name_of(file), count, max(0, writer.counts[EVENTS.name] - count)
         )
@@ -199,23 +178,22 @@ async def remove(store: Any, file: str | Path, *, ignore_projections: Collection
         FileRefusedError: the file is no archive, is not complete, or holds something else than the log.
         ArchiveRefusedError: as for `archive`; what was deleted before stays deleted.
     """
-    require_whole(store, "removing archived streams")
 
-    async def act(database: Database, stream: _Stream, rows: list[Row]) -> int:
+    async def act(database: Database, stream: StreamId, rows: list[Row]) -> int:
         here = await _in_log(database, stream)
         if _same(here, rows[-1:]):
             return 0
         if not _same(here, rows):
             raise FileRefusedError(
-                str(file), f"the log holds something else of {stream}: nothing was deleted"
+                str(file), f"the log holds something else of {_said(stream)}: nothing was deleted"
             )
         await _require_removable(database, stream, ignore_projections)
-        await database.write(_FORGET, {**stream.values, "end": rows[-1][_VERSION]})
-        await database.write(_FORGET_SNAPSHOT, stream.values)
-        await database.write(_FORGET_PUBLISHED, stream.values)
+        await database.write(_FORGET, {**stream._asdict(), "end": rows[-1][VERSION]})
+        await database.write(_FORGET_SNAPSHOT, stream._asdict())
+        await database.write(_FORGET_PUBLISHED, stream._asdict())
         return len(rows) - 1
 
-    return await _each_stream(store, file, act)
+    return await _each_stream(store, "removing archived streams", file, act)
 
 
 async def restore(store: Any, file: str | Path) -> ArchiveResult:
@@ -226,30 +204,34 @@ async def restore(store: Any, file: str | Path) -> ArchiveResult:
     Raises:
         FileRefusedError: the file is no archive, is not complete, or its streams are not this store's.
     """
-    require_whole(store, "restoring archived streams")
 
-    async def act(database: Database, stream: _Stream, rows: list[Row]) -> int:
+    async def act(database: Database, stream: StreamId, rows: list[Row]) -> int:
         here = await _in_log(database, stream)
         if _same(here, rows):
             return 0
         if not _same(here, rows[-1:]):
             raise FileRefusedError(
-                str(file), f"the log does not hold the end of {stream}, or holds more of it"
+                str(file), f"the log does not hold the end of {_said(stream)}, or holds more of it"
             )
         unit = database.current_unit()
         assert unit is not None
         await load(database, unit, EVENTS, rows[:-1], with_key=True)
         return len(rows) - 1
 
-    return await _each_stream(store, file, act)
+    return await _each_stream(store, "restoring archived streams", file, act)
 
 
-async def _each_stream(store: Any, file: str | Path, act: Any) -> ArchiveResult:
+def _said(stream: StreamId) -> str:
+    return f"{stream.aggregate_type} {stream.aggregate_id}"
+
+
+async def _each_stream(
+    store: Any, what: str, file: str | Path, act: Callable[[Database, StreamId, list[Row]], Awaitable[int]]
+) -> ArchiveResult:
     """Do something with each stream of a file, in a transaction of its own, after all of it was read once."""
     path = Path(file)
     streams = changed = 0
-    async with schema.opened_database(store) as database:
-        await schema.require_head(database)
+    async with schema.whole_store(store, what) as database:
         async with aclosing(_streams_of(path)) as found:
             async for _ in found:
                 pass
@@ -261,17 +243,17 @@ async def _each_stream(store: Any, file: str | Path, act: Any) -> ArchiveResult:
         return ArchiveResult(database.name, str(path), streams, changed)
 
 
-async def _streams_of(path: Path) -> AsyncGenerator[tuple[_Stream, list[Row]], None]:
+async def _streams_of(path: Path) -> AsyncGenerator[tuple[StreamId, list[Row]], None]:
     with opened(path) as reader:
         _require_archive(reader, path)
-        stream: _Stream | None = None
+        stream: StreamId | None = None
         rows: list[Row] = []
         batches = reader.batches()
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
             for relation, row in batch:
                 if relation is not EVENTS:
                     raise FileRefusedError(str(path), f"a row of {relation.name} is no part of an archive")
-                of = _Stream(str(row[_ID]).lower(), row[_TYPE])
+                of = StreamId(UUID(row[AGGREGATE_ID]), row[AGGREGATE_TYPE])
                 if stream is not None and of != stream:
                     yield stream, _closed_rows(path, stream, rows)
                     rows = []
@@ -286,19 +268,19 @@ def _require_archive(reader: RowsReader, path: Path) -> None:
         raise FileRefusedError(str(path), "this is no archive of closed streams. Is it an export?")
 
 
-def _closed_rows(path: Path, stream: _Stream, rows: list[Row]) -> list[Row]:
-    if rows[-1][_EVENT_TYPE] != STREAM_CLOSED:
-        raise FileRefusedError(str(path), f"{stream} does not end with {STREAM_CLOSED}")
+def _closed_rows(path: Path, stream: StreamId, rows: list[Row]) -> list[Row]:
+    if rows[-1][EVENT_TYPE] != STREAM_CLOSED:
+        raise FileRefusedError(str(path), f"{_said(stream)} does not end with {STREAM_CLOSED}")
     return rows
 
 
 async def _closed(
-    database: Database, chosen: list[_Stream] | None, closed_before: datetime | None
-) -> AsyncGenerator[_Stream, None]:
+    database: Database, chosen: list[StreamId] | None, closed_before: datetime | None
+) -> AsyncGenerator[StreamId, None]:
     if chosen is not None:
         for stream in dict.fromkeys(chosen):
             rows = await _in_log(database, stream)
-            if not rows or rows[-1][_EVENT_TYPE] != STREAM_CLOSED:
+            if not rows or rows[-1][EVENT_TYPE] != STREAM_CLOSED:
                 raise ArchiveRefusedError(stream.aggregate_type, stream.aggregate_id, "it is not closed")
             if len(rows) > 1:
                 yield stream
@@ -306,21 +288,21 @@ async def _closed(
     values: dict[str, Any] = {"after": 0, "page": PAGE, "before": closed_before or _END_OF_TIME}
     while ends := await database.rows(_ENDS, values):
         for _, aggregate_id, aggregate_type in ends:
-            yield _Stream(aggregate_id, aggregate_type)
+            yield StreamId(UUID(aggregate_id), aggregate_type)
         values["after"] = ends[-1][0]
 
 
 _END_OF_TIME = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
 
-async def _pages(database: Database, stream: _Stream) -> AsyncIterator[list[Row]]:
+async def _pages(database: Database, stream: StreamId) -> AsyncIterator[list[Row]]:
     after = 0
-    while rows := await database.rows(_STREAM, {**stream.values, "after_version": after, "page": PAGE}):
+    while rows := await database.rows(_STREAM, {**stream._asdict(), "after_version": after, "page": PAGE}):
         yield rows
-        after = rows[-1][_VERSION]
+        after = rows[-1][VERSION]
 
 
-async def _in_log(database: Database, stream: _Stream) -> list[Row]:
+async def _in_log(database: Database, stream: StreamId) -> list[Row]:
     return [row async for rows in _pages(database, stream) for row in rows]
 
 
@@ -328,20 +310,20 @@ def _same(ours: list[Row], theirs: list[Row]) -> bool:
     return [EVENTS.canonical(row) for row in ours] == [EVENTS.canonical(row) for row in theirs]
 
 
-async def _require_removable(database: Database, stream: _Stream, ignored: Collection[str]) -> None:
+async def _require_removable(database: Database, stream: StreamId, ignored: Collection[str]) -> None:
     def refused(why: str) -> ArchiveRefusedError:
         return ArchiveRefusedError(stream.aggregate_type, stream.aggregate_id, why)
 
-    [(waiting,)] = await database.rows(_UNPUBLISHED, stream.values)
+    [(waiting,)] = await database.rows(_UNPUBLISHED, stream._asdict())
     if waiting:
         raise refused(f"{waiting} of its outbox rows are not published. Let the relay run first")
-    [(name,)] = await database.rows(_LETTERS, stream.values)
+    [(name,)] = await database.rows(_LETTERS, stream._asdict())
     if name is not None:
         raise refused(f"{name} has a dead letter of it. Retry or resolve it first")
     rows = await _in_log(database, stream)
-    for name, position in await database.rows(_BEHIND, {"end": rows[-1][_POSITION]}):
+    for name, position in await database.rows(_BEHIND, {"end": rows[-1][POSITION]}):
         if name not in ignored:
             raise refused(
-                f"{name} is at position {position}, and the stream ends at {rows[-1][_POSITION]}. Let it catch "
+                f"{name} is at position {position}, and the stream ends at {rows[-1][POSITION]}. Let it catch "
                 "up, or name it in ignore_projections (--ignore-projection)"
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -18,7 +18,6 @@ from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
 from esource.copying.rows import BESIDE, EVENTS, Relation, Row, require_empty, same_keys, scan
 from esource.copying.stores import CopyProgress, OnProgress
-from esource.database.sources import require_whole
 from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
 
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
@@ -68,28 +67,25 @@ async def export_store(
     """
     if not source:
         raise InvalidOptionError("source must not be empty: CloudEvents demands one, such as '/shop'")
-    require_whole(store, "an export")
     started = time.monotonic()
-    async with schema.opened_database(store) as database:
-        await schema.require_head(database)
-        with _to(file) as opened_file:
-            async with database.snapshot():
-                header = {
-                    "holds": HOLDS,
-                    "schema": schema.HEAD,
-                    "database": database.backend.name,
-                    "counters": await counters(database, (EVENTS, *BESIDE)),
-                }
-                writer = RowsWriter(opened_file, header, source)
-                [(total,)] = await database.rows(EVENTS.count, {})
-                for relation in (EVENTS, *BESIDE):
-                    async for rows in scan(database, relation):
-                        await asyncio.to_thread(_write, writer, relation, rows, database.name)
-                        if on_progress is not None:
-                            done = writer.counts[relation.name]
-                            step, of = ("export", total) if relation is EVENTS else (relation.name, 0)
-                            on_progress(CopyProgress(step, done, of))
-                await asyncio.to_thread(writer.end)
+    async with schema.whole_store(store, "an export") as database:
+        async with _to(file) as opened_file, database.snapshot():
+            header = {
+                "holds": HOLDS,
+                "schema": schema.HEAD,
+                "database": database.backend.name,
+                "counters": await counters(database, (EVENTS, *BESIDE)),
+            }
+            writer = RowsWriter(opened_file, header, source)
+            [(total,)] = await database.rows(EVENTS.count, {})
+            for relation in (EVENTS, *BESIDE):
+                async for rows in scan(database, relation):
+                    await asyncio.to_thread(_write, writer, relation, rows, database.name)
+                    if on_progress is not None:
+                        done = writer.counts[relation.name]
+                        step, of = ("export", total) if relation is EVENTS else (relation.name, 0)
+                        on_progress(CopyProgress(step, done, of))
+            await asyncio.to_thread(writer.end)
         return ExchangeResult(database.name, name_of(file), dict(writer.counts), time.monotonic() - started)
 
 
@@ -124,9 +120,8 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
         InvalidOptionError: the file cannot be read.
         ConstraintError: two of its rows exclude each other.
     """
-    require_whole(store, "an import")
     started = time.monotonic()
-    async with schema.opened_database(store) as database:
+    async with schema.whole_store(store, "an import", any_schema=True) as database:
         with _from(file) as reader:
             if reader.header.get("holds") != HOLDS:
                 raise FileRefusedError(
@@ -165,10 +160,10 @@ def _counters(reader: RowsReader, file: str) -> dict[str, int]:
     return dict(found)
 
 
-@contextmanager
-def _to(file: File) -> Iterator[BinaryIO]:
+@asynccontextmanager
+async def _to(file: File) -> AsyncIterator[BinaryIO]:
     if isinstance(file, (str, os.PathLike)):
-        with written(Path(file)) as opened_file:
+        async with written(Path(file)) as opened_file:
             yield opened_file
     else:
         yield file

@@ -7,14 +7,15 @@ for good. Reading and writing take memory for a page of rows, however large the 
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -181,9 +182,51 @@ def _compressed(path: Path, file: BinaryIO, *, write: bool) -> BinaryIO:
     return file
 
 
-@contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
-    """A new file that appears under its name complete and on the disk, or not at all.
+@asynccontextmanager
+async def new_file(path: Path) -> AsyncIterator[Path]:
+    """Where to write a file that appears under its name complete and on the disk, or not at all. It is there and
+    empty.
+
+    Raises:
+        InvalidOptionError: there is such a file already, or it cannot be made.
+    """
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        await asyncio.to_thread(_begin, partial, path)
+        yield partial
+        await asyncio.to_thread(_keep, partial, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        await asyncio.to_thread(_drop, partial)
+
+
+def _unwritable(path: Path, error: OSError) -> InvalidOptionError:
+    problem, folder = error.strerror or error, path.absolute().parent
+    return InvalidOptionError(f"{path} cannot be written: {problem}. Look at its folder, {folder}")
+
+
+def _begin(partial: Path, path: Path) -> None:
+    _refuse_existing(path)
+    partial.open("xb").close()
+
+
+def _keep(partial: Path, path: Path) -> None:
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    _refuse_existing(path)
+    partial.rename(path)
+    _sync_folder(path.parent)
+
+
+def _drop(partial: Path) -> None:
+    with suppress(OSError):  # what could not be made cannot be removed either
+        partial.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def written(path: Path) -> AsyncIterator[BinaryIO]:
+    """A `new_file` that is open for bytes, and compressed if its name ends so.
 
     Raises:
         InvalidOptionError: there is such a file already, it cannot be made, or its name's ending stands for another
@@ -194,24 +237,12 @@ def written(path: Path) -> Iterator[BinaryIO]:
         _zstandard()
     elif path.suffix.lower() in OTHERS:
         raise InvalidOptionError(f"{path}: files are compressed as .gz or .zst. Choose one of these endings.")
-    _refuse_existing(path)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("xb") as file:
+    async with new_file(path) as partial:
+        with partial.open("wb") as file:
             layer = _compressed(path, file, write=True)
             yield layer
             if layer is not file:
                 layer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        _refuse_existing(path)
-        partial.rename(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise InvalidOptionError(f"{path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _refuse_existing(path: Path) -> None:

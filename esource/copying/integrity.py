@@ -26,7 +26,6 @@ from esource.copying.movable import unmovable
 from esource.copying.rows import BESIDE, EVENTS, Relation, Row, scan
 from esource.copying.stores import CopyProgress, OnProgress
 from esource.database.database import Database
-from esource.database.sources import require_whole
 from esource.dialect.urls import moving_of
 from esource.domain.registry import EventRegistry
 from esource.domain.stream_closed import STREAM_CLOSED
@@ -193,11 +192,8 @@ async def verify_store(
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    require_whole(store, "verifying")
-    async with schema.opened_database(store) as database:
-        await schema.require_head(database)
-        async with database.snapshot():
-            return await _Inspection(database, registry, on_progress or (lambda _: None)).run()
+    async with schema.whole_store(store, "verifying") as database, database.snapshot():
+        return await _Inspection(database, registry, on_progress or (lambda _: None)).run()
 
 
 class _Inspection:

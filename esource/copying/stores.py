@@ -14,7 +14,6 @@ from esource.copying.mirror import Change, counters, mirror, raise_counters
 from esource.copying.rows import BESIDE, EVENTS, TABLES, require_empty
 from esource.copying.verification import Verification, verify_beside, verify_log
 from esource.database.database import Database
-from esource.database.sources import require_whole
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
 
@@ -155,7 +154,7 @@ async def reopen(store: Any) -> str | None:
 
     What was appended in the other database meanwhile is not here: `copy` it back, or lose it.
     """
-    async with schema.opened_database(store) as database:
+    async with schema.whole_store(store, "reopening", any_schema=True) as database:
         moving = moving_of(database.backend)
         moved_to = await database.moved_to()
         async with database.transaction() as unit:
@@ -296,14 +295,12 @@ async def _both(
     source: Any, target: Any, *, prepare: bool = True
 ) -> AsyncIterator[tuple[Database, Database]]:
     """Both databases at the newest schema, and two different ones."""
-    for store in (source, target):
-        require_whole(store, "a copy")
-    async with schema.opened_database(source) as here, schema.opened_database(target) as there:
-        await schema.require_head(here)
+    async with (
+        schema.whole_store(source, "a copy") as here,
+        schema.whole_store(target, "a copy", any_schema=prepare) as there,
+    ):
         if prepare:
             await schema.initialize(there)
-        else:
-            await schema.require_head(there)
         if here is there or await _identity(here) == await _identity(there):
             raise InvalidOptionError(f"source and target are the same database: {here.name}")
         yield here, there

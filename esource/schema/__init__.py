@@ -35,6 +35,7 @@ from esource.schema.versions import (
     require_head,
     scripts,
     upgrade,
+    whole_store,
 )
 from esource.tables.names import LOCK_TABLE, VERSION_TABLE
 
@@ -62,4 +63,5 @@ __all__ = [
     "run_migrations",
     "scripts",
     "upgrade",
+    "whole_store",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.checks import shown
 from esource.database.database import Database
-from esource.database.sources import opened_database
+from esource.database.sources import opened_database, require_whole
 from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE
 from esource.errors import (
     InvalidOptionError,
@@ -144,6 +146,26 @@ async def require_head(database: Any) -> None:
             raise SchemaTooNewError(opened.name, found, HEAD)
         if found != HEAD:
             raise SchemaOutdatedError(opened.name, found, HEAD)
+
+
+@asynccontextmanager
+async def whole_store(source: Any, what: str, *, any_schema: bool = False) -> AsyncIterator[Database]:
+    """The database behind a source, for work on everything that it holds, whoever's events these are.
+
+    Args:
+        source: a store, an engine, a URL.
+        what: the work, for the error: "an export".
+        any_schema: go on whatever the schema is.
+
+    Raises:
+        InvalidOptionError: the source is a store bound to a tenant.
+        SchemaError: the tables are missing, older or newer.
+    """
+    require_whole(source, what)
+    async with opened_database(source) as database:
+        if not any_schema:
+            await require_head(database)
+        yield database
 
 
 async def initialize(database: Database, *, upgrade: bool | None = None) -> None:

@@ -8,14 +8,15 @@ page, whatever the size of the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from functools import lru_cache
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
 from esource.database.database import Database
+from esource.database.transactions import Unit
 from esource.log.streams import ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import events
@@ -32,6 +33,7 @@ from esource.tables.rows import (
     TIMESTAMP,
     VERSION,
     EventRow,
+    StreamId,
 )
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp, as_text
@@ -105,6 +107,10 @@ TYPES_OF_ID = Statement(
     .group_by(events.c.aggregate_type)
 )
 
+TRow = TypeVar("TRow")
+Fetch: TypeAlias = Callable[[], Awaitable[list[TRow]]]
+"""Fetches one page."""
+
 _END = 2**62
 """Past every position: where reading backward starts."""
 
@@ -114,15 +120,15 @@ class Selection:
 
     __slots__ = ("backward", "conditions", "key", "limit", "start", "values")
 
-    def __init__(self, database: Database, options: ReadOptions, **stream: Any) -> None:
-        self.key = "version" if stream else "global_position"
+    def __init__(self, database: Database, options: ReadOptions, stream: StreamId | None = None) -> None:
+        self.key = "global_position" if stream is None else "version"
         self.backward = options.direction is ReadDirection.BACKWARD
         # Where the next page begins: past this key.
         self.start = min(options.from_position, _END) or (_END if self.backward else 0)
         if self.key == "version":  # an INTEGER column: 32 bits on PostgreSQL
             self.start = min(self.start, 2**31 - 1)
         self.limit = options.limit
-        values: dict[str, Any] = dict(stream)
+        values: dict[str, Any] = {} if stream is None else stream._asdict()
         for name in ("tenant_id", "from_timestamp", "to_timestamp"):
             value = getattr(options, name)
             if value is not None:
@@ -141,44 +147,88 @@ async def event_by_id(database: Database, event_id: UUID) -> EventRow | None:
     return tuple(rows[0]) if rows else None
 
 
-async def page_after(database: Database, wanted: Selection, after: int, size: int) -> list[EventRow]:
+def page_after(database: Database, wanted: Selection, after: int, size: int) -> Awaitable[list[EventRow]]:
     """One page past a key. One query."""
     statement = _page(wanted.key, wanted.backward, wanted.conditions)
-    return await database.rows(statement, {**wanted.values, "after": after, "page": size})
+    return database.rows(statement, {**wanted.values, "after": after, "page": size})
 
 
-async def pages(
-    database: Database, wanted: Selection, first_page: int = FIRST_PAGE_EVENTS
-) -> AsyncGenerator[list[EventRow], None]:
-    """Pages of rows; where it pays, the next is fetched while the caller works on the current one."""
-    left = wanted.limit
-    size = first_page if left is None or left > first_page else left
-    if size == 0:
-        return
-    ahead: asyncio.Task[list[EventRow]] | None = None
-    rows = await page_after(database, wanted, wanted.start, size)
+async def last_position(database: Database, unit: Unit | None = None) -> int:
+    """The position of the last event in the whole log; 0 if there is none. One query."""
+    return (await database.rows(LAST_POSITION, {}, unit))[0][0] or 0
+
+
+def next_size(rows: Sequence[Any], most: int, *, size: int = PAGE_BYTES, place: int = PAYLOAD) -> int:
+    """How many rows the next page takes, so that it has about ``size`` characters, if they are as long as these.
+
+    Args:
+        rows: The page before; not empty.
+        most: The most rows that a page takes.
+        size: Characters that a page aims to stay below.
+        place: Where a row's text is.
+    """
+    average = max(1, sum(len(row[place]) for row in rows) // len(rows))
+    return max(1, min(most, size // average))
+
+
+async def ahead(
+    fetch: Fetch[TRow], follow: Callable[[list[TRow]], Fetch[TRow] | None], is_wanted: Callable[[], bool]
+) -> AsyncGenerator[list[TRow], None]:
+    """Pages, each fetched while the caller works on the one before; an empty page ends them.
+
+    Args:
+        fetch: Fetches the first page.
+        follow: Says before a page is handed over what will fetch the one after it; None if it is the last.
+        is_wanted: Whether to begin early. If not, a page is fetched when the caller asks for it.
+    """
+    early: asyncio.Task[list[TRow]] | None = None
+    rows = await fetch()
     try:
         while rows:
-            last = rows[-1][VERSION] if wanted.key == "version" else rows[-1][POSITION]
-            if left is not None:
-                left -= len(rows)
-            more = len(rows) == size and left != 0
-            if more:
-                average = max(1, sum(len(row[PAYLOAD]) for row in rows) // len(rows))
-                size = max(1, min(PAGE_EVENTS, PAGE_BYTES // average))
-                size = size if left is None else min(size, left)
-                if database.backend.reads_ahead and database.current_unit() is None:
-                    ahead = asyncio.ensure_future(page_after(database, wanted, last, size))
-                    yield rows
-                    rows = await ahead
-                    ahead = None
-                else:
-                    yield rows
-                    rows = await page_after(database, wanted, last, size)
-            else:
+            following = follow(rows)
+            if following is None:
                 yield rows
                 return
+            if is_wanted():
+                early = asyncio.ensure_future(following())
+                yield rows
+                rows = await early
+                early = None
+            else:
+                yield rows
+                rows = await following()
     finally:
-        if ahead is not None:
-            ahead.cancel()
-            await asyncio.gather(ahead, return_exceptions=True)  # its connection is back after this
+        if early is not None:
+            early.cancel()
+            await asyncio.gather(early, return_exceptions=True)  # its connection is back after this
+
+
+def reads_ahead(database: Database) -> bool:
+    """Whether the next page is to be fetched early: where it is faster, and outside of a transaction."""
+    return database.backend.reads_ahead and database.current_unit() is None
+
+
+def pages(
+    database: Database, wanted: Selection, first_page: int = FIRST_PAGE_EVENTS
+) -> AsyncGenerator[list[EventRow], None]:
+    """Pages of rows, as many as are wanted; where it pays, read ahead."""
+    left = wanted.limit
+    size = first_page if left is None else min(first_page, left)
+    by_version = wanted.key == "version"
+
+    def follow(rows: list[EventRow]) -> Fetch[EventRow] | None:
+        nonlocal left, size
+        if left is not None:
+            left -= len(rows)
+        if len(rows) < size or left == 0:
+            return None
+        size = next_size(rows, PAGE_EVENTS if left is None else min(PAGE_EVENTS, left))
+        last = rows[-1][VERSION] if by_version else rows[-1][POSITION]
+        return partial(page_after, database, wanted, last, size)
+
+    first = partial(page_after, database, wanted, wanted.start, size)
+    return ahead(first if size else _none, follow, partial(reads_ahead, database))
+
+
+async def _none() -> list[EventRow]:
+    return []

@@ -1,33 +1,271 @@
-"""Waiting until the log, as this database shows it, has come to a position."""
+"""Reading the log for one store: its tenant's share of it, decoded with its classes and its keys."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from uuid import UUID
 
-from esource.checks import check_whole
+from esource.checks import check_id, check_whole
+from esource.codec.codec import Codec
 from esource.database.database import Database
-from esource.errors import InvalidOptionError, PositionNotReachedError
-from esource.log.pages import LAST_POSITION
+from esource.database.transactions import Unit
+from esource.domain.events import DomainEvent
+from esource.domain.stream_closed import STREAM_CLOSED
+from esource.errors import AsyncRequiredError, InvalidOptionError, PositionNotReachedError
+from esource.log.pages import (
+    EVENT_EXISTS,
+    LAST_EVENT,
+    LAST_POSITION,
+    PAGE_EVENTS,
+    STREAM_VERSION,
+    TYPES_OF_ID,
+    Selection,
+    last_position,
+    page_after,
+    pages,
+)
+from esource.log.streams import EventStream, ReadOptions, StoredEvent, parse_stream_name
+from esource.log.tenants import of_tenant, restricted
+from esource.privacy.keys import KeyStore
+from esource.tables.rows import EVENT_TYPE, PAYLOAD, VERSION, EventRow, StreamId
+from esource.tables.statement import Statement
+from esource.telemetry import Tracer, reading_span, span
 
 FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
-"""Between two looks. Nothing wakes a waiter: a replica cannot LISTEN, and its log moves on without appends here."""
+"""The pause between two looks for a position. Nothing wakes a waiter: a replica cannot LISTEN, and its log grows
+without an append of this process."""
 
 
-async def until_position(database: Database, position: int, seconds: float) -> int:
-    """See `EventStore.wait_for_position`."""
-    check_whole("position", position)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
-        raise InvalidOptionError(f"timeout_seconds must be 0 or more seconds, not {seconds!r}")
-    clock = asyncio.get_running_loop().time
-    until = clock() + seconds
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        found: int = (await database.rows(LAST_POSITION, {}))[0][0] or 0
-        if found >= position:
-            return found
-        left = until - clock()
-        if left <= 0:
-            raise PositionNotReachedError(database.name, position, found)
-        await asyncio.sleep(min(pause, left))
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+class EventReader(AsyncGenerator[StoredEvent, None]):
+    """Stored events one after another, for ``async for``; `aclose` gives the connection back early."""
+
+    __slots__ = ("_call", "_events")
+
+    def __init__(self, call: str, events: AsyncGenerator[StoredEvent, None]) -> None:
+        self._call = call
+        self._events = events
+
+    def __aiter__(self) -> AsyncGenerator[StoredEvent, None]:  # noqa: PYI058 - it is one
+        return self._events  # itself, so that an event costs what it did
+
+    def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
+        return self._events.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        return self._events.aclose()
+
+    if not TYPE_CHECKING:  # a type checker refuses both by itself
+
+        def __iter__(self) -> NoReturn:
+            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
+
+        __await__ = __iter__
+
+
+class LogReader:
+    """The log as one store sees it. What each public method promises stands at the store's method of that name."""
+
+    def __init__(
+        self,
+        database: Database,
+        codec: Codec,
+        key_store: KeyStore | None = None,
+        tenant_id: UUID | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.database = database
+        self.codec = codec
+        self.key_store = key_store
+        self.tenant_id = tenant_id
+        self.tracer = tracer
+
+    @property
+    def __esource_database__(self) -> Database:
+        return self.database
+
+    @property
+    def __esource_tenant__(self) -> UUID | None:
+        return self.tenant_id
+
+    @property
+    def __esource_key_store__(self) -> KeyStore | None:
+        return self.key_store
+
+    def for_tenant(self, tenant_id: UUID) -> LogReader:
+        """The same reader, of one tenant's share."""
+        return LogReader(self.database, self.codec, self.key_store, tenant_id, self.tracer)
+
+    # The reads of a store, in the order of `EventStore`.
+
+    async def get_events(
+        self,
+        aggregate_id: UUID,
+        aggregate_type: str | None,
+        from_version: int,
+        from_timestamp: datetime | None,
+        to_timestamp: datetime | None,
+    ) -> EventStream:
+        check_id("aggregate_id", aggregate_id)
+        if aggregate_type is None:
+            aggregate_type = await self._only_type_of(aggregate_id)
+        stream = StreamId(aggregate_id, aggregate_type)
+        options = ReadOptions(
+            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+        )
+        with span(
+            self.tracer,
+            "read_stream",
+            system=self.database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+        ):
+            events, version = await self._load(self.selection(options, stream), from_version)
+        if not events and version == from_version:
+            version = await self.version_of(stream) if from_version else 0
+        return EventStream(aggregate_id, aggregate_type, events, version)
+
+    async def _load(self, wanted: Selection, version: int) -> tuple[list[DomainEvent], int]:
+        """The events wanted of a stream, and the version of the last of them; else the version given."""
+        # Most streams are one page. The others come in pages, too, although all of it will be in memory
+        # anyway, to let other tasks run in between.
+        rows = await page_after(self.database, wanted, wanted.start, PAGE_EVENTS)
+        if not rows:
+            return [], version
+        decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
+        events = [decode(row) for row in self.known(rows)]
+        version = rows[-1][VERSION]
+        if len(rows) == PAGE_EVENTS:
+            wanted.start = version
+            async with aclosing(pages(self.database, wanted, PAGE_EVENTS)) as found:
+                async for rows in found:
+                    if self.key_store is not None:
+                        decode = await self.decoder(rows)
+                    events += [decode(row) for row in self.known(rows)]
+                    version = rows[-1][VERSION]
+        return events, version
+
+    async def get_events_by_type(
+        self, aggregate_type: str, tenant_id: UUID | None, from_timestamp: datetime | None
+    ) -> list[DomainEvent]:
+        options = ReadOptions(
+            aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
+        )
+        async with aclosing(self._read("read_all", options)) as found:
+            return [stored.event async for stored in found]
+
+    def read_stream(self, stream_id: str, options: ReadOptions | None = None) -> EventReader:
+        return EventReader("read_stream", self._read("read_stream", options, parse_stream_name(stream_id)))
+
+    def read_all(self, options: ReadOptions | None = None) -> EventReader:
+        return EventReader("read_all", self._read("read_all", options))
+
+    async def _read(
+        self, name: str, options: ReadOptions | None, stream: StreamId | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        decode: Callable[[EventRow], DomainEvent] = self.codec.decode
+        wanted = self.selection(options or ReadOptions(), stream)
+        names = {} if stream is None else stream._asdict()
+        with reading_span(self.tracer, name, system=self.database.backend.name, **names):
+            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
+            async with aclosing(pages(self.database, wanted)) as found:
+                async for rows in found:
+                    if self.key_store is not None:
+                        decode = await self.decoder(rows)
+                    for row in self.known(rows):
+                        yield StoredEvent(row, decode)
+
+    async def event_exists(self, event_id: UUID) -> bool:
+        return bool(await self._rows(EVENT_EXISTS, {"event_id": check_id("event_id", event_id)}))
+
+    async def is_closed(self, stream: StreamId) -> bool:
+        last = await self.last_of(stream)
+        return bool(last) and last[0][1] == STREAM_CLOSED
+
+    async def last_position(self) -> int:
+        """The position of the last event, of the tenant's events if there is a tenant."""
+        return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+
+    async def wait_for_position(self, position: int, seconds: float) -> int:
+        check_whole("position", position)
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, (int, float))
+            or not 0 <= seconds < float("inf")
+        ):
+            raise InvalidOptionError(f"timeout_seconds must be 0 or more seconds, not {seconds!r}")
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            found = await last_position(self.database)
+            if found >= position:
+                return found
+            left = until - clock()
+            if left <= 0:
+                raise PositionNotReachedError(self.database.name, position, found)
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    # What others build their reading on.
+
+    def selection(self, options: ReadOptions, stream: StreamId | None = None) -> Selection:
+        """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
+        if self.tenant_id is not None:
+            options = restricted(options, self.tenant_id)
+        return Selection(self.database, options, stream)
+
+    async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
+        """What decodes these rows, with the keys of their personal fields. One query at most."""
+        if self.key_store is None:
+            return self.codec.decode
+        keys = await self.key_store.keys_to_open(row[PAYLOAD] for row in rows)
+        return self.codec.decode if keys is None else partial(self.codec.decode, keys=keys)
+
+    def known(self, rows: list[EventRow]) -> list[EventRow]:
+        """The rows without those that the policy for unknown event types skips."""
+        if self.codec.unknown_events != "skip":
+            return rows
+        return [row for row in rows if self.codec.event_class(row[EVENT_TYPE]) is not None]
+
+    async def version_of(self, stream: StreamId, unit: Unit | None = None) -> int:
+        """The version of the stream's last event; 0 if it has none. One query."""
+        return (await self._rows(STREAM_VERSION, stream._asdict(), unit))[0][0] or 0
+
+    async def last_of(self, stream: StreamId, unit: Unit | None = None) -> list[tuple[int, str, int]]:
+        """Position, type and version of the stream's last event; nothing if it has none. One query."""
+        return await self._rows(LAST_EVENT, stream._asdict(), unit)
+
+    async def _only_type_of(self, aggregate_id: UUID) -> str:
+        types = [row[0] for row in await self._rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
+        if len(types) > 1:
+            raise InvalidOptionError(
+                f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
+            )
+        return types[0] if types else ""
+
+    async def _rows(
+        self, statement: Statement, values: dict[str, Any], unit: Unit | None = None
+    ) -> list[Any]:
+        """Rows about the whole log, or about the tenant's share of it."""
+        if self.tenant_id is not None:
+            statement, values = of_tenant(statement, "events"), {**values, "of_tenant": self.tenant_id}
+        return await self.database.rows(statement, values, unit)
+
+
+class Readable(Protocol):
+    """A store, for those who only read its log."""
+
+    @property
+    def reader(self) -> LogReader: ...

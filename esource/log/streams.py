@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 from zlib import crc32
 
 from esource.checks import shown
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.errors import AsyncRequiredError, EventDecodeError, InvalidOptionError
+from esource.errors import EventDecodeError, InvalidOptionError
 from esource.moments import from_iso
 from esource.tables.rows import (
     ACTOR_ID,
@@ -193,38 +192,6 @@ class StoredEvent:
 
     def __repr__(self) -> str:
         return f"StoredEvent({self.event_type}, {self.stream_id}, {self.stream_position}, @{self.global_position})"
-
-
-class EventReader(AsyncGenerator[StoredEvent, None]):
-    """Stored events one after another, for ``async for``; `aclose` gives the connection back early."""
-
-    __slots__ = ("_call", "_events")
-
-    def __init__(self, call: str, events: AsyncGenerator[StoredEvent, None]) -> None:
-        self._call = call
-        self._events = events
-
-    def __aiter__(self) -> AsyncGenerator[StoredEvent, None]:  # noqa: PYI058 - it is one
-        return self._events  # itself, so that an event costs what it did
-
-    def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.__anext__()
-
-    def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.asend(value)
-
-    def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.athrow(*error)
-
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        return self._events.aclose()
-
-    if not TYPE_CHECKING:  # a type checker refuses both by itself
-
-        def __iter__(self) -> NoReturn:
-            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
-
-        __await__ = __iter__
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,162 @@
-"""What one append may hold: the questions about its events together, asked before anything is written."""
+"""Appending to the log for one store: what an append may hold, its row values, and its way to the database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from functools import partial
 from itertools import islice
 from uuid import UUID
 
-from esource.checks import Limits
+from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
+from esource.codec.codec import Codec
+from esource.database.database import Database
+from esource.database.transactions import Connection, Unit, open_units
 from esource.domain.events import UNASSIGNED, DomainEvent
-from esource.domain.stream_closed import STREAM_CLOSED
-from esource.errors import DuplicateEventError, InvalidEventError
-from esource.tables.rows import EncodedEvent
+from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
+from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
+from esource.log.appender import Appender
+from esource.log.batch import Append
+from esource.log.reader import LogReader
+from esource.log.streams import AppendResult
+from esource.log.tenants import append_as_tenant, owned
+from esource.tables.rows import EncodedEvent, StreamId
+from esource.telemetry import span
 
 
-def of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
+class LogWriter:
+    """Appends to the log as one store does: for its tenant, with its keys, within its limits."""
+
+    def __init__(self, reader: LogReader, appender: Appender, limits: Limits = STANDARD_LIMITS) -> None:
+        self._reader = reader
+        self._database: Database = reader.database
+        self._codec: Codec = reader.codec
+        self._key_store = reader.key_store
+        self._tenant_id = reader.tenant_id
+        self._tracer = reader.tracer
+        self._appender = appender
+        self._limits = limits
+        self._is_plain = self._tenant_id is None and self._tracer is None
+
+    def for_tenant(self, tenant_id: UUID) -> LogWriter:
+        """The same writer, of one tenant's events."""
+        return LogWriter(self._reader.for_tenant(tenant_id), self._appender, self._limits)
+
+    def append(
+        self,
+        stream: StreamId,
+        events: Sequence[DomainEvent],
+        expected_version: int,
+        within: Unit | Connection | None = None,
+    ) -> Awaitable[AppendResult]:
+        """Check and encode the events now; what is returned writes them. See `EventStore.append_events`.
+
+        Args:
+            stream: Where they belong.
+            events: In order.
+            expected_version: The stream's.
+            within: The transaction to write them in: ours, or a connection of the application's.
+        """
+        if type(expected_version) is not int or expected_version < -2:
+            raise InvalidOptionError(
+                f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
+            )
+        limits = self._limits
+        aggregate_id, aggregate_type = stream
+        check_name("aggregate_type", aggregate_type, limits.name_characters)
+        events = _few_enough(events, limits.append_events)
+        if self._key_store is not None:
+            return self._append_with_keys(stream, events, expected_version, within)
+        encode = self._codec.encode
+        encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        return self._write(stream, encoded, expected_version, within)
+
+    async def _append_with_keys(
+        self,
+        stream: StreamId,
+        events: Sequence[DomainEvent],
+        expected_version: int,
+        within: Unit | Connection | None,
+    ) -> AppendResult:
+        """The same where events may have personal fields: their keys come first, with one query at most."""
+        assert self._key_store is not None
+        # The key of a personal field may go by the aggregate, which an event need not name.
+        events = [_of_aggregate(event, stream.aggregate_id) for event in events]
+        keys = await self._key_store.keys_to_seal(events)
+        encode = self._codec.encode
+        encoded = [encode(event, stream.aggregate_type, stream.aggregate_id, keys) for event in events]
+        return await self._write(stream, encoded, expected_version, within)
+
+    def _write(
+        self,
+        stream: StreamId,
+        encoded: list[EncodedEvent],
+        expected_version: int,
+        within: Unit | Connection | None,
+    ) -> Awaitable[AppendResult]:
+        if self._tenant_id is not None:
+            encoded = [owned(event, self._tenant_id) for event in encoded]
+        if not encoded:
+            return self._nothing(stream, within)
+        if len(encoded) > 1:
+            _check_together(encoded, self._limits)
+        append = Append(stream, encoded, expected_version)
+        if self._is_plain and within is None and not open_units.get():
+            return self._appender.append(append)  # no frame of ours between: it would cost every append
+        return self._write_somewhere(append, within)
+
+    async def _write_somewhere(self, append: Append, within: Unit | Connection | None) -> AppendResult:
+        """Write in the transaction that there is, or through the queue; for a tenant, and traced, if so."""
+        aggregate_id, aggregate_type = append.stream
+        with span(
+            self._tracer,
+            "append",
+            system=self._database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+            event_count=len(append.events),
+            expected_version=append.expected_version,
+        ):
+            unit = await self._unit(within) or self._database.current_unit()
+            write = self._appender.append if unit is None else partial(self._appender.append_in, unit)
+            if self._tenant_id is None:
+                return await write(append)
+            return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
+
+    async def _nothing(self, stream: StreamId, within: Unit | Connection | None) -> AppendResult:
+        """What an append without events returns: where the stream is."""
+        return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
+
+    async def close_stream(
+        self,
+        stream: StreamId,
+        expected_version: int,
+        reason: str | None,
+        within: Unit | Connection | None = None,
+    ) -> AppendResult:
+        """See `EventStore.close_stream`."""
+        aggregate_id, aggregate_type = stream
+        check_id("aggregate_id", aggregate_id)
+        tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
+        try:
+            return await self.append(stream, [tombstone], expected_version, within)
+        except StreamClosedError:
+            [(position, _, version)] = await self._reader.last_of(stream, await self._unit(within))
+            return AppendResult(True, version, position, idempotent=True)
+
+    async def _unit(self, within: Unit | Connection | None) -> Unit | None:
+        if within is None or isinstance(within, Unit):
+            return within
+        return await self._database.join(within)
+
+
+def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
     """The event with the id of its aggregate, if it names none."""
     if isinstance(event, DomainEvent) and event.aggregate_id == UNASSIGNED:
         return event.model_copy(update={"aggregate_id": aggregate_id})
     return event
 
 
-def few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:
+def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:
     """The events, if they are no more than the limit; an iterator is not followed beyond it.
 
     Raises:
@@ -37,8 +173,9 @@ def few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEven
     return events
 
 
-def check_together(encoded: list[EncodedEvent], limits: Limits) -> None:
-    """
+def _check_together(encoded: list[EncodedEvent], limits: Limits) -> None:
+    """Refuse events that one append may not hold together.
+
     Raises:
         InvalidEventError: the events are too much together, or something follows the end of the stream.
         DuplicateEventError: two of them have one id.

@@ -123,7 +123,7 @@ class Job:
 
     async def gather(self, row: EventRow, unit: Unit | None, writes: Writes) -> None:
         """The same, but what it wants written is only gathered."""
-        decode = self._decode if self._key_store is None else await self.store.decoder((row,))
+        decode = self._decode if self._key_store is None else await self.store.reader.decoder((row,))
         stored = StoredEvent(row, decode)
         event = stored.event
         kind = type(event)

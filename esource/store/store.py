@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from copy import copy
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 from typing_extensions import Self
 
 from esource import schema
-from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
+from esource.checks import STANDARD_LIMITS, Limits, check_id
 from esource.codec.codec import Codec
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
-from esource.database.transactions import Connection, Unit
+from esource.database.transactions import Connection
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, default_registry
-from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
-from esource.errors import AsyncRequiredError, InvalidOptionError, StreamClosedError
+from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.appender import Appender
-from esource.log.batch import Append
-from esource.log.pages import (
-    EVENT_EXISTS,
-    LAST_EVENT,
-    LAST_POSITION,
-    PAGE_EVENTS,
-    STREAM_VERSION,
-    TYPES_OF_ID,
-    Selection,
-    page_after,
-    pages,
-)
-from esource.log.reader import until_position
-from esource.log.streams import (
-    AppendResult,
-    EventReader,
-    EventStream,
-    ExpectedVersion,
-    ReadOptions,
-    StoredEvent,
-    parse_stream_name,
-)
-from esource.log.tenants import append_as_tenant, of_tenant, owned, require_own, restricted
-from esource.log.writer import check_together, few_enough, of_aggregate
+from esource.log.reader import LogReader
+from esource.log.streams import AppendResult, EventStream, ExpectedVersion, ReadOptions, StoredEvent
+from esource.log.tenants import require_own
+from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
-from esource.tables.rows import EVENT_TYPE, PAYLOAD, VERSION, EventRow, StreamId
-from esource.tables.statement import Statement
-from esource.telemetry import get_tracer, reading_span, span
-
-if TYPE_CHECKING:
-    from esource.telemetry import Tracer
+from esource.tables.rows import StreamId
+from esource.telemetry import get_tracer
 
 
 class EventStore:
@@ -83,15 +57,13 @@ class EventStore:
     ) -> None:
         if not isinstance(limits, Limits):
             raise InvalidOptionError(f"limits must be esource.Limits, not {type(limits).__name__}")
-        database.limits = self._limits = limits
+        database.limits = limits
         if key_store is not None:
             if not isinstance(key_store, KeyStore):
                 raise InvalidOptionError(
                     f"key_store must be a KeyStore of esource.privacy, not {type(key_store).__name__}"
                 )
             key_store.require_apart_from(database)
-        self._database = database
-        self._key_store = key_store
         self.codec = Codec(
             event_registry if event_registry is not None else default_registry,
             uuid_fields=uuid_fields,
@@ -101,11 +73,12 @@ class EventStore:
             limits=limits,
         )
         self.outbox_enabled = outbox_enabled
+        self._database = database
         self._appender = Appender(database, outbox=outbox_enabled)
-        self._tracer: Tracer | None = get_tracer(enabled=enable_tracing)
-        self._tenant_id: UUID | None = None
-
-    # -- life cycle --------------------------------------------------------------------------------
+        self.reader = LogReader(database, self.codec, key_store, None, get_tracer(enabled=enable_tracing))
+        """Reads the log for this store, and for all that follow it."""
+        self.writer = LogWriter(self.reader, self._appender, limits)
+        """Appends for this store, and for its transactions."""
 
     @property
     def __esource_database__(self) -> Database:
@@ -113,11 +86,11 @@ class EventStore:
 
     @property
     def __esource_tenant__(self) -> UUID | None:
-        return self._tenant_id
+        return self.reader.tenant_id
 
     @property
     def __esource_key_store__(self) -> KeyStore | None:
-        return self._key_store
+        return self.reader.key_store
 
     @property
     def name(self) -> str:
@@ -134,7 +107,7 @@ class EventStore:
     @property
     def observes(self) -> bool:
         """Whether OpenTelemetry is wanted and installed."""
-        return self._tracer is not None
+        return self.reader.tracer is not None
 
     @property
     def is_connected(self) -> bool:
@@ -152,7 +125,7 @@ class EventStore:
     async def close(self) -> None:
         """Write what is queued, then give every connection back. Afterwards the store refuses work
         until it is opened again. A store bound to a tenant does nothing here: the one it came from closes."""
-        if self._tenant_id is not None:
+        if self.reader.tenant_id is not None:
             return
         await self._appender.drain()
         await self._database.close()
@@ -187,12 +160,10 @@ class EventStore:
         await self.open()
         await schema.initialize(self._database, upgrade=upgrade)
 
-    # -- tenants -----------------------------------------------------------------------------------
-
     @property
     def tenant_id(self) -> UUID | None:
         """The tenant that the store is bound to; None for the whole store."""
-        return self._tenant_id
+        return self.reader.tenant_id
 
     def for_tenant(self, tenant_id: UUID) -> Self:
         """This store, bound to one tenant: a light view on the same connections, good wherever a store is.
@@ -206,12 +177,11 @@ class EventStore:
             TenantMismatchError: the store is bound to another tenant already.
         """
         check_id("tenant_id", tenant_id)
-        require_own("the store's tenant", self._tenant_id, tenant_id)
+        require_own("the store's tenant", self.reader.tenant_id, tenant_id)
         bound = copy(self)
-        bound._tenant_id = tenant_id  # noqa: SLF001 - it is one of us
+        bound.reader = self.reader.for_tenant(tenant_id)
+        bound.writer = self.writer.for_tenant(tenant_id)
         return bound
-
-    # -- append ------------------------------------------------------------------------------------
 
     async def append_events(
         self,
@@ -246,52 +216,9 @@ class EventStore:
             SubjectErasedError: an event has personal fields of somebody whose key was destroyed.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
-        if type(expected_version) is not int or expected_version < -2:
-            raise InvalidOptionError(
-                f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
-            )
-        check_name("aggregate_type", aggregate_type, self._limits.name_characters)
-        encode = self.codec.encode
-        events = few_enough(events, self._limits.append_events)
-        if self._key_store is None:
-            encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
-        else:
-            # The key of a personal field may go by the aggregate, which an event need not name.
-            events = [of_aggregate(event, aggregate_id) for event in events]
-            keys = await self._key_store.keys_to_seal(events)
-            encoded = [encode(event, aggregate_type, aggregate_id, keys) for event in events]
-        if self._tenant_id is not None:
-            encoded = [owned(event, self._tenant_id) for event in encoded]
-        if not encoded:
-            unit = None if connection is None else await self._database.join(connection)
-            return AppendResult(True, await self._version_of(aggregate_id, aggregate_type, unit))
-        if len(encoded) > 1:
-            check_together(encoded, self._limits)
-        append = Append(StreamId(aggregate_id, aggregate_type), encoded, expected_version)
-        if self._tracer is None:
-            if connection is None and self._tenant_id is None and self._database.current_unit() is None:
-                return await self._appender.append(append)
-            return await self._append(append, connection)
-        with span(
-            self._tracer,
-            "append",
-            system=self._database.backend.name,
-            aggregate_type=aggregate_type,
-            aggregate_id=aggregate_id,
-            event_count=len(encoded),
-            expected_version=expected_version,
-        ):
-            return await self._append(append, connection)
-
-    async def _append(self, append: Append, connection: Connection | None) -> AppendResult:
-        if connection is not None:
-            unit: Unit | None = await self._database.join(connection)
-        else:
-            unit = self._database.current_unit()
-        write = self._appender.append if unit is None else partial(self._appender.append_in, unit)
-        if self._tenant_id is None:
-            return await write(append)
-        return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
+        return await self.writer.append(
+            StreamId(aggregate_id, aggregate_type), events, expected_version, connection
+        )
 
     async def close_stream(
         self,
@@ -320,16 +247,9 @@ class EventStore:
             TenantMismatchError: the store is bound to a tenant, and the stream is not that tenant's.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
-        check_id("aggregate_id", aggregate_id)
-        tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
-        try:
-            return await self.append_events(
-                aggregate_id, aggregate_type, [tombstone], expected_version, connection=connection
-            )
-        except StreamClosedError:
-            unit = None if connection is None else await self._database.join(connection)
-            position, _, version = (await self._last_of(aggregate_id, aggregate_type, unit))[0]
-            return AppendResult(True, version, position, idempotent=True)
+        return await self.writer.close_stream(
+            StreamId(aggregate_id, aggregate_type), expected_version, reason, connection
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -350,9 +270,7 @@ class EventStore:
             DatabaseBusyError: another writer held the lock for too long.
         """
         async with self._database.transaction() as unit:
-            yield Transaction(self, unit)
-
-    # -- read --------------------------------------------------------------------------------------
+            yield Transaction(self.writer, unit, self._database, self.reader.tenant_id, self.reader.key_store)
 
     async def get_events(
         self,
@@ -376,46 +294,15 @@ class EventStore:
             UnknownEventTypeError: no class is registered for an event's type.
             EventDecodeError: an event does not fit its class.
         """
-        check_id("aggregate_id", aggregate_id)
-        if aggregate_type is None:
-            aggregate_type = await self._only_type_of(aggregate_id)
-        options = ReadOptions(
-            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+        return await self.reader.get_events(
+            aggregate_id, aggregate_type, from_version, from_timestamp, to_timestamp
         )
-        with span(
-            self._tracer,
-            "read_stream",
-            system=self._database.backend.name,
-            aggregate_type=aggregate_type,
-            aggregate_id=aggregate_id,
-        ):
-            wanted = self._selection(options, aggregate_id=aggregate_id, aggregate_type=aggregate_type)
-            # Most streams are one page. The others come in pages, too, although all of it will be in memory
-            # anyway, to let other tasks run in between.
-            rows = await page_after(self._database, wanted, wanted.start, PAGE_EVENTS)
-            decode = self.codec.decode if self._key_store is None else await self.decoder(rows)
-            events = [decode(row) for row in self._known(rows)]
-            version = rows[-1][VERSION] if rows else from_version
-            if len(rows) == PAGE_EVENTS:
-                wanted.start = version
-                async with aclosing(pages(self._database, wanted, PAGE_EVENTS)) as found:
-                    async for rows in found:
-                        if self._key_store is not None:
-                            decode = await self.decoder(rows)
-                        events += [decode(row) for row in self._known(rows)]
-                        version = rows[-1][VERSION]
-        if not events and version == from_version:
-            version = await self.get_stream_version(aggregate_id, aggregate_type) if from_version else 0
-        return EventStream(aggregate_id, aggregate_type, events, version)
 
     async def get_events_by_type(
         self, aggregate_type: str, tenant_id: UUID | None = None, from_timestamp: datetime | None = None
     ) -> list[DomainEvent]:
         """All events of one aggregate type, decoded, in global order."""
-        options = ReadOptions(
-            aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
-        )
-        return [stored.event async for stored in self.read_all(options)]
+        return await self.reader.get_events_by_type(aggregate_type, tenant_id, from_timestamp)
 
     def read_stream(
         self, stream_id: str, options: ReadOptions | None = None
@@ -426,29 +313,11 @@ class EventStore:
             stream_id: ``<aggregate_id>:<aggregate_type>``, as `StoredEvent.stream_id` says it.
             options: What to read; positions are versions here.
         """
-        aggregate_id, aggregate_type = parse_stream_name(stream_id)
-        return EventReader(
-            "read_stream",
-            self._read("read_stream", options, aggregate_id=aggregate_id, aggregate_type=aggregate_type),
-        )
+        return self.reader.read_stream(stream_id, options)
 
     def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
         """The whole log in global order, page by page, with bounded memory."""
-        return EventReader("read_all", self._read("read_all", options))
-
-    async def _read(
-        self, name: str, options: ReadOptions | None, **stream: Any
-    ) -> AsyncGenerator[StoredEvent, None]:
-        decode: Callable[[EventRow], DomainEvent] = self.codec.decode
-        wanted = self._selection(options or ReadOptions(), **stream)
-        with reading_span(self._tracer, name, system=self._database.backend.name, **stream):
-            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
-            async with aclosing(pages(self._database, wanted)) as found:
-                async for rows in found:
-                    if self._key_store is not None:
-                        decode = await self.decoder(rows)
-                    for row in self._known(rows):
-                        yield StoredEvent(row, decode)
+        return self.reader.read_all(options)
 
     def subscribe(
         self,
@@ -478,10 +347,10 @@ class EventStore:
             InvalidOptionError: options that contradict each other.
             TenantMismatchError: the store is bound to another tenant.
         """
-        if self._tenant_id is not None:
-            require_own("tenant_id", tenant_id, self._tenant_id)
+        if self.reader.tenant_id is not None:
+            require_own("tenant_id", tenant_id, self.reader.tenant_id)
         return Subscription(
-            self,
+            self.reader,
             from_position=from_position,
             checkpoint=checkpoint,
             event_types=event_types,
@@ -494,20 +363,19 @@ class EventStore:
 
     async def event_exists(self, event_id: UUID) -> bool:
         """Whether an event with this id is stored. One query."""
-        return bool(await self._rows(EVENT_EXISTS, {"event_id": check_id("event_id", event_id)}))
+        return await self.reader.event_exists(event_id)
 
     async def get_stream_version(self, aggregate_id: UUID, aggregate_type: str) -> int:
         """The version of the stream's last event; 0 if it has none. One query, no events loaded."""
-        return await self._version_of(check_id("aggregate_id", aggregate_id), aggregate_type)
+        return await self.reader.version_of(StreamId(check_id("aggregate_id", aggregate_id), aggregate_type))
 
     async def is_closed(self, aggregate_id: UUID, aggregate_type: str) -> bool:
         """Whether the stream was closed with `close_stream`. One query."""
-        last = await self._last_of(aggregate_id, aggregate_type)
-        return bool(last) and last[0][1] == STREAM_CLOSED
+        return await self.reader.is_closed(StreamId(aggregate_id, aggregate_type))
 
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
-        return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+        return await self.reader.last_position()
 
     async def wait_for_position(self, position: int, *, timeout_seconds: float = 5.0) -> int:
         """Wait until this database shows the log up to a position; the position that it has come to.
@@ -520,53 +388,4 @@ class EventStore:
         Raises:
             PositionNotReachedError: the time is over.
         """
-        return await until_position(self._database, position, timeout_seconds)
-
-    async def _rows(
-        self, statement: Statement, values: dict[str, Any], unit: Unit | None = None
-    ) -> list[Any]:
-        """Rows about the whole log, or about the tenant's share of it."""
-        if self._tenant_id is not None:
-            statement, values = of_tenant(statement, "events"), {**values, "of_tenant": self._tenant_id}
-        return await self._database.rows(statement, values, unit)
-
-    def _selection(self, options: ReadOptions, **stream: Any) -> Selection:
-        """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
-        if self._tenant_id is not None:
-            options = restricted(options, self._tenant_id)
-        return Selection(self._database, options, **stream)
-
-    async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
-        """What decodes these rows, with the keys of their personal fields. One query at most."""
-        if self._key_store is None:
-            return self.codec.decode
-        keys = await self._key_store.keys_to_open(row[PAYLOAD] for row in rows)
-        return self.codec.decode if keys is None else partial(self.codec.decode, keys=keys)
-
-    def _known(self, rows: list[EventRow]) -> list[EventRow]:
-        """The rows without those that the policy for unknown event types skips."""
-        if self.codec.unknown_events != "skip":
-            return rows
-        return [row for row in rows if self.codec.event_class(row[EVENT_TYPE]) is not None]
-
-    async def _version_of(self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None) -> int:
-        rows = await self._rows(
-            STREAM_VERSION, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
-        )
-        return rows[0][0] or 0
-
-    async def _last_of(
-        self, aggregate_id: UUID, aggregate_type: str, unit: Unit | None = None
-    ) -> list[tuple[int, str, int]]:
-        """Position, type and version of the stream's last event; nothing if it has none."""
-        return await self._rows(
-            LAST_EVENT, {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}, unit
-        )
-
-    async def _only_type_of(self, aggregate_id: UUID) -> str:
-        types = [row[0] for row in await self._rows(TYPES_OF_ID, {"aggregate_id": aggregate_id})]
-        if len(types) > 1:
-            raise InvalidOptionError(
-                f"{aggregate_id} is used by {', '.join(sorted(types))}: say which with aggregate_type"
-            )
-        return types[0] if types else ""
+        return await self.reader.wait_for_position(position, timeout_seconds)

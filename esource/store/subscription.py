@@ -17,13 +17,12 @@ from typing_extensions import Self
 
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import AsyncRequiredError, InvalidOptionError
-from esource.log.pages import LAST_POSITION
+from esource.log.pages import last_position
+from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.repositories.checkpoint import CheckpointRepository
+from esource.tables.rows import AGGREGATE_ID, STORED_AT
 from esource.telemetry import FollowerStats, Health
-
-if TYPE_CHECKING:
-    from esource.store.store import EventStore
 
 
 class Subscription:
@@ -35,7 +34,7 @@ class Subscription:
 
     def __init__(
         self,
-        store: EventStore,
+        reader: LogReader,
         *,
         from_position: int | None = None,
         checkpoint: str | None = None,
@@ -52,8 +51,8 @@ class Subscription:
             raise InvalidOptionError(f"partition must be (number from 0, how many), not {partition}")
         if poll_seconds <= 0:
             raise InvalidOptionError(f"poll_seconds must be more than 0, not {poll_seconds}")
-        self._store = store
-        self._database = store.__esource_database__
+        self._reader = reader
+        self._database = reader.database
         self._checkpoint = checkpoint
         self._event_types = None if event_types is None else frozenset(event_types)
         self._aggregate_types = None if aggregate_types is None else frozenset(aggregate_types)
@@ -89,7 +88,7 @@ class Subscription:
     async def _follow(self) -> AsyncIterator[StoredEvent]:
         if self._position is None:
             self._position = await self._saved_position()
-        with self._stats.running(metrics=self._store.observes):
+        with self._stats.running(metrics=self._reader.tracer is not None):
             if not self._live:
                 async for event in self._catch_up():
                     yield event
@@ -106,16 +105,16 @@ class Subscription:
     async def _catch_up(self) -> AsyncIterator[StoredEvent]:
         """What is past the position now."""
         # Read before the events: whatever is at or below it is visible to the query that follows.
-        head = (await self._database.rows(LAST_POSITION, {}))[0][0] or 0
+        head = await last_position(self._database)
         self._stats.head = head
         if head <= self.position:
             self._stats.advance(self.position, 0)
             return
-        async for event in self._store.read_all(self._options()):
+        async for event in self._reader.read_all(self._options()):
             if self._belongs(event):
                 self._position = event.global_position
                 self._stats.advance(event.global_position, 1)
-                self._stats.oldest = event.row[10]
+                self._stats.oldest = event.row[STORED_AT]
                 yield event
                 if self._stopping:
                     return
@@ -135,12 +134,12 @@ class Subscription:
         if self._partition is None:
             return True
         number, partitions = self._partition
-        return partition_of(event.row[2], partitions) == number
+        return partition_of(event.row[AGGREGATE_ID], partitions) == number
 
     async def _saved_position(self) -> int:
         if self._checkpoint is None:
             return 0
-        return await CheckpointRepository(self._store).get_position(self._checkpoint) or 0
+        return await CheckpointRepository(self._reader).get_position(self._checkpoint) or 0
 
     async def save(self) -> None:
         """Move the checkpoint to the event handed over last: all up to it has been dealt with.
@@ -151,7 +150,7 @@ class Subscription:
         if self._checkpoint is None:
             raise InvalidOptionError("save() needs a subscription with checkpoint=")
         if self._last is not None:
-            await CheckpointRepository(self._store).save_position(
+            await CheckpointRepository(self._reader).save_position(
                 self._checkpoint, self._last.global_position, self._last.event_id, self._last.event_type
             )
 
@@ -159,7 +158,7 @@ class Subscription:
         """How far behind the log it is. One query, which knows of the subscription's filters only the
         event types: with others it is behind by so many events at most."""
         types = self._event_types
-        events, seconds = await CheckpointRepository(self._store).get_lag(self.position, types)
+        events, seconds = await CheckpointRepository(self._reader).get_lag(self.position, types)
         return self._stats.health(position=self.position, lag_events=events, lag_seconds=seconds)
 
     def stop(self) -> None:

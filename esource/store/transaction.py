@@ -4,35 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from esource.database.database import Database
+from esource.database.transactions import Unit
 from esource.domain.events import DomainEvent
 from esource.log.streams import AppendResult, ExpectedVersion
+from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.repositories.dlq import DLQRepository
 from esource.repositories.outbox import OutboxRepository
 from esource.repositories.snapshot import SnapshotStore
-
-if TYPE_CHECKING:
-    from esource.database.database import Database
-    from esource.database.transactions import Unit
-    from esource.store.store import EventStore
+from esource.tables.rows import StreamId
 
 
 class Transaction:
     """An open transaction of a store, yielded by `EventStore.transaction`."""
 
-    def __init__(self, store: EventStore, unit: Unit) -> None:
-        self._store = store
+    def __init__(
+        self,
+        writer: LogWriter,
+        unit: Unit,
+        database: Database,
+        tenant_id: UUID | None,
+        key_store: KeyStore | None,
+    ) -> None:
+        self._writer = writer
         self._unit = unit
+        self._database = database
+        self._tenant_id = tenant_id
+        self._key_store = key_store
 
     @property
     def __esource_database__(self) -> Database:
-        return self._store.__esource_database__
+        return self._database
 
     @property
     def __esource_unit__(self) -> Unit:
@@ -40,11 +48,11 @@ class Transaction:
 
     @property
     def __esource_tenant__(self) -> UUID | None:
-        return self._store.__esource_tenant__
+        return self._tenant_id
 
     @property
     def __esource_key_store__(self) -> KeyStore | None:
-        return self._store.__esource_key_store__
+        return self._key_store
 
     @property
     def connection(self) -> AsyncConnection:
@@ -65,9 +73,9 @@ class Transaction:
         expected_version: int = ExpectedVersion.ANY,
     ) -> AppendResult:
         """`EventStore.append_events`, as part of this transaction."""
-        return await self._store.append_events(
-            aggregate_id, aggregate_type, events, expected_version, connection=self.connection
-        )
+        self._unit.require_open()
+        stream = StreamId(aggregate_id, aggregate_type)
+        return await self._writer.append(stream, events, expected_version, self._unit)
 
     async def close_stream(
         self,
@@ -78,9 +86,9 @@ class Transaction:
         reason: str | None = None,
     ) -> AppendResult:
         """`EventStore.close_stream`, as part of this transaction."""
-        return await self._store.close_stream(
-            aggregate_id, aggregate_type, expected_version, reason=reason, connection=self.connection
-        )
+        self._unit.require_open()
+        stream = StreamId(aggregate_id, aggregate_type)
+        return await self._writer.close_stream(stream, expected_version, reason, self._unit)
 
     @cached_property
     def checkpoints(self) -> CheckpointRepository:

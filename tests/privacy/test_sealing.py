@@ -19,7 +19,6 @@ from esource import (
     OutboxRepository,
     UntypedEvent,
 )
-from esource import store as stores
 from esource.codec.decoding import without_values
 from esource.errors import (
     EventDecodeError,
@@ -126,7 +125,7 @@ async def test_a_sealed_value_cannot_be_moved_or_changed(store, shared_database_
     other = other.model_copy(update={"aggregate_id": one.aggregate_id})
     await append(store, one, other)
     rows = [stored.row async for stored in store.read_all()]
-    decode = await store.decoder(rows)
+    decode = await store.reader.decoder(rows)
     first, second = (json.loads(row[9]) for row in rows)
 
     def with_payload(payload):
@@ -302,7 +301,7 @@ async def test_sqlite_only_keys_and_events_may_both_be_in_memory(open_stores, ma
 
 
 async def test_a_stream_of_several_pages_is_opened_to_its_end(store, monkeypatch):
-    monkeypatch.setattr(stores, "PAGE_EVENTS", 2)
+    monkeypatch.setattr("esource.log.reader.PAGE_EVENTS", 2)
     member = uuid4()
     events = [joined(member, name=f"Ada {n}") for n in range(5)]
     await append(store, *events)

@@ -372,14 +372,21 @@ class SchemaError(EventSourceError):
 
 
 class SchemaMissingError(SchemaError):
-    """The database has none of our tables."""
+    """The database has none of our tables, or somebody has dropped some of them."""
 
-    def __init__(self, database: str, detail: str = "") -> None:
+    def __init__(self, database: str, detail: str = "", *, version: str | None = None) -> None:
         self.database = database
-        super().__init__(
-            f"{database} has no esource tables{f' ({detail})' if detail else ''}. Create them with "
-            "`await store.initialize()`, or in a deployment with `alembic upgrade head`."
-        )
+        self.version = version
+        """What the version table says, if it is there all the same."""
+        problem = f"has no esource tables{f' ({detail})' if detail else ''}"
+        remedy = "Create them with `await store.initialize()`, or in a deployment with `alembic upgrade head`"
+        if version is not None:
+            problem = f"is at schema {version}, but lacks the tables {detail}"
+            remedy = (
+                "Somebody has dropped them. Restore a backup, or let `esource check` show the statements that make "
+                "them, empty"
+            )
+        super().__init__(f"{database} {problem}. {remedy}.")
 
 
 class SchemaUnmanagedError(SchemaError):
@@ -393,7 +400,7 @@ class SchemaUnmanagedError(SchemaError):
         problem = "has event tables but no esource schema version: eventsource-py may have written it"
         remedy = (
             "Make a backup, then take it over with `await esource.schema.adopt(url)`, or with "
-            "`alembic stamp 0001` and `alembic upgrade head`"
+            "`alembic stamp esource_0001` and `alembic upgrade head`"
         )
         if lacking:
             problem = f"has a table `events` that is not esource's: it lacks the columns {', '.join(lacking)}"

@@ -1,9 +1,8 @@
 """${message}"""
 
 import sqlalchemy as sa
-from alembic import op
 
-from esource.schema import record_revision
+from esource.schema.operations import op, record_revision, require_named_branch
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -17,5 +16,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    require_named_branch(op)
     ${downgrades if downgrades else "pass"}
     record_revision(op, down_revision)

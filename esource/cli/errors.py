@@ -116,7 +116,7 @@ def explain(error: Exception) -> tuple[str, Code]:
 
 def _with_command(error: SchemaError) -> str:
     """The library's sentence, with the command line's remedy in place of the program's."""
-    if isinstance(error, SchemaMissingError):
+    if isinstance(error, SchemaMissingError) and error.version is None:
         return f"{error.database} has no esource tables. Create them with `esource init`."
     if isinstance(error, SchemaOutdatedError):
         found = "an older schema" if error.found is None else f"schema {error.found}"

@@ -51,16 +51,20 @@ async def upgrade(
     revision: Annotated[str, typer.Argument(metavar="[REV]", help="Up to this revision.")] = "head",
     url: DatabaseUrl = None,
 ) -> None:
-    """Bring an older database to the newest schema, in one transaction. Make a backup first."""
+    """Bring a database to the newest schema, in one transaction. Make a backup first.
+
+    Like `alembic upgrade head`: an empty database gets the tables, and a SQLite file and its folder are made.
+    """
     wanted = known_revision(revision)
-    async with writing(url, any_schema=True) as store:
+    async with writing(url, any_schema=True, create=True) as store:
         found = await schema.current(store)
-        if found is None:
-            raise SchemaMissingError(store.name)
         if found in schema.REVISIONS and wanted < found:
             raise Refusal(f"{store.name} is at schema {found}: use `esource downgrade {wanted}`.")
         await schema.upgrade(store, wanted)
-        done = f"is at schema {found} already" if found == wanted else f"went from {found} to {wanted}"
+        if found is None:
+            done = f"was created, at schema {wanted}"
+        else:
+            done = f"is at schema {found} already" if found == wanted else f"went from {found} to {wanted}"
         Output().say(f"{store.name} {done}.")
 
 
@@ -148,7 +152,8 @@ def _say_differences(found: _Checked, output: Output) -> None:
 )
 async def check(url: DatabaseUrl = None) -> _Checked:
     """Compare the tables with what this esource expects of them. Exit code 1 if they differ."""
-    async with reading(url) as store:
+    async with reading(url, any_schema=True) as store:
+        await schema.require_head(store, tables=False)  # those that are gone are among the differences
         return _Checked(store.name, await differences(store))
 
 

@@ -115,6 +115,17 @@ class Backend(ABC):
     async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Leave the transaction that a failed commit may have left open."""
 
+    async def before_schema_change(self, driver: Any) -> Any:  # noqa: B027 - most databases need nothing
+        """What has to be done before the transaction of a migration begins; what it returns goes to
+        `after_schema_change`."""
+
+    async def after_schema_change(self, driver: Any, before: Any) -> None:  # noqa: B027 - most databases need nothing
+        """Undo, after that transaction, what `before_schema_change` did."""
+
+    @abstractmethod
+    async def missing_tables(self, names: Sequence[str], driver: Any) -> list[str]:
+        """Those of the tables that a connection does not find, whatever its role may do with them."""
+
     @abstractmethod
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Let no other process migrate until the open transaction ends."""

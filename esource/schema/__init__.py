@@ -16,27 +16,29 @@ upgrade head`` also switches row-level security on; see `esource.schema.row_leve
 """
 
 from esource.database.sources import opened_database
-from esource.schema.alembic import comparison_options, record_revision, run_migrations
-from esource.schema.versions import (
-    HEAD,
-    REVISIONS,
+from esource.schema.alembic import record_revision, run_migrations
+from esource.schema.migrating import (
     ROW_LEVEL_SECURITY,
-    TABLES,
     adopt,
-    alembic_config,
     create_append_lock,
     create_script,
-    current,
     downgrade,
     in_memory,
-    include_name,
     initialize,
     migrate,
-    require_head,
-    scripts,
     upgrade,
-    whole_store,
 )
+from esource.schema.revisions import (
+    HEAD,
+    REVISIONS,
+    TABLES,
+    alembic_config,
+    comparison_options,
+    include_name,
+    include_name_outside,
+    scripts,
+)
+from esource.schema.versions import current, require_head, whole_store
 from esource.tables.names import LOCK_TABLE, VERSION_TABLE
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "downgrade",
     "in_memory",
     "include_name",
+    "include_name_outside",
     "initialize",
     "migrate",
     "opened_database",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
@@ -12,8 +13,9 @@ from sqlalchemy.exc import ArgumentError
 from esource.database.database import Database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import DatabaseError, DatabaseUnavailableError, EventSourceError, InvalidOptionError
-from esource.schema.versions import ROW_LEVEL_SECURITY, TABLES, _current
-from esource.tables.model import metadata
+from esource.schema.migrating import ROW_LEVEL_SECURITY, rename_old_ids
+from esource.schema.revisions import ID_PREFIX, REVISIONS, comparison_options
+from esource.schema.versions import current_of
 from esource.tables.names import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def _run_on_chosen_database(context: Any) -> None:
     if context.is_offline_mode():
         backend = backend_for_url(parse_url(url))
         context.configure(dialect_name=backend.name, literal_binds=True, **comparison_options())
-        _run_in(context)
+        _run_in(context, before=rename_old_ids_script(context.get_starting_revision_argument()))
         return
     asyncio.run(_run_on_url(url, context))
 
@@ -62,19 +64,33 @@ async def _run_on_url(url: str, context: Any) -> None:
     except DatabaseUnavailableError:
         raise
     except DatabaseError:
-        await _current(database)  # tables that were there before us: it raises what says so better
+        await current_of(
+            database
+        )  # tables that were there before us: `current_of` raises the error that says so
         raise
     finally:
         await database.close()
 
 
 def _run_on(connection: Connection, context: Any) -> None:
+    rename_old_ids(connection)
     context.configure(connection=connection, **comparison_options())
     _run_in(context)
 
 
-def _run_in(context: Any) -> None:
+def rename_old_ids_script(starting_revision: str | None) -> list[str]:
+    """`rename_old_ids` for a script that begins at a revision: nothing can be asked of the database."""
+    if starting_revision in (None, "base"):
+        return []
+    listed = ", ".join(f"'{revision}'" for revision in REVISIONS)
+    change = f"UPDATE {VERSION_TABLE} SET version_num = '{ID_PREFIX}' || version_num"
+    return [f"{change} WHERE version_num IN ({listed})"]
+
+
+def _run_in(context: Any, before: Sequence[str] = ()) -> None:
     with context.begin_transaction():
+        for statement in before:
+            context.execute(statement)
         context.run_migrations()
         _switch_row_level_security(context)
 
@@ -97,16 +113,6 @@ def _switch_row_level_security(context: Any) -> None:
         raise InvalidOptionError("row-level security is PostgreSQL's: SQLite has no roles")
     for statement in ROW_LEVEL_SECURITY[setting]:
         context.execute(statement)
-
-
-def comparison_options() -> dict[str, Any]:
-    """How Alembic is to look at a database: at our tables alone, and at our version table."""
-    return {
-        "target_metadata": metadata,
-        "version_table": VERSION_TABLE,
-        "render_as_batch": True,
-        "include_name": lambda name, type_, parent_names: type_ != "table" or name in TABLES,
-    }
 
 
 def record_revision(op: Any, revision: str | None) -> None:

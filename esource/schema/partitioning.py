@@ -39,7 +39,8 @@ from esource.dialect.postgresql.partitioning import detach as detach_statement
 from esource.dialect.postgresql.partitioning import merge as merge_statements
 from esource.dialect.postgresql.partitioning import partition as partition_statements
 from esource.errors import InvalidOptionError, SchemaOutdatedError
-from esource.schema.versions import HEAD, current
+from esource.schema.revisions import HEAD
+from esource.schema.versions import current
 
 
 class Partition(NamedTuple):

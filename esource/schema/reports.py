@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy.schema import CreateIndex, DropIndex
+from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
 from esource.database.sources import opened_database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import InvalidOptionError
-from esource.schema.alembic import comparison_options
-from esource.schema.versions import HEAD, REVISIONS, alembic_config
+from esource.schema.alembic import rename_old_ids_script
+from esource.schema.revisions import (
+    HEAD,
+    REVISIONS,
+    alembic_config,
+    comparison_options,
+    script_id,
+    steps,
+    version_of,
+)
 from esource.tables.model import metadata
 
 if TYPE_CHECKING:
@@ -54,7 +61,10 @@ def history() -> list[Revision]:
     from alembic.script import ScriptDirectory
 
     found = ScriptDirectory.from_config(alembic_config())
-    return [Revision(name, (found.get_revision(name).doc or "").strip(), name == HEAD) for name in REVISIONS]
+    return [
+        Revision(name, (found.get_revision(script_id(name)).doc or "").strip(), name == HEAD)
+        for name in REVISIONS
+    ]
 
 
 async def differences(database: Any) -> list[Difference]:
@@ -86,7 +96,9 @@ def _difference(change: tuple[Any, ...], dialect: Dialect) -> Difference:
         kind: Any = "missing index" if what == "add_index" else "extra index"
         return Difference(kind, index.table.name, str(index.name), f"{construct.compile(dialect=dialect)}")
     if what == "add_table":
-        return Difference("missing table", details[0].name, details[0].name)
+        [table] = details
+        statement = str(CreateTable(metadata.tables[table.name]).compile(dialect=dialect)).strip()
+        return Difference("missing table", table.name, table.name, statement)
     if what == "add_column":
         return Difference("missing column", str(details[1]), details[2].name)
     table = next((str(part) for part in details if isinstance(part, str)), "")
@@ -105,19 +117,33 @@ def offline_script(url: str, from_revision: str = BASE, to_revision: str = "head
     Raises:
         InvalidOptionError: no such revision, or twice the same.
     """
-    backend_for_url(parse_url(url))
+    backend = backend_for_url(parse_url(url))
     places = [BASE, *REVISIONS]
     first, last = known_revision(from_revision), known_revision(to_revision)
     if first == last:
         raise InvalidOptionError(f"from {from_revision} to {to_revision} there is nothing to do")
-    from alembic import command
+    from alembic.runtime.migration import MigrationContext
 
-    config = alembic_config()
-    config.output_buffer = StringIO()
-    config.cmd_opts = Namespace(x=[f"url={url}"])  # goes before ESOURCE_URL
-    run = command.upgrade if places.index(first) < places.index(last) else command.downgrade
-    run(config, f"{first}:{last}", sql=True)
-    return config.output_buffer.getvalue()
+    from esource.schema.operations import running
+
+    is_older = places.index(first) < places.index(last)
+    printed = StringIO()
+    migration = MigrationContext.configure(
+        dialect_name=backend.name,
+        opts={
+            **comparison_options(),
+            "as_sql": True,
+            "literal_binds": True,
+            "starting_rev": script_id(first),
+            "output_buffer": printed,
+            "fn": steps("upgrade" if is_older else "downgrade", last),
+        },
+    )
+    with migration.begin_transaction(), running(migration):
+        for statement in rename_old_ids_script(first):
+            migration.execute(statement)
+        migration.run_migrations()
+    return printed.getvalue()
 
 
 def known_revision(revision: str) -> str:
@@ -129,6 +155,6 @@ def known_revision(revision: str) -> str:
     if revision == "head":
         return HEAD
     known = (BASE, *REVISIONS)
-    if revision not in known:
+    if version_of(revision) not in known:
         raise InvalidOptionError(f"there is no revision {revision!r}: use {', '.join(known)} or head")
-    return revision
+    return version_of(revision)

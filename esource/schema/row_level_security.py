@@ -41,7 +41,8 @@ from esource.dialect.postgresql.row_level_security import (
     revocations,
 )
 from esource.errors import InvalidOptionError, SchemaMissingError
-from esource.schema.versions import current, migrate
+from esource.schema.migrating import migrate
+from esource.schema.versions import current
 
 
 async def enable(database: Any) -> None:

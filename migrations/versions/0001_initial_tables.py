@@ -5,12 +5,11 @@ PostgreSQL gives them by itself, on SQLite too.
 """
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from esource.schema import record_revision
+from esource.schema.operations import op, record_revision, require_named_branch
 
-revision = "0001"
+revision = "esource_0001"
 down_revision = None
 branch_labels = ("esource",)
 depends_on = None
@@ -166,6 +165,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    require_named_branch(op)
     for table in ("snapshots", "dead_letter_queue", "projection_checkpoints", "event_outbox", "events"):
         op.drop_table(table)
     if op.get_context().dialect.name == "postgresql":

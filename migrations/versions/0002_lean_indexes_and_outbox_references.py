@@ -17,13 +17,12 @@ that only its PostgreSQL schema had, so that an adopted database is the same as 
 """
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from esource.schema import record_revision
+from esource.schema.operations import op, record_revision, require_named_branch
 
-revision = "0002"
-down_revision = "0001"
+revision = "esource_0002"
+down_revision = "esource_0001"
 branch_labels = None
 depends_on = None
 
@@ -188,6 +187,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    require_named_branch(op)
     if op.get_context().dialect.name == "sqlite":
         fields = ", ".join(f"'$.{name}', {column}" for name, column in COLUMNS_IN_EVENT_DATA.items())
         _fill_event_data(f"json_set(payload, {fields}, '$.occurred_at', timestamp)", "'{}'")

@@ -7,13 +7,12 @@ to be tried again; two indexes serve the search for the next rows of the log and
 """
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from esource.schema import record_revision
+from esource.schema.operations import op, record_revision, require_named_branch
 
-revision = "0003"
-down_revision = "0002"
+revision = "esource_0003"
+down_revision = "esource_0002"
 branch_labels = None
 depends_on = None
 
@@ -47,6 +46,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    require_named_branch(op)
     for index in INDEXES:
         op.drop_index(index, "event_outbox")
     for table, columns in COLUMNS.items():

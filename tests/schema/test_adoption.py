@@ -186,7 +186,7 @@ async def adopted_by_the_library(url: str) -> None:
 
 
 async def adopted_by_hand(url: str) -> None:
-    alembic("stamp", "0001", cwd=CHECKOUT, environment={"ESOURCE_URL": url})
+    alembic("stamp", "esource_0001", cwd=CHECKOUT, environment={"ESOURCE_URL": url})
     alembic("upgrade", "head", cwd=CHECKOUT, environment={"ESOURCE_URL": url})
 
 

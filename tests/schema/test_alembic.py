@@ -78,11 +78,11 @@ async def test_in_the_checkout_an_argument_names_the_database_before_the_environ
 async def test_in_the_checkout_history_current_check_and_downgrade_work(empty_database_url):
     environment = {"ESOURCE_URL": empty_database_url}
     alembic("upgrade", "head", cwd=CHECKOUT, environment=environment)
-    assert f"{schema.HEAD} (esource) (head)" in alembic("history", cwd=CHECKOUT).stdout
-    assert f"{schema.HEAD} (head)" in alembic("current", cwd=CHECKOUT, environment=environment).stdout
+    assert f"esource_{schema.HEAD} (esource) (head)" in alembic("history", cwd=CHECKOUT).stdout
+    assert f"esource_{schema.HEAD} (head)" in alembic("current", cwd=CHECKOUT, environment=environment).stdout
     assert "No new upgrade operations" in alembic("check", cwd=CHECKOUT, environment=environment).stdout
 
-    alembic("downgrade", "0001", cwd=CHECKOUT, environment=environment)
+    alembic("downgrade", "esource_0001", cwd=CHECKOUT, environment=environment)
 
     assert await schema.current(empty_database_url) == "0001"
 
@@ -146,7 +146,9 @@ async def test_offline_the_printed_sql_leads_to_the_same_schema_and_back(empty_d
 
     await execute(url, printed)
     assert await is_at_head(url)
-    await execute(url, alembic("-x", f"url={url}", "downgrade", "head:0001", "--sql", cwd=CHECKOUT).stdout)
+    await execute(
+        url, alembic("-x", f"url={url}", "downgrade", "head:esource_0001", "--sql", cwd=CHECKOUT).stdout
+    )
 
     assert await schema.current(url) == "0001"
 
@@ -166,7 +168,9 @@ async def test_offline_the_printed_sql_keeps_what_is_stored(empty_database_url):
         "'OrderPlaced', 1, '2025-03-01T17:30:00.5+05:30', '{\"total\": 1.0}')",
     )
 
-    await execute(url, alembic("-x", f"url={url}", "upgrade", "0001:head", "--sql", cwd=CHECKOUT).stdout)
+    await execute(
+        url, alembic("-x", f"url={url}", "upgrade", "esource_0001:head", "--sql", cwd=CHECKOUT).stdout
+    )
 
     assert await schema.current(url) == schema.HEAD
     async with open_store(url, EventRegistry(), unknown_events="untyped", enable_tracing=False) as store:
@@ -295,7 +299,10 @@ async def test_an_application_upgrades_our_branch_with_its_own(host, empty_datab
 
     host("upgrade", "heads")
 
-    assert sorted(await rows(url, "SELECT version_num FROM alembic_version")) == [(schema.HEAD,), ("host1",)]
+    assert sorted(await rows(url, "SELECT version_num FROM alembic_version")) == [
+        (f"esource_{schema.HEAD}",),
+        ("host1",),
+    ]
     assert await schema.current(url) == schema.HEAD
     assert run(sys.executable, "-c", APPEND, url, cwd=tmp_path).stdout.startswith("1 ")
     await execute(url, "DROP TABLE customers", "DROP TABLE alembic_version")
@@ -307,7 +314,7 @@ async def test_an_application_takes_our_branch_down_and_up_again(host, empty_dat
     url = empty_database_url
     host("upgrade", "heads")
 
-    host("downgrade", "esource@0001")
+    host("downgrade", "esource_0001")
     assert await schema.current(url) == "0001"
     host("downgrade", "esource@base")
     assert await schema.current(url) is None

@@ -236,7 +236,7 @@ async def test_on_sqlite_an_index_and_a_view_do_not_stop_a_script(tmp_path):
     from alembic import command
 
     config.output_buffer = io.StringIO()
-    command.upgrade(config, "0001:head", sql=True)
+    command.upgrade(config, "esource_0001:head", sql=True)
 
     await execute(url, config.output_buffer.getvalue())
 

@@ -73,7 +73,7 @@ async def test_many_processes_initialize_a_fresh_database_at_once(empty_database
     await run_at_once(INITIALIZE, [[empty_database_url]] * 6, tmp_path)
 
     assert await rows(empty_database_url, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [
-        (schema.HEAD,)
+        (f"esource_{schema.HEAD}",)
     ]
     assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(6,)]
 
@@ -115,7 +115,7 @@ async def test_a_store_a_program_and_alembic_migrate_one_database_at_once(
     )
 
     assert await rows(empty_database_url, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [
-        (schema.HEAD,)
+        (f"esource_{schema.HEAD}",)
     ]
     assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(0 if found is None else 1,)]
 
@@ -127,7 +127,7 @@ async def test_many_processes_upgrade_an_older_database_at_once(empty_database_u
     await run_at_once(INITIALIZE, [[empty_database_url, "upgrade"]] * 4, tmp_path)
 
     assert await rows(empty_database_url, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [
-        (schema.HEAD,)
+        (f"esource_{schema.HEAD}",)
     ]
     assert await rows(empty_database_url, "SELECT count(*) FROM events") == [(5,)]
 
@@ -257,7 +257,7 @@ async def test_tables_without_a_version_are_refused(shared_database_url):
 
     async with open_store(shared_database_url, enable_tracing=False) as store:
         for refused in (store.initialize(), schema.upgrade(store), schema.current(store)):
-            with pytest.raises(SchemaUnmanagedError, match="alembic stamp 0001"):
+            with pytest.raises(SchemaUnmanagedError, match="alembic stamp esource_0001"):
                 await refused
 
     assert await described(shared_database_url) == before

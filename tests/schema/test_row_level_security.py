@@ -496,7 +496,7 @@ async def test_alembic_switches_it_on_and_off_finds_no_drift_and_takes_everythin
     assert await secured(empty_postgres_url) == set()
 
     run("-x", "row_level_security=on", "upgrade", "head")
-    run("downgrade", "0001")
+    run("downgrade", "esource_0001")
     run("upgrade", "head")
     assert await secured(empty_postgres_url) == schema.TABLES
     run("downgrade", "base")

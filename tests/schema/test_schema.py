@@ -68,7 +68,7 @@ async def created_from_the_model(url: str) -> None:
     database = Database.from_url(url)
     async with database.transaction() as unit:
         await unit.connection.run_sync(metadata.create_all)
-        await unit.connection.run_sync(versions._version_table.create)
+        await unit.connection.run_sync(versions.version_table.create)
     await database.close()
 
 
@@ -78,7 +78,7 @@ async def test_the_scripts_lead_to_the_table_model(empty_database_url):
     database = Database.from_url(empty_database_url)
     async with database.transaction() as unit:
         await unit.connection.run_sync(metadata.drop_all)
-        await unit.connection.run_sync(versions._version_table.drop)
+        await unit.connection.run_sync(versions.version_table.drop)
     await database.close()
 
     await schema.upgrade(empty_database_url)
@@ -94,7 +94,7 @@ async def test_sqlite_in_memory_gets_the_same_schema_without_the_scripts(tmp_pat
         connection.execute(statement)
     version = connection.execute(f"SELECT version_num FROM {schema.VERSION_TABLE}").fetchall()
 
-    assert version == [(schema.HEAD,)]
+    assert version == [(f"esource_{schema.HEAD}",)]
     assert described_sqlite(connection) == await described(url)
 
 
@@ -161,8 +161,8 @@ def test_the_known_revisions_are_the_scripts():
     scripts = ScriptDirectory.from_config(schema.alembic_config())
     found = [script.revision for script in scripts.walk_revisions()]
 
-    assert tuple(reversed(found)) == schema.REVISIONS
-    assert scripts.get_current_head() == schema.HEAD
+    assert tuple(reversed(found)) == tuple(f"esource_{version}" for version in schema.REVISIONS)
+    assert scripts.get_current_head() == f"esource_{schema.HEAD}"
 
 
 def test_the_scripts_do_not_read_the_table_model():
@@ -170,7 +170,7 @@ def test_the_scripts_do_not_read_the_table_model():
         imported = {
             line.split()[1] for line in script.read_text().splitlines() if line.startswith("from esource")
         }
-        assert imported <= {"esource.schema"}, script.name
+        assert imported == {"esource.schema.operations"}, script.name
 
 
 @pytest.mark.parametrize(
@@ -197,19 +197,24 @@ async def test_inside_another_version_table_ours_says_the_revision_too(empty_dat
     scripts = ScriptDirectory.from_config(config)
 
     def migrate(connection, step, revision):
-        with EnvironmentContext(config, scripts, fn=lambda found, _: step(revision, found)) as context:
+        def fn(found, _):
+            return step(revision, found)
+
+        with EnvironmentContext(config, scripts, fn=fn, destination_rev=revision) as context:
             context.configure(connection=connection, version_table="alembic_version")
             with context.begin_transaction():
                 context.run_migrations()
 
     database = Database.from_url(empty_database_url)
     for step, revision in (
-        (scripts._upgrade_revs, schema.HEAD),
-        (scripts._downgrade_revs, "0001"),
-        (scripts._downgrade_revs, "base"),
+        (scripts._upgrade_revs, f"esource_{schema.HEAD}"),
+        (scripts._downgrade_revs, "esource_0001"),
+        (scripts._downgrade_revs, "esource@base"),
     ):
         async with database.transaction() as unit:
             await unit.connection.run_sync(migrate, step, revision)
-        assert await schema.current(database) == (None if revision == "base" else revision)
+        assert await schema.current(database) == (
+            {"esource@base": None}.get(revision, revision.removeprefix("esource_"))
+        )
     assert await rows(empty_database_url, "SELECT * FROM alembic_version") == []
     await database.close()

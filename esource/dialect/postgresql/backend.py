@@ -67,6 +67,7 @@ POOLED_CONNECT_ARGS = {
 """For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
 Our advisory locks are the transaction's, and need no session either."""
 
+_MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
 _CHANNEL_NAME = Statement(select(CHANNEL))
 
 
@@ -150,6 +151,9 @@ class PostgreSQLBackend(Backend):
 
     async def begin_snapshot(self, connection: AsyncConnection) -> None:
         await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    async def missing_tables(self, names: Sequence[str], driver: _Connection) -> list[str]:
+        return [name for (name,) in await driver.fetch(_MISSING_TABLES, list(names))]
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
         await connection.execute(

@@ -213,6 +213,23 @@ class SQLiteBackend(Backend):
         if driver.in_transaction:
             await driver.rollback()
 
+    async def before_schema_change(self, driver: aiosqlite.Connection) -> bool:
+        # To write a table anew means to drop it, and with foreign keys on SQLite deletes its rows first: what refers to
+        # them with ON DELETE CASCADE would go as well. Inside a transaction the PRAGMA does nothing.
+        [(is_on,)] = await self.fetch(driver, "PRAGMA foreign_keys", ())
+        if is_on:
+            await self.fetch(driver, "PRAGMA foreign_keys = OFF", ())
+        return bool(is_on)
+
+    async def after_schema_change(self, driver: aiosqlite.Connection, before: Any) -> None:
+        if before:
+            await self.fetch(driver, "PRAGMA foreign_keys = ON", ())
+
+    async def missing_tables(self, names: Sequence[str], driver: aiosqlite.Connection) -> list[str]:
+        found = await self.fetch(driver, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')", ())
+        there = {name for (name,) in found}
+        return [name for name in names if name not in there]
+
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 

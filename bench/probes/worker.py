@@ -44,8 +44,6 @@ class Worker:
         finally:
             await self.probe.close()
 
-    # -- tasks -----------------------------------------------------------------------------------------
-
     async def prepare(self) -> None:
         """Nothing: opening has made the tables."""
         self.say(versions=self.probe.versions())

@@ -8,12 +8,12 @@ from esource.browsing.followers import (
     MOST_COUNTED,
     CheckpointState,
     OutboxStatus,
-    Waiting,
+    Pending,
     checkpoint_states,
     dead_letters_page,
     last_position,
     outbox_page,
-    waiting,
+    pending,
 )
 from esource.browsing.pages import Page, Row
 from esource.browsing.streams import (
@@ -29,9 +29,9 @@ __all__ = [
     "CheckpointState",
     "OutboxStatus",
     "Page",
+    "Pending",
     "Row",
     "StreamSummary",
-    "Waiting",
     "aggregate_types",
     "checkpoint_states",
     "dead_letters_page",
@@ -39,6 +39,6 @@ __all__ = [
     "last_position",
     "newest_streams",
     "outbox_page",
+    "pending",
     "streams_by_id",
-    "waiting",
 ]

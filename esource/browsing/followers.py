@@ -50,7 +50,7 @@ class CheckpointState:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Pending:
     """How much waits, counted up to ``MOST_COUNTED`` (1,000)."""
 
     dead_letters: int
@@ -175,7 +175,7 @@ def _is(status: str) -> ColumnElement[bool]:
     return event_outbox.c.status == literal_column(f"'{status}'")
 
 
-_WAITING = Statement(
+_PENDING = Statement(
     select(
         _counted(
             dead_letter_queue,
@@ -187,7 +187,7 @@ _WAITING = Statement(
 )
 
 
-async def waiting(database: Database) -> Waiting:
+async def pending(database: Database) -> Pending:
     """How many dead letters and outbox rows wait, up to a bound. One query."""
-    [row] = await database.rows(_WAITING, {"most": MOST_COUNTED})
-    return Waiting(*row)
+    [row] = await database.rows(_PENDING, {"most": MOST_COUNTED})
+    return Pending(*row)

@@ -171,9 +171,6 @@ def _stream(row: tuple[Any, ...]) -> StreamSummary:
     return StreamSummary(f"{row[0]}:{row[1]}", *row[1:])
 
 
-# -- types -------------------------------------------------------------------------------------------
-
-
 def _next_name(column: Column[str]) -> Statement:
     return Statement(select(func.min(column)).where(column > bindparam("after", type_=column.type)))
 

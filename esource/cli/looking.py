@@ -20,7 +20,6 @@ from esource.cli.output import Output
 from esource.cli.progress import Bar
 from esource.cli.running import AsJson, asynchronous, shows
 from esource.copying.backup import back_up
-from esource.copying.stores import CopyProgress
 from esource.dialect.inspection import Symptom
 from esource.errors import EventDecodeError
 from esource.log.pages import event_by_id
@@ -295,9 +294,7 @@ async def backup(
     bar = Bar()
     async with reading(url, any_schema=True) as store:
         with bar.progress:
-            await back_up(
-                store, target, on_progress=lambda done, total: bar.tell(CopyProgress("pages", done, total))
-            )
+            await back_up(store, target, on_progress=bar.tell)
     Output().say(f"{target} is a complete copy, {size(target.stat().st_size)}.")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from rich import progress
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from esource.copying.stores import CopyProgress
+from esource.copying.progress import Progress
 
 
 class _Rate(ProgressColumn):
@@ -30,7 +30,7 @@ class Bar:
     """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
+        self.progress = progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -41,7 +41,7 @@ class Bar:
         )
         self._steps: dict[str, int] = {}
 
-    def tell(self, said: CopyProgress) -> None:
+    def tell(self, said: Progress) -> None:
         if said.step not in self._steps:
             self._steps[said.step] = self.progress.add_task(said.step, total=None)
         task = self._steps[said.step]

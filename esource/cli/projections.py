@@ -16,7 +16,7 @@ from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
 from esource.cli.progress import Bar
 from esource.cli.running import asynchronous, shows
-from esource.copying.stores import CopyProgress
+from esource.copying.progress import Progress
 from esource.repositories.checkpoint import CheckpointData, LagMetrics
 
 commands = typer.Typer(help="Projections: where they are, and building them anew.", no_args_is_help=True)
@@ -93,7 +93,7 @@ async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
         runner = ProjectionRunner(store, projection)
         with bar.progress:
             await runner.rebuild(
-                on_progress=lambda far: bar.tell(CopyProgress(projection.name, far.position, far.head))
+                on_progress=lambda far: bar.tell(Progress(projection.name, far.position, far.head))
             )
         health = await runner.health()
     Output().say(f"{projection.name} is at position {health.position}.")

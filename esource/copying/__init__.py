@@ -8,15 +8,16 @@ way of a file.
 
 from esource.copying.export import SOURCE, ExchangeResult, export_store, import_store
 from esource.copying.mirror import Change
-from esource.copying.stores import CopyProgress, CopyResult, copy, cut_over, reopen, verify_copy
+from esource.copying.progress import Progress
+from esource.copying.stores import CopyResult, copy, cut_over, reopen, verify_copy
 from esource.copying.verification import RangeDigest, TableComparison, Verification
 
 __all__ = [
     "SOURCE",
     "Change",
-    "CopyProgress",
     "CopyResult",
     "ExchangeResult",
+    "Progress",
     "RangeDigest",
     "TableComparison",
     "Verification",

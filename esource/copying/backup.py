@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from esource import schema
 from esource.copying.files import new_file
+from esource.copying.progress import OnProgress, Progress
 from esource.dialect.urls import inspection_of
 
 
 async def back_up(
-    store: Any, target: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
+    store: Any, target: str | os.PathLike[str], *, on_progress: OnProgress | None = None
 ) -> None:
     """Copy a SQLite database to a new file, as it is at one moment, while it is written to.
 
@@ -22,7 +22,7 @@ async def back_up(
     Args:
         store: a store, an engine or a URL.
         target: the new file.
-        on_progress: called with the pages done, and all.
+        on_progress: called now and then, with pages.
 
     Raises:
         InvalidOptionError: the file is there already or cannot be made; it is not a SQLite database; or the
@@ -34,6 +34,9 @@ async def back_up(
         new_file(Path(target)) as partial,
     ):
         inspection = inspection_of(database.backend)
-        await database.inspect(
-            lambda driver: inspection.back_up(driver, partial, on_progress or (lambda *_: None))
-        )
+
+        def tell(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(Progress("pages", done, total))
+
+        await database.inspect(lambda driver: inspection.back_up(driver, partial, tell))

@@ -16,8 +16,8 @@ from esource.checks import LARGEST_POSITION
 from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
-from esource.copying.rows import BESIDE, EVENTS, Relation, Row, require_empty, same_keys, scan
-from esource.copying.stores import CopyProgress, OnProgress
+from esource.copying.progress import OnProgress, Progress
+from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, require_empty, same_keys, scan
 from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
 
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
@@ -74,17 +74,17 @@ async def export_store(
                 "holds": HOLDS,
                 "schema": schema.HEAD,
                 "database": database.backend.name,
-                "counters": await counters(database, (EVENTS, *BESIDE)),
+                "counters": await counters(database, (EVENTS, *MIRRORED)),
             }
             writer = RowsWriter(opened_file, header, source)
             [(total,)] = await database.rows(EVENTS.count, {})
-            for relation in (EVENTS, *BESIDE):
+            for relation in (EVENTS, *MIRRORED):
                 async for rows in scan(database, relation):
                     await asyncio.to_thread(_write, writer, relation, rows, database.name)
                     if on_progress is not None:
                         done = writer.counts[relation.name]
                         step, of = ("export", total) if relation is EVENTS else (relation.name, 0)
-                        on_progress(CopyProgress(step, done, of))
+                        on_progress(Progress(step, done, of))
             await asyncio.to_thread(writer.end)
         return ExchangeResult(database.name, name_of(file), dict(writer.counts), time.monotonic() - started)
 
@@ -135,7 +135,7 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
                 batches = reader.batches()
                 last = 0
                 while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-                    for relation in (EVENTS, *BESIDE):
+                    for relation in (EVENTS, *MIRRORED):
                         rows = [row for of, row in batch if of is relation]
                         if rows:
                             with_key = same_keys(relation, made_by, database.backend.name)
@@ -143,11 +143,11 @@ async def import_store(store: Any, file: File, *, on_progress: OnProgress | None
                             if relation is EVENTS:
                                 last = max(last, *(row[EVENTS.key_place] for row in rows))
                     if on_progress is not None:
-                        on_progress(CopyProgress("import", reader.counts[EVENTS.name], 0))
+                        on_progress(Progress("import", reader.counts[EVENTS.name], 0))
                 found = _counters(reader, name_of(file))
                 # Whatever the first line says: what is appended next must come after what is here.
                 found[EVENTS.name] = max(last, found.get(EVENTS.name, 0))
-                await raise_counters(database, (EVENTS, *BESIDE), found)
+                await raise_counters(database, (EVENTS, *MIRRORED), found)
         return ExchangeResult(database.name, name_of(file), dict(reader.counts), time.monotonic() - started)
 
 

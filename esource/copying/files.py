@@ -153,9 +153,6 @@ class RowsReader:
             raise self._refused("rows follow the last line")
 
 
-# -- opening ---------------------------------------------------------------------------------------
-
-
 OTHERS = (".7z", ".br", ".bz2", ".lz4", ".lzma", ".xz", ".zip")
 """Endings that promise what a file would not hold."""
 

@@ -23,8 +23,8 @@ from esource import schema
 from esource.codec.codec import Codec
 from esource.copying.mirror import counters
 from esource.copying.movable import unmovable
-from esource.copying.rows import BESIDE, EVENTS, Relation, Row, scan
-from esource.copying.stores import CopyProgress, OnProgress
+from esource.copying.progress import OnProgress, Progress
+from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, scan
 from esource.database.database import Database
 from esource.dialect.urls import moving_of
 from esource.domain.registry import EventRegistry
@@ -137,7 +137,7 @@ _LOST_LETTERS = Statement(
 )
 _LAST_KEYS = {
     relation.name: Statement(select(func.max(relation.key)))
-    for relation in (EVENTS, *BESIDE)
+    for relation in (EVENTS, *MIRRORED)
     if relation.name not in ("projection_checkpoints", "event_outbox")
 }
 
@@ -223,7 +223,7 @@ class _Inspection:
             self._found.more += 1
 
     async def _counters(self) -> None:
-        handed_out = await counters(self._database, (EVENTS, *BESIDE))
+        handed_out = await counters(self._database, (EVENTS, *MIRRORED))
         for name, statement in _LAST_KEYS.items():
             [(last,)] = await self._database.rows(statement, {})
             if last is not None and name in handed_out and handed_out[name] < last:
@@ -299,14 +299,14 @@ class _Inspection:
 
     async def _values(self) -> None:
         [(total,)] = await self._database.rows(EVENTS.count, {})
-        for relation in (EVENTS, *BESIDE):
+        for relation in (EVENTS, *MIRRORED):
             step, of = ("verify", total) if relation is EVENTS else (relation.name, 0)
             done = 0
             async for rows in scan(self._database, relation):
                 for row in rows:
                     self._value(relation, row)
                 done += len(rows)
-                self._tell(CopyProgress(step, done, of))
+                self._tell(Progress(step, done, of))
             self._found.rows[relation.name] = done
 
     def _value(self, relation: Relation, row: Row) -> None:

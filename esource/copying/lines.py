@@ -16,31 +16,19 @@ from uuid import UUID
 from sqlalchemy import Column
 
 from esource.copying.movable import unmovable
-from esource.copying.rows import BESIDE, EVENTS, Relation, Row
+from esource.copying.rows import EVENTS, MIRRORED, Relation, Row
 from esource.moments import canonical_moment
+from esource.tables.rows import AGGREGATE_ID, AGGREGATE_TYPE, CLOUD_EVENT_ATTRIBUTES
 from esource.tables.types import Identifier, Json, Timestamp
 
 KIND = "esource"
 """The member that says of a line what it is; a line without it is an event."""
 
-_ATTRIBUTES = {
-    "event_id": "id",
-    "event_type": "type",
-    "timestamp": "time",
-    "global_position": "globalposition",
-    "version": "aggregateversion",
-    "tenant_id": "tenantid",
-    "actor_id": "actorid",
-    "created_at": "storedat",
-    "payload": "data",
-}
-"""Columns of an event, and the CloudEvents attributes that hold them; the stream is the ``subject``."""
-
-_COLUMNS = {attribute: column for column, attribute in _ATTRIBUTES.items()}
+_COLUMNS = {attribute: column for column, attribute in CLOUD_EVENT_ATTRIBUTES.items()}
 _NUMBERS = ("global_position", "version")
 """Attributes of CloudEvents are text, or numbers of 32 bits; these may be greater."""
 
-_BESIDE = {relation.name: relation for relation in BESIDE}
+_MIRRORED = {relation.name: relation for relation in MIRRORED}
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Numbers are kept as the text they are: what is wanted of a value is where it ends, or no fraction at all.
 _read = json.JSONDecoder(parse_float=str, parse_constant=str).raw_decode
@@ -95,9 +83,6 @@ def _ended(text: str, place: int, found: dict[str, Member]) -> dict[str, Member]
     return found
 
 
-# -- writing ---------------------------------------------------------------------------------------
-
-
 def write_line(relation: Relation, row: Row, source: str) -> str:
     """A row as JSON without a line break; ``source`` is the CloudEvents attribute.
 
@@ -111,14 +96,16 @@ def write_line(relation: Relation, row: Row, source: str) -> str:
     if relation is not EVENTS:
         inner = ",".join(f'"{name}":{"null" if text is None else text}' for name, text in values.items())
         return f'{{"{KIND}":"{relation.name}","row":{{{inner}}}}}'
-    _, _, aggregate_id, aggregate_type = row[:4]
+    aggregate_id, aggregate_type = row[AGGREGATE_ID], row[AGGREGATE_TYPE]
     head = {
         "specversion": "1.0",
         "source": source,
         "subject": f"{aggregate_type}/{str(aggregate_id).lower()}",
     }
     attributes = ",".join(
-        f'"{attribute}":{values[name]}' for name, attribute in _ATTRIBUTES.items() if values[name] is not None
+        f'"{attribute}":{values[name]}'
+        for name, attribute in CLOUD_EVENT_ATTRIBUTES.items()
+        if values[name] is not None
     )
     return f'{_encode(head)[:-1]},"datacontenttype":"application/json",{attributes}}}'
 
@@ -138,9 +125,6 @@ def _text(column: Column[Any], value: Any) -> str:
     return _encode(value)
 
 
-# -- reading ---------------------------------------------------------------------------------------
-
-
 def read_line(found: dict[str, Member]) -> tuple[Relation, Row]:
     """The row of a line that `write_line` made, or another program in the same form.
 
@@ -151,9 +135,9 @@ def read_line(found: dict[str, Member]) -> tuple[Relation, Row]:
         relation, values = EVENTS, dict(_event_values(found))
     else:
         kind = found[KIND].value
-        if kind not in _BESIDE:
+        if kind not in _MIRRORED:
             raise ValueError(f"a line of the kind {kind!r:.80} is unknown")
-        relation = _BESIDE[kind]
+        relation = _MIRRORED[kind]
         values = {
             name: _value(relation.table.c.get(name), name, member)
             for name, member in members(_required(found, "row").text).items()

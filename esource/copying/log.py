@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from esource.copying.movable import unmovable
-from esource.copying.rows import EVENTS, PAGE_ROWS, Place, Row, next_size, page, scan
+from esource.copying.rows import EVENTS, PAGE_ROWS, Cursor, Row, next_size, page, scan
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.transactions import Unit
@@ -63,7 +63,7 @@ async def require_prefix(source: Database, target: Database) -> int:
         ours, theirs = [
             [
                 EVENTS.canonical(row)
-                for row in await page(database, EVENTS, Place(after, after), COMPARED_EVENTS)
+                for row in await page(database, EVENTS, Cursor(after, after), COMPARED_EVENTS)
             ]
             for database in (source, target)
         ]
@@ -133,7 +133,7 @@ class LogCopy:
         return self.copied - before
 
     async def _page(self, after: int, size: int) -> tuple[list[Row], int]:
-        rows = await page(self.source, EVENTS, Place(after, after), size)
+        rows = await page(self.source, EVENTS, Cursor(after, after), size)
         return rows, next_size(EVENTS, rows) if rows else size
 
     async def _chunk(self, rows: list[Row], size: int, upto: int) -> tuple[list[Row], int]:
@@ -210,7 +210,7 @@ class LogCopy:
     async def _explain(self, error: Exception) -> None:
         """Look for a row of this chunk that cannot be stored anywhere."""
         looked_at = 0
-        async for rows in scan(self.source, EVENTS, Place(self.position, self.position)):
+        async for rows in scan(self.source, EVENTS, Cursor(self.position, self.position)):
             for row in rows:
                 problem = unmovable(EVENTS, row)
                 if problem is not None:

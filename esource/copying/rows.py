@@ -139,7 +139,7 @@ class Relation:
 
 
 EVENTS = Relation(events)
-BESIDE = (
+MIRRORED = (
     Relation(snapshots),
     Relation(projection_checkpoints),
     Relation(dead_letter_queue),
@@ -147,7 +147,7 @@ BESIDE = (
 )
 """The tables whose rows change; the outbox's keys are of different kinds in different databases."""
 
-TABLES = tuple(relation.table for relation in (EVENTS, *BESIDE))
+TABLES = tuple(relation.table for relation in (EVENTS, *MIRRORED))
 
 
 def neutral(column: Column[Any]) -> ColumnElement[Any]:
@@ -164,17 +164,14 @@ def same_keys(relation: Relation, one: str, other: str) -> bool:
     return one == other or relation.group is relation.key
 
 
-# -- reading ---------------------------------------------------------------------------------------
-
-
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a scan of a relation has come to."""
 
     group: Any
     key: Any
 
 
-async def page(database: Database, relation: Relation, after: Place | None, size: int) -> list[Row]:
+async def page(database: Database, relation: Relation, after: Cursor | None, size: int) -> list[Row]:
     """The next rows in the relation's order. One query."""
     if after is None:
         return await database.rows(relation.first, {"page": size})
@@ -184,8 +181,8 @@ async def page(database: Database, relation: Relation, after: Place | None, size
     return await database.rows(relation.next, values)
 
 
-def place_of(relation: Relation, row: Row) -> Place:
-    return Place(row[relation.group_place], row[relation.key_place])
+def cursor_of(relation: Relation, row: Row) -> Cursor:
+    return Cursor(row[relation.group_place], row[relation.key_place])
 
 
 def next_size(relation: Relation, rows: list[Row]) -> int:
@@ -199,7 +196,7 @@ def next_size(relation: Relation, rows: list[Row]) -> int:
 
 
 async def scan(
-    database: Database, relation: Relation, after: Place | None = None
+    database: Database, relation: Relation, after: Cursor | None = None
 ) -> AsyncIterator[list[Row]]:
     """All rows past a place, a page at a time."""
     size = 250
@@ -207,7 +204,7 @@ async def scan(
         yield rows
         if len(rows) < size:
             return
-        after, size = place_of(relation, rows[-1]), next_size(relation, rows)
+        after, size = cursor_of(relation, rows[-1]), next_size(relation, rows)
 
 
 async def require_empty(database: Database) -> None:
@@ -216,15 +213,12 @@ async def require_empty(database: Database) -> None:
     Raises:
         CopyRefusedError: there is a row in one of the five tables.
     """
-    for relation in (EVENTS, *BESIDE):
+    for relation in (EVENTS, *MIRRORED):
         [(rows,)] = await database.rows(relation.count, {})
         if rows:
             raise CopyRefusedError(
                 database.name, f"it holds {rows} rows in {relation.name}", is_to_be_empty=True
             )
-
-
-# -- one form for all databases ----------------------------------------------------------------------
 
 
 def _number(text: str) -> Any:

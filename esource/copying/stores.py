@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from esource import schema
 from esource.copying.log import LogCopy, last_position, require_prefix
 from esource.copying.mirror import Change, counters, mirror, raise_counters
-from esource.copying.rows import BESIDE, EVENTS, TABLES, require_empty
-from esource.copying.verification import Verification, verify_beside, verify_log
+from esource.copying.progress import OnProgress, Progress
+from esource.copying.rows import EVENTS, MIRRORED, TABLES, require_empty
+from esource.copying.verification import Verification, verify_log, verify_mirrored
 from esource.database.database import Database
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
@@ -20,23 +21,8 @@ from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
 POLL_SECONDS = 1.0
 """How long a copy that follows sleeps at most before it looks again, in seconds."""
 
-BESIDE_SECONDS = 10.0
+MIRROR_SECONDS = 10.0
 """How often a copy that follows compares the tables beside the log, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class CopyProgress:
-    """How far a step of the way has come."""
-
-    step: str
-    """What is being done: "copy", "index" or "verify" the events, or the name of a table beside the log."""
-    done: int
-    """Events dealt with in this step, indexes made, or rows changed."""
-    total: int
-    """Events to deal with in this step, as far as known, or indexes to make; 0 for a table."""
-
-
-OnProgress = Callable[[CopyProgress], None]
 
 
 @dataclass(slots=True)
@@ -139,7 +125,7 @@ async def cut_over(
             await move.refuse_moved()
             await move.catch_up()
             await move.verify_log(verified, move.log.position)
-            await verify_beside(here, there, move.verification)
+            await verify_mirrored(here, there, move.verification)
             if not move.verification.is_identical:
                 raise CopyRefusedError(there.name, "; ".join(move.verification.differences), is_cut_over=True)
             with here.backend.errors(here.name):
@@ -198,7 +184,7 @@ class _Move:
     async def _refuse_strangers(self) -> None:
         """A target without events may hold the rest of a copy, but nothing else."""
         found = Verification()
-        await verify_beside(self.source, self.target, found)
+        await verify_mirrored(self.source, self.target, found)
         strange = [table for table in found.tables if table.extra]
         if strange:
             listed = ", ".join(f"{table.extra} rows in {table.table}" for table in strange)
@@ -210,7 +196,7 @@ class _Move:
             raise StoreMovedError(self.source.name, moved_to)
 
     def _copied(self, events: int) -> None:
-        self._on_progress(CopyProgress("copy", events, max(events, self._total)))
+        self._on_progress(Progress("copy", events, max(events, self._total)))
 
     async def catch_up(self) -> None:
         """Bring the target up to what the source has now."""
@@ -225,20 +211,18 @@ class _Move:
         await self.mirror()
 
     async def _build_indexes(self) -> None:
-        await self.log.build_indexes(
-            lambda done, total: self._on_progress(CopyProgress("index", done, total))
-        )
+        await self.log.build_indexes(lambda done, total: self._on_progress(Progress("index", done, total)))
 
     async def mirror(self) -> None:
-        for relation in BESIDE:
+        for relation in MIRRORED:
             change = await mirror(self.source, self.target, relation)
             before = self._result.tables.get(relation.name, Change(0, 0))
             self._result.tables[relation.name] = Change(
                 before.added + change.added, before.removed + change.removed
             )
             if change != (0, 0):
-                self._on_progress(CopyProgress(relation.name, change.added + change.removed, 0))
-        relations = EVENTS, *BESIDE
+                self._on_progress(Progress(relation.name, change.added + change.removed, 0))
+        relations = EVENTS, *MIRRORED
         await raise_counters(self.target, relations, await counters(self.source, relations))
 
     async def follow(self) -> None:
@@ -249,7 +233,7 @@ class _Move:
                 heard.clear()
                 try:
                     copied = await self.log.catch_up()
-                    if time.monotonic() - mirrored > BESIDE_SECONDS:
+                    if time.monotonic() - mirrored > MIRROR_SECONDS:
                         await self.mirror()
                         mirrored = time.monotonic()
                 except CopyRefusedError:
@@ -270,7 +254,7 @@ class _Move:
         def tell(events: int) -> None:
             nonlocal done
             done += events
-            self._on_progress(CopyProgress("verify", done, max(done, total)))
+            self._on_progress(Progress("verify", done, max(done, total)))
 
         await verify_log(self.source, self.target, self.verification, after=after, upto=upto, tell=tell)
 
@@ -280,7 +264,7 @@ class _Move:
         if complete:
             upto = max(await last_position(self.source), await last_position(self.target))
         await self.verify_log(0, upto)
-        await verify_beside(self.source, self.target, self.verification)
+        await verify_mirrored(self.source, self.target, self.verification)
         self._result.verification = self.verification
 
     def finish(self) -> CopyResult:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from esource.copying.mirror import differences
-from esource.copying.rows import BESIDE, EVENTS, Place, next_size, page
+from esource.copying.rows import EVENTS, MIRRORED, Cursor, next_size, page
 from esource.database.database import Database
 
 RANGE_EVENTS = 100_000
@@ -91,7 +91,7 @@ async def verify_log(
         events, digests = 0, (sha256(), sha256())
 
     while after < upto:
-        place = Place(after, after)
+        place = Cursor(after, after)
         both = await asyncio.gather(page(source, EVENTS, place, size), page(target, EVENTS, place, size))
         ours, theirs = ([row for row in rows if row[EVENTS.key_place] <= upto] for rows in both)
         left, right = ([EVENTS.canonical(row) for row in rows] for rows in (ours, theirs))
@@ -125,9 +125,9 @@ def _first_difference(left: list[str], right: list[str]) -> str:
     return f"events: only the target has {_cut(right[len(left)])}"
 
 
-async def verify_beside(source: Database, target: Database, found: Verification) -> None:
+async def verify_mirrored(source: Database, target: Database, found: Verification) -> None:
     """Compare the tables beside the log."""
-    for relation in BESIDE:
+    for relation in MIRRORED:
         [(rows,)] = await source.rows(relation.count, {})
         missing = extra = 0
         async for difference in differences(source, target, relation):

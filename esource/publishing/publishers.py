@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from esource.errors import MissingDriverError
 from esource.moments import from_iso
+from esource.tables.rows import CLOUD_EVENT_ATTRIBUTES
 
 if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent
@@ -70,9 +71,9 @@ def to_cloud_event(entry: OutboxEntry, source: str) -> CloudEvent:
     extensions = {
         "correlationid": data.get("correlation_id"),
         "causationid": data.get("causation_id"),
-        "tenantid": entry.tenant_id,
-        "globalposition": entry.global_position,
-        "aggregateversion": data.get("aggregate_version"),
+        CLOUD_EVENT_ATTRIBUTES["tenant_id"]: entry.tenant_id,
+        CLOUD_EVENT_ATTRIBUTES["global_position"]: entry.global_position,
+        CLOUD_EVENT_ATTRIBUTES["version"]: data.get("aggregate_version"),
     }
     attributes |= {name: str(value) for name, value in extensions.items() if value is not None}
     return CloudEvent(attributes, data)

@@ -43,3 +43,16 @@ VERSION: Final = 7
 TIMESTAMP: Final = 8
 PAYLOAD: Final = 9
 STORED_AT: Final = 10
+
+CLOUD_EVENT_ATTRIBUTES: Final = {
+    "event_id": "id",
+    "event_type": "type",
+    "timestamp": "time",
+    "global_position": "globalposition",
+    "version": "aggregateversion",
+    "tenant_id": "tenantid",
+    "actor_id": "actorid",
+    "created_at": "storedat",
+    "payload": "data",
+}
+"""Columns of an event, and the CloudEvents attributes that hold them; the stream is the ``subject``."""

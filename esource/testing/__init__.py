@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingDriverError(error.name or "pytest", "testing") from error
 
 # Before the import: their assertions are to show what they compared.
-pytest.register_assert_rewrite("esource.testing.conformance", "esource.testing.conformance_beside")
+pytest.register_assert_rewrite("esource.testing.conformance", "esource.testing.conformance_tables")
 
 from esource.testing.conformance import EventStoreConformance  # noqa: E402
 from esource.testing.plugin import (  # noqa: E402

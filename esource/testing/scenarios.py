@@ -156,8 +156,6 @@ class Then(Generic[TAggregate]):
             )
 
 
-# -- projections -------------------------------------------------------------------------------------------
-
 Handler = Callable[[DomainEvent], Awaitable[object] | object]
 """What a projection does with an event: a function, or a coroutine function, of the event."""
 
@@ -234,9 +232,6 @@ class Projected:
         except Exception as raised:
             caught = raised
         _raised(caught, error, match)
-
-
-# -- comparing ---------------------------------------------------------------------------------------------
 
 
 def _content(event: DomainEvent) -> dict[str, Any]:

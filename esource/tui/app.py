@@ -15,7 +15,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from esource import browsing
-from esource.browsing.followers import Waiting
+from esource.browsing.followers import Pending
+from esource.database.database import Database
 from esource.store.store import EventStore
 from esource.tui.dead_letters import DeadLettersPane
 from esource.tui.details import MUTED, plain
@@ -72,9 +73,10 @@ class Inspector(App[None]):
         self._opened: StreamPane | None = None
 
     def compose(self) -> ComposeResult:
-        database = self.store.__esource_database__
         with Horizontal(id="top"):
-            yield Static(Content.assemble(("esource ", "bold $primary"), plain(database.name)), id="database")
+            yield Static(
+                Content.assemble(("esource ", "bold $primary"), plain(self.store.name)), id="database"
+            )
             yield Static(id="head")
         yield Static(id="trouble")
         with TabbedContent(id="tabs"):
@@ -92,8 +94,6 @@ class Inspector(App[None]):
 
     def on_mount(self) -> None:
         self.watch_store()
-
-    # -- tabs ----------------------------------------------------------------------------------------
 
     @property
     def frame(self) -> Screen[Any]:
@@ -117,14 +117,21 @@ class Inspector(App[None]):
             return self._opened
         return self.frame.query_one(f"#{tab}", Pane)
 
-    def is_in_front(self, pane: Pane[Any]) -> bool:
-        """Whether it is what is seen; nothing is at the end."""
-        return self.is_shown and self.pane is pane
+    def _bring_to_front(self) -> None:
+        """Tell every pane whether it is what is seen."""
+        front = self.pane
+        for pane in self.frame.query(Pane):
+            pane.in_front = pane is front
 
     @on(TabbedContent.TabActivated)
     def _activated(self) -> None:
+        self._bring_to_front()
         self.pane.enter()
         self.show_troubles()
+
+    @on(Pane.OpenStream)
+    def _asked_for_stream(self, asked: Pane.OpenStream) -> None:
+        self.open_stream(asked.stream_id, asked.version)
 
     def action_tab(self, tab: str) -> None:
         if len(self.screen_stack) == 1:
@@ -139,6 +146,7 @@ class Inspector(App[None]):
         self.frame.query_one(StreamsPane).display = False
         self._opened = opened
         if self.tabs.active == "streams-tab":
+            self._bring_to_front()
             self.pane.enter()
         else:
             self.tabs.active = "streams-tab"
@@ -150,6 +158,7 @@ class Inspector(App[None]):
         if pane.back() or not isinstance(pane, StreamPane):
             return
         await self._close_stream()
+        self._bring_to_front()
         self.pane.listing.focus()
         self.show_troubles()
 
@@ -167,17 +176,15 @@ class Inspector(App[None]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
-    # -- the end of the log ----------------------------------------------------------------------------
-
     @work(exclusive=True, group="watch")
     async def watch_store(self) -> None:
         """Look at the end of the log and at what waits, again and again; mend the screen after a failure."""
-        database = self.store.__esource_database__
+        database = Database.of(self.store)
         while True:
             try:
                 self._check()
                 head = await browsing.last_position(database)
-                waiting = await browsing.waiting(database)
+                pending = await browsing.pending(database)
             except Exception as error:
                 self.trouble(error, "")
             else:
@@ -185,18 +192,18 @@ class Inspector(App[None]):
                     return
                 is_back = ("", "") in self._troubles
                 self.trouble(None, "")
-                self._show_head(head, waiting)
+                self._show_head(head, pending)
                 if is_back or self._is_troubled(self.pane):
                     # Also a pane alone: it may have met what was over before this looked.
                     self.pane.enter(focus=False)
             await asyncio.sleep(WATCH_SECONDS)
 
-    def _show_head(self, head: int, waiting: Waiting) -> None:
+    def _show_head(self, head: int, pending: Pending) -> None:
         if head != self._head:
             self._say_head(head)
-        self._label("letters-tab", "Dead letters", waiting.dead_letters, "$text-error")
-        given_up = "$text-error" if waiting.failed else "$text-warning"
-        self._label("outbox-tab", "Outbox", waiting.pending + waiting.failed, given_up)
+        self._label("letters-tab", "Dead letters", pending.dead_letters, "$text-error")
+        given_up = "$text-error" if pending.failed else "$text-warning"
+        self._label("outbox-tab", "Outbox", pending.pending + pending.failed, given_up)
         if head != self._head and not self.pane.rows:
             self.pane.enter(focus=False)
         self._head = head
@@ -214,7 +221,9 @@ class Inspector(App[None]):
         if found.label.plain != label.plain:
             found.label = label
 
-    # -- what is wrong ---------------------------------------------------------------------------------
+    @on(Pane.Trouble)
+    def _pane_in_trouble(self, said: Pane.Trouble) -> None:
+        self.trouble(said.error, said.pane.id or "", said.part)
 
     def trouble(self, error: Exception | None, pane: str, part: str = "") -> None:
         """Say what is wrong with a part of a pane (by its id) or the store (""), or that nothing is any more."""

@@ -66,9 +66,6 @@ def first_line(text: str | None) -> str | None:
     return text and next(iter(text.strip().splitlines()), "")
 
 
-# -- parts of the details ------------------------------------------------------------------------------
-
-
 def heading(title: str, more: str = "") -> Content:
     """The first line of the details."""
     return Content.assemble((plain(title), "bold $text-primary"), "  ", (plain(more), MUTED))

@@ -74,8 +74,6 @@ class LogPane(Pane[StoredEvent]):
         newer = f", {self.newer:,} newer" if self.newer else ""
         return f"‖ paused{newer}: space follows"
 
-    # -- pages ---------------------------------------------------------------------------------------
-
     async def page(self, after: Any) -> Page[StoredEvent]:
         if after is None and self.start is not None:
             after = self.start + 1
@@ -120,9 +118,7 @@ class LogPane(Pane[StoredEvent]):
         return event_details(row)
 
     def selected(self, row: StoredEvent) -> None:
-        self.app.open_stream(row.stream_id, row.stream_position)
-
-    # -- following -----------------------------------------------------------------------------------
+        self.post_message(self.OpenStream(row.stream_id, row.stream_position))
 
     @work(exclusive=True, group="follow")
     async def follow(self, position: int) -> None:
@@ -148,7 +144,7 @@ class LogPane(Pane[StoredEvent]):
         return position
 
     def _show_fresh(self) -> None:
-        if not self.app.is_in_front(self):
+        if not self.in_front:
             return  # it is read anew when it comes to the front
         if self.newer and self.following:
             rows = [*reversed(self._fresh), *(self.rows.values() if self.newer == len(self._fresh) else ())]

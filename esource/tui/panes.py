@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
 from rich.text import Text
 from textual import on, work
@@ -20,9 +20,6 @@ from esource.browsing.pages import Page, Row
 from esource.database.database import Database
 from esource.store.store import EventStore
 from esource.tui.details import MUTED
-
-if TYPE_CHECKING:
-    from esource.tui.app import Inspector
 
 MOST_ROWS = 5_000
 """Rows of a list: memory stays bounded, however long somebody scrolls. A filter leads to the others."""
@@ -93,18 +90,33 @@ class Pane(Vertical, Generic[Row]):
         Binding("c", "copy", "Copy id", show=False),
     ]
 
-    app: Inspector
+    class Trouble(Message):
+        """A part of the pane cannot be read, or can be again: then the error is None."""
+
+        def __init__(self, pane: Pane[Any], error: Exception | None, part: str) -> None:
+            super().__init__()
+            self.pane = pane
+            self.error = error
+            self.part = part
+
+    class OpenStream(Message):
+        """The events of one stream are to be shown, the cursor on a version."""
+
+        def __init__(self, stream_id: str, version: int | None = None) -> None:
+            super().__init__()
+            self.stream_id = stream_id
+            self.version = version
 
     def __init__(self, store: EventStore, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
         self.store = store
-        self.database: Database = store.__esource_database__
+        self.database = Database.of(store)
+        self.in_front = False
+        """Whether it is what is seen: the app says so."""
         self.rows: dict[str, Row] = {}
         """What is listed, by the rows' keys, in order."""
         self.after: Any = None
         """Where the next page begins; None at the end."""
-
-    # -- what a subclass says ------------------------------------------------------------------------
 
     def filters(self) -> Iterable[Widget]:
         """What stands above the list."""
@@ -133,8 +145,6 @@ class Pane(Vertical, Generic[Row]):
     def caption(self) -> str:
         """What the list's title says besides its name."""
         return ""
-
-    # -- composition ---------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
         filters = list(self.filters())
@@ -179,8 +189,6 @@ class Pane(Vertical, Generic[Row]):
         """Let keys and clicks alone change the tab: Textual's own would bring the tab back that was focused last,
         when another was asked for before it heard of that."""
         event.stop()
-
-    # -- loading -------------------------------------------------------------------------------------
 
     @property
     def is_reading(self) -> bool:
@@ -257,9 +265,7 @@ class Pane(Vertical, Generic[Row]):
 
     def trouble(self, error: Exception | None, part: str = LISTING) -> None:
         """Say what is wrong with a part of the pane, or that nothing is any more."""
-        self.app.trouble(error, self.id or "", part)
-
-    # -- the row under the cursor --------------------------------------------------------------------
+        self.post_message(self.Trouble(self, error, part))
 
     @on(DataTable.RowHighlighted)
     def _highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -288,8 +294,6 @@ class Pane(Vertical, Generic[Row]):
         event.stop()
         if self.row is not None:
             self.selected(self.row)
-
-    # -- keys ----------------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
         for widget in self.query("Input, Select"):

@@ -34,7 +34,7 @@ class ProjectionsPane(Pane[CheckpointState]):
 
     def _again(self) -> None:
         # A reading that takes longer than the pause is not begun anew before its end.
-        if self.app.is_in_front(self) and not self.is_reading:
+        if self.in_front and not self.is_reading:
             self.reload()
 
     async def page(self, after: Any) -> Page[CheckpointState]:

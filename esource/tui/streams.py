@@ -90,7 +90,7 @@ class StreamsPane(Pane[StreamSummary]):
         )
 
     def selected(self, row: StreamSummary) -> None:
-        self.app.open_stream(row.stream_id)
+        self.post_message(self.OpenStream(row.stream_id))
 
     def enter(self, *, focus: bool = True) -> None:
         super().enter(focus=focus)

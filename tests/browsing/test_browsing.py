@@ -101,7 +101,7 @@ async def test_an_empty_store_has_no_pages(database):
     assert await browsing.checkpoint_states(database) == []
     assert await browsing.dead_letters_page(database) == browsing.Page([], None)
     assert await browsing.outbox_page(database, "pending") == browsing.Page([], None)
-    assert await browsing.waiting(database) == browsing.Waiting(0, 0, 0)
+    assert await browsing.pending(database) == browsing.Pending(0, 0, 0)
 
 
 async def test_checkpoints_are_seen_from_the_end_of_the_log(streams, store, database):
@@ -140,9 +140,9 @@ async def test_dead_letters_and_outbox_rows_come_in_pages_by_status(store, datab
     assert await listed(browsing.outbox_page, "pending") == rows[4:]
     assert await listed(browsing.outbox_page, "failed") == [rows[3]]
     assert await listed(browsing.outbox_page, "published") == rows[2::-1]
-    assert await browsing.waiting(database) == browsing.Waiting(6, 3, 1)
+    assert await browsing.pending(database) == browsing.Pending(6, 3, 1)
     monkeypatch.setattr(beside, "MOST_COUNTED", 2)
-    assert await browsing.waiting(database) == browsing.Waiting(2, 2, 1)
+    assert await browsing.pending(database) == browsing.Pending(2, 2, 1)
 
 
 async def test_so_many_types_and_no_more_are_offered(streams, database, monkeypatch):

@@ -19,7 +19,7 @@ from esource import CheckpointRepository, __version__
 from esource.cli.app import PANELS
 from esource.cli.asking import confirm
 from esource.cli.progress import Bar
-from esource.copying import CopyProgress
+from esource.copying import Progress
 
 
 async def esource(*arguments: str, folder: Path | None = None) -> tuple[int, str, str]:
@@ -249,5 +249,5 @@ def test_on_a_terminal_whoever_destroys_something_is_asked_before(monkeypatch, c
 def test_a_progress_bar_has_a_line_for_each_step_and_its_last_number():
     bar = Bar()
     for step, done in (("copy", 1), ("copy", 2), ("verify", 1)):
-        bar.tell(CopyProgress(step, done, 10))
+        bar.tell(Progress(step, done, 10))
     assert [(task.description, task.completed) for task in bar.progress.tasks] == [("copy", 2), ("verify", 1)]

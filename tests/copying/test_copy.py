@@ -17,7 +17,7 @@ from esource import (
     SnapshotStore,
     schema,
 )
-from esource.copying import CopyProgress, copy, log, rows, verification, verify_copy
+from esource.copying import Progress, copy, log, rows, verification, verify_copy
 from esource.copying import mirror as beside
 from esource.errors import (
     CopyRefusedError,
@@ -133,7 +133,7 @@ async def test_a_long_log_is_copied_in_many_transactions(pair: Pair, open_stores
     for _ in range(25):
         [first, *_] = events = several(13)
         await source.append_events(first.aggregate_id, "Order", events, 0)
-    told: list[CopyProgress] = []
+    told: list[Progress] = []
     result = await copy(pair.source, pair.target, verify=True, on_progress=told.append)
     assert result.events == 325
     assert result.verification.is_identical
@@ -141,7 +141,7 @@ async def test_a_long_log_is_copied_in_many_transactions(pair: Pair, open_stores
     copied = [progress for progress in told if progress.step == "copy"]
     assert [progress.done for progress in copied] == sorted({progress.done for progress in copied})
     assert len(copied) >= 7
-    assert copied[-1] == CopyProgress("copy", 325, 325)
+    assert copied[-1] == Progress("copy", 325, 325)
 
 
 async def test_a_copy_into_an_empty_database_makes_the_tables(empty_database_url, open_stores):

@@ -169,7 +169,7 @@ async def test_a_cut_over_may_trust_what_was_copied_before(pair: Pair, open_stor
 async def test_a_copy_that_follows_brings_the_tables_beside_the_log_along(
     pair: Pair, open_stores, monkeypatch
 ):
-    monkeypatch.setattr(moving, "BESIDE_SECONDS", 0)
+    monkeypatch.setattr(moving, "MIRROR_SECONDS", 0)
     source = await open_stores(pair.source)
     await fill(source)
     following = asyncio.create_task(copy(pair.source, pair.target, follow=True))

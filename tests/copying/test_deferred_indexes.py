@@ -13,7 +13,7 @@ from support.orders import placed
 from support.pairs import Pair, fill
 from support.schemas import execute, rows
 
-from esource.copying import CopyProgress, copy, log
+from esource.copying import Progress, copy, log
 from esource.errors import CopyRefusedError
 from esource.schema import partitioning
 from esource.schema import reports as schema_reports
@@ -42,12 +42,12 @@ class Killed(BaseException):
     pass
 
 
-def killed(_: CopyProgress) -> None:
+def killed(_: Progress) -> None:
     raise Killed
 
 
 async def test_they_are_made_at_the_end_and_told_of(filled: Pair):
-    told: list[CopyProgress] = []
+    told: list[Progress] = []
     result = await copy(*filled, verify=True, on_progress=told.append)
     assert result.verification.is_identical
     assert [(said.done, said.total) for said in told if said.step == "index"] == [(n, 4) for n in range(5)]

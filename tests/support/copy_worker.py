@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from esource.copying import CopyProgress, copy, log, rows
-from esource.copying import mirror as beside
+from esource.copying import Progress, copy, log, mirror, rows
 
 
-def say(progress: CopyProgress) -> None:
+def say(progress: Progress) -> None:
     sys.stdout.write(f"{progress.step} {progress.done}\n")
     sys.stdout.flush()
 
@@ -19,5 +18,5 @@ if __name__ == "__main__":
     log.DEFERRED_FROM = 1
     log.FIRST_PAGE = 5
     rows.PAGE_ROWS = 20
-    beside.BATCH_ROWS = 10
+    mirror.BATCH_ROWS = 10
     asyncio.run(copy(sys.argv[1], sys.argv[2], on_progress=say))

@@ -54,7 +54,7 @@ async def test_a_projection_is_listed_reset_and_rebuilt(events, shared_store, ur
     done = await esource("projections", "rebuild", *APP, *url, "--yes")
     assert (done.exit_code, done.stdout) == (0, "Seen is at position 3.\n"), done.stderr
     assert list(application.seen) == [str(events[0].event_id), str(events[2].event_id)]
-    done = await esource("projections", "rebuild", "--app", "orders:OrderPlaced", *url, "--yes")
+    done = await esource("projections", "rebuild", "--app", "support.orders:OrderPlaced", *url, "--yes")
     assert done.exit_code == 2
     assert "no Projection" in done.stderr
 

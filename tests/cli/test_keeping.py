@@ -43,7 +43,7 @@ async def test_an_export_fills_another_database(order, shared_database_url, tmp_
 
 
 async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, shared_database_url):
-    done = await esource("verify", "--url", shared_database_url, "--app", "orders")
+    done = await esource("verify", "--url", shared_database_url, "--app", "support.orders")
     assert (done.exit_code, done.stderr) == (0, "")
     assert "In order: storage, counters, streams" in done.stdout
     await Database.of(shared_store).run_script(["DELETE FROM events WHERE version = 2"])
@@ -60,8 +60,8 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
     assert "decoding: " in done.stdout
     for app_, said in (
         ("nowhere", "No module"),
-        ("orders:nothing", "no attribute"),
-        ("orders:uuid4", "not an"),
+        ("support.orders:nothing", "no attribute"),
+        ("support.orders:uuid4", "not an"),
     ):
         done = await esource("verify", "--url", shared_database_url, "--app", app_)
         assert done.exit_code == 2

@@ -38,7 +38,7 @@ def module(tmp_path, monkeypatch):
         ("raise RuntimeError('no settings')", "RuntimeError: no settings", 70),
         ("def (:", "SyntaxError: ", 70),
         ("import nonsense_mod", "ModuleNotFoundError: No module named 'nonsense_mod'", 2),
-        ("from orders import Nothing", "ImportError: cannot import name 'Nothing'", 2),
+        ("from support.orders import Nothing", "ImportError: cannot import name 'Nothing'", 2),
         ("import sys; sys.exit(3)", "SystemExit: 3", 70),
     ],
     ids=["raises", "syntax", "imports nothing", "imports no name", "exits"],
@@ -56,7 +56,7 @@ async def test_a_module_that_cannot_be_imported_is_named_with_what_it_raised(
 
 
 @pytest.mark.parametrize(
-    "app", ["nowhere", "nowhere.at_all:thing", "orders:nothing", ":thing", ".orders", "a..b"]
+    "app", ["nowhere", "nowhere.at_all:thing", "support.orders:nothing", ":thing", ".orders", "a..b"]
 )
 async def test_the_form_is_the_remedy_where_the_name_is_wrong(app, sqlite_url):
     done = await esource("verify", "--app", app, "--url", sqlite_url)

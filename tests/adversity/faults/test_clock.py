@@ -28,7 +28,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     found = Clock()
-    for module in ("checkpoints", "dialect.sqlite", "leases", "outbox", "relay", "snapshots"):
+    asking = ("checkpoint", "lease", "outbox", "snapshot")
+    for module in (
+        *(f"repositories.{name}" for name in asking),
+        "dialect.sqlite.backend",
+        "publishing.relay",
+    ):
         monkeypatch.setattr(f"esource.{module}.utc_now", found)
     return found
 

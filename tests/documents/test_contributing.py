@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md names exists, and its commands are those that the project's own checks run."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -32,13 +33,23 @@ def test_the_set_up_is_one_command_with_an_extra_that_exists(document):
 
 def test_the_checks_are_those_of_the_sessions(document):
     sessions = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     tests, *checks = blocks(document, "sh")[1].splitlines()
 
-    assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert tests in script
     for check in checks:
         words = check.removeprefix(".venv/bin/").split()
         arguments = ", ".join(f'"{word}"' for word in words)
-        assert f"session.run({arguments})" in sessions
+        assert f"session.run({arguments}" in sessions
+        assert check in script
+
+
+def test_the_checks_know_every_supported_python():
+    [pythons] = re.findall(
+        r"^PYTHONS = (.*)$", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"supported=({' '.join(ast.literal_eval(pythons))})" in script
 
 
 def test_every_path_session_and_link_exists(document):

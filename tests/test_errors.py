@@ -90,7 +90,7 @@ async def test_constraints_have_the_same_names_on_both_databases(shared_store):
     ]:
         async with shared_store.transaction() as tx:
             await tx.connection.execute(insert(table).values(values))
-    backend = shared_store.__esource_database__.backend
+    backend = shared_store._opened.database.backend
     for table, values, name in [
         (events, {**event, "event_id": j}, "uq_events_aggregate_version"),
         (events, {**event, "version": 2}, "events_event_id_key"),

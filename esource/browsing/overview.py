@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import func, select
 
@@ -12,6 +11,7 @@ from esource import schema
 from esource.browsing.streams import StreamSummary, newest_streams
 from esource.checks import check_whole
 from esource.database.database import Database
+from esource.database.sources import Source
 from esource.dialect.inspection import IndexUse, Size, Symptom
 from esource.dialect.urls import inspection_of
 from esource.log.pages import LAST_POSITION
@@ -74,7 +74,7 @@ class Overview:
     """The database that a cut-over has moved this one to, if it has: it takes no more writes."""
 
 
-async def overview(store: Any) -> Overview:
+async def overview(store: Source) -> Overview:
     """Counts, sizes and progress of a store (or an engine, or a URL). Reads every row of the log's index.
 
     Raises:
@@ -101,7 +101,7 @@ async def overview(store: Any) -> Overview:
         )
 
 
-async def lags(database: Any) -> list[LagMetrics]:
+async def lags(database: Source) -> list[LagMetrics]:
     """How far each checkpoint is behind the end of the log, counting events of all types."""
     checkpoints = CheckpointRepository(database)
     found = [
@@ -112,7 +112,9 @@ async def lags(database: Any) -> list[LagMetrics]:
     return [lag for lag in found if lag is not None]
 
 
-async def streams(store: Any, *, aggregate_type: str | None = None, limit: int = 100) -> list[StreamSummary]:
+async def streams(
+    store: Source, *, aggregate_type: str | None = None, limit: int = 100
+) -> list[StreamSummary]:
     """The streams that were appended to last, the newest first.
 
     Raises:
@@ -132,7 +134,7 @@ async def streams(store: Any, *, aggregate_type: str | None = None, limit: int =
                 return found
 
 
-async def examine(store: Any) -> list[Symptom]:
+async def examine(store: Source) -> list[Symptom]:
     """What is wrong or slow in a database, each with what mends it; nothing is changed."""
     async with schema.whole_store(store, "an examination", any_schema=True) as database:
         found = []

@@ -215,7 +215,7 @@ async def event(
     """Show one event."""
     wanted = parse_id(event_id, "an event id")
     async with reading(url) as store:
-        row = await event_by_id(store.__esource_database__, wanted)
+        row = await event_by_id(store._opened.database, wanted)
         if row is None:
             raise Refusal(f"there is no event {wanted} in {store.name}.")
         return StoredEvent(row, store.codec.decode)

@@ -25,6 +25,7 @@ from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.mirror import load
 from esource.copying.rows import EVENTS, Row, neutral
 from esource.database.database import Database
+from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
@@ -111,7 +112,7 @@ class ArchiveResult:
 
 
 async def archive(
-    store: Any,
+    store: Source,
     file: File,
     *,
     streams: Iterable[tuple[UUID, str]] | None = None,
@@ -171,7 +172,9 @@ async def archive(
         return result
 
 
-async def remove(store: Any, file: str | Path, *, ignore_projections: Collection[str] = ()) -> ArchiveResult:
+async def remove(
+    store: Source, file: str | Path, *, ignore_projections: Collection[str] = ()
+) -> ArchiveResult:
     """Delete from the log what an archive holds, all but the streams' ends; again, after it was ended.
 
     Raises:
@@ -196,7 +199,7 @@ async def remove(store: Any, file: str | Path, *, ignore_projections: Collection
     return await _each_stream(store, "removing archived streams", file, act)
 
 
-async def restore(store: Any, file: str | Path) -> ArchiveResult:
+async def restore(store: Source, file: str | Path) -> ArchiveResult:
     """Put back into the log what `archive` took out of it, each event where it was; again, after it was ended.
 
     The streams stay closed.
@@ -226,7 +229,7 @@ def _said(stream: StreamId) -> str:
 
 
 async def _each_stream(
-    store: Any, what: str, file: str | Path, act: Callable[[Database, StreamId, list[Row]], Awaitable[int]]
+    store: Source, what: str, file: str | Path, act: Callable[[Database, StreamId, list[Row]], Awaitable[int]]
 ) -> ArchiveResult:
     """Do something with each stream of a file, in a transaction of its own, after all of it was read once."""
     path = Path(file)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from esource import schema
 from esource.copying.files import new_file
 from esource.copying.progress import OnProgress, Progress
+from esource.database.sources import Source
 from esource.dialect.urls import inspection_of
 
 
 async def back_up(
-    store: Any, target: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    store: Source, target: str | os.PathLike[str], *, on_progress: OnProgress | None = None
 ) -> None:
     """Copy a SQLite database to a new file, as it is at one moment, while it is written to.
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from esource import schema
 from esource.checks import LARGEST_POSITION
@@ -18,6 +18,7 @@ from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
 from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, require_empty, same_keys, scan
+from esource.database.sources import Source
 from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
 
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
@@ -46,7 +47,7 @@ class ExchangeResult:
 
 
 async def export_store(
-    store: Any, file: File, *, source: str = SOURCE, on_progress: OnProgress | None = None
+    store: Source, file: File, *, source: str = SOURCE, on_progress: OnProgress | None = None
 ) -> ExchangeResult:
     """Write all five tables to a file of JSON Lines, as they are at one moment; writers go on meanwhile.
 
@@ -104,7 +105,7 @@ def _write(writer: RowsWriter, relation: Relation, rows: list[Row], database: st
         raise
 
 
-async def import_store(store: Any, file: File, *, on_progress: OnProgress | None = None) -> ExchangeResult:
+async def import_store(store: Source, file: File, *, on_progress: OnProgress | None = None) -> ExchangeResult:
     """Fill an empty store from a file that `export_store` wrote, on either kind of database.
 
     One transaction: all of the file or nothing. Positions, ids and moments stay what they are.

@@ -26,6 +26,7 @@ from esource.copying.movable import unmovable
 from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, scan
 from esource.database.database import Database
+from esource.database.sources import Source
 from esource.dialect.urls import moving_of
 from esource.domain.registry import EventRegistry
 from esource.domain.stream_closed import STREAM_CLOSED
@@ -175,7 +176,7 @@ class Integrity:
 
 
 async def verify_store(
-    store: Any, *, registry: EventRegistry | None = None, on_progress: OnProgress | None = None
+    store: Source, *, registry: EventRegistry | None = None, on_progress: OnProgress | None = None
 ) -> Integrity:
     """Look at every row of a store, as it is at one moment: nothing is changed, and writers go on.
 

@@ -15,6 +15,7 @@ from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import EVENTS, MIRRORED, TABLES, require_empty
 from esource.copying.verification import Verification, verify_log, verify_mirrored
 from esource.database.database import Database
+from esource.database.sources import Source
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
 
@@ -48,8 +49,8 @@ class CopyResult:
 
 
 async def copy(
-    source: Any,
-    target: Any,
+    source: Source,
+    target: Source,
     *,
     follow: bool = False,
     verify: bool = False,
@@ -91,7 +92,7 @@ async def copy(
 
 
 async def cut_over(
-    source: Any, target: Any, *, verify: bool = True, on_progress: OnProgress | None = None
+    source: Source, target: Source, *, verify: bool = True, on_progress: OnProgress | None = None
 ) -> CopyResult:
     """Finish a copy and move the store to the target: afterwards the source refuses every write.
 
@@ -135,7 +136,7 @@ async def cut_over(
         return result
 
 
-async def reopen(store: Any) -> str | None:
+async def reopen(store: Source) -> str | None:
     """Take the fence away that `cut_over` has put around a store; where the store had moved to, if it had.
 
     What was appended in the other database meanwhile is not here: `copy` it back, or lose it.
@@ -149,7 +150,9 @@ async def reopen(store: Any) -> str | None:
         return moved_to
 
 
-async def verify_copy(source: Any, target: Any, *, on_progress: OnProgress | None = None) -> Verification:
+async def verify_copy(
+    source: Source, target: Source, *, on_progress: OnProgress | None = None
+) -> Verification:
     """Compare two stores row by row, all five tables, whatever kinds of databases they are in.
 
     Best while nobody writes to the source. Leases and claims are not compared: they belong to processes.
@@ -276,7 +279,7 @@ class _Move:
 
 @asynccontextmanager
 async def _both(
-    source: Any, target: Any, *, prepare: bool = True
+    source: Source, target: Source, *, prepare: bool = True
 ) -> AsyncIterator[tuple[Database, Database]]:
     """Both databases at the newest schema, and two different ones."""
     async with (

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.engine import Connection as SyncConnection
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from esource.checks import STANDARD_LIMITS
 from esource.database.cancellation import uninterrupted
@@ -22,7 +22,6 @@ from esource.database.wakeup import WakeUp
 from esource.dialect.backend import STANDARD, Backend, Switches
 from esource.dialect.plan import Plan, Written
 from esource.dialect.urls import backend_for_engine, backend_for_url, moving_of, parse_url
-from esource.errors import InvalidOptionError
 from esource.tables.statement import Statement
 
 T = TypeVar("T")
@@ -57,36 +56,6 @@ class Database:
     def from_engine(cls, engine: AsyncEngine, switches: Switches = STANDARD) -> Database:
         """A database on the application's engine, which stays the application's. No I/O."""
         return cls(backend_for_engine(engine, switches), engine.url, engine=engine)
-
-    @classmethod
-    def of(cls, source: Any, switches: Switches = STANDARD) -> Database:
-        """The database behind whatever people have: a store, an engine, a session factory, a URL, or an
-        open `aiosqlite.Connection`.
-
-        Raises:
-            InvalidOptionError: it is none of these.
-        """
-        if isinstance(source, Database):
-            return source
-        shared = getattr(source, "__esource_database__", None)
-        if isinstance(shared, Database):
-            return shared
-        if isinstance(source, AsyncEngine):
-            return cls.from_engine(source, switches)
-        if isinstance(source, async_sessionmaker):
-            engine = source.kw.get("bind")
-            if not isinstance(engine, AsyncEngine):
-                raise InvalidOptionError("the session factory is not bound to an AsyncEngine")
-            return cls.from_engine(engine, switches)
-        if isinstance(source, (str, URL)):
-            return cls.from_url(source, switches)
-        if type(source).__module__.startswith("aiosqlite"):
-            url = make_url("sqlite+aiosqlite://")
-            return cls(backend_for_url(url), url, driver=source)
-        raise InvalidOptionError(
-            "expected a store, an AsyncEngine, an async_sessionmaker, a database URL or an open "
-            f"aiosqlite.Connection, not {type(source).__name__}"
-        )
 
     async def open(self) -> None:
         """Connect; does nothing when open."""

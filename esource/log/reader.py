@@ -13,6 +13,7 @@ from uuid import UUID
 from esource.checks import check_id, check_whole
 from esource.codec.codec import Codec
 from esource.database.database import Database
+from esource.database.sources import SourceParts
 from esource.database.transactions import Unit
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
@@ -92,16 +93,8 @@ class LogReader:
         self.tracer = tracer
 
     @property
-    def __esource_database__(self) -> Database:
-        return self.database
-
-    @property
-    def __esource_tenant__(self) -> UUID | None:
-        return self.tenant_id
-
-    @property
-    def __esource_key_store__(self) -> KeyStore | None:
-        return self.key_store
+    def _opened(self) -> SourceParts:
+        return SourceParts(self.database, None, self.tenant_id, self.key_store)
 
     def for_tenant(self, tenant_id: UUID) -> LogReader:
         """The same reader, of one tenant's share."""

@@ -55,7 +55,7 @@ class Job:
         poll_seconds: float,
     ) -> None:
         self.store = store
-        self.database = store.__esource_database__
+        self.database = store._opened.database
         self.projection = projection
         self.partitions = partitions
         self.poll_seconds = poll_seconds
@@ -66,7 +66,7 @@ class Job:
         """Whether an older version is the active one."""
         self._positions: dict[int, int] = {}
         self._decode = store.codec.decode
-        self._key_store = store.__esource_key_store__
+        self._key_store = store._opened.key_store
         self._handlers: dict[type, Handle | None] = {}
         progress = projection.progress
         self.in_transaction = progress == "in_transaction"

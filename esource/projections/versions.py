@@ -8,10 +8,10 @@ appended in between, so that readers never see a read model that lacks an event 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from esource.checks import check_whole
-from esource.database.database import Database
+from esource.database.sources import Source, database_of
 from esource.database.transactions import Unit
 from esource.errors import InvalidOptionError
 from esource.log.pages import LAST_POSITION, page_after
@@ -36,7 +36,7 @@ def active_in(states: dict[str, State], name: str) -> int | None:
     return state.active_version or (1 if state.has_started else None)
 
 
-async def active_version(database: Any, name: str) -> int | None:
+async def active_version(database: Source, name: str) -> int | None:
     """The version of a projection's read model that readers are to use; None before it was first run.
     One query.
 
@@ -44,7 +44,7 @@ async def active_version(database: Any, name: str) -> int | None:
         database: A store, an engine, a URL.
         name: `Projection.name`.
     """
-    return active_in(await checkpoints.states(Database.of(database)), name)
+    return active_in(await checkpoints.states(database_of(database)), name)
 
 
 async def _lock_family(job: Job, unit: Unit) -> int | None:

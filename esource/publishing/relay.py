@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.engine import URL
@@ -19,8 +18,7 @@ from typing_extensions import Self
 
 from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import uninterrupted
-from esource.database.database import Database
-from esource.database.sources import require_whole
+from esource.database.sources import Source, database_of, require_whole
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError
 from esource.moments import utc_now
@@ -75,7 +73,7 @@ class OutboxRelay:
 
     def __init__(
         self,
-        database: Any,
+        database: Source,
         publisher: Publisher,
         *,
         batch_size: int = 100,
@@ -92,7 +90,7 @@ class OutboxRelay:
         enable_metrics: bool = True,
     ) -> None:
         require_whole(database, "a relay")
-        self._database = Database.of(database)
+        self._database = database_of(database)
         self._owns_database = isinstance(database, (str, URL))
         self._outbox = OutboxRepository(self._database)
         self._publisher = publisher

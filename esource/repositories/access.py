@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
+from esource.database.sources import Source, database_of, parts_of
 from esource.database.transactions import Unit
 from esource.errors import TenantMismatchError
 from esource.log.tenants import _not_own, _tenants_of_last, of_tenant, owns_event
@@ -23,15 +24,18 @@ class Access:
     transaction of one, it sees the tenant's own rows only.
     """
 
-    def __init__(self, source: Any, table: str) -> None:
+    def __init__(self, source: Source, table: str) -> None:
         self._table = table
-        self.tenant_id: UUID | None = getattr(source, "__esource_tenant__", None)
-        self._unit: Unit | None = getattr(source, "__esource_unit__", None)
+        parts = parts_of(source)
+        self.tenant_id = None if parts is None else parts.tenant_id
+        self._unit = None if parts is None else parts.unit
         self._connection = source if isinstance(source, AsyncConnection) else None
-        if self._connection is not None:
+        if parts is not None:
+            self.database = parts.database
+        elif self._connection is not None:
             self.database = Database.from_engine(self._connection.engine)
         else:
-            self.database = Database.of(source)
+            self.database = database_of(source)
         self.owns_database = isinstance(source, (str, URL))
         """Whether `close` closes the database; a borrowed one stays open."""
 

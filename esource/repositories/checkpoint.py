@@ -12,6 +12,7 @@ from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, selec
 
 from esource import schema
 from esource.checks import check_id, check_name, check_whole
+from esource.database.sources import Source
 from esource.log.tenants import OWN_EVENTS
 from esource.moments import utc_now
 from esource.repositories.access import Access
@@ -139,7 +140,7 @@ class CheckpointRepository:
     tenant (stored as ``<tenant id>:<name>``), and counts only that tenant's events.
     """
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Source) -> None:
         self._access = Access(database, "projection_checkpoints")
 
     async def get_checkpoint(self, projection_name: str) -> UUID | None:
@@ -257,7 +258,7 @@ class PostgreSQLCheckpointRepository(CheckpointRepository):
 class InMemoryCheckpointRepository(CheckpointRepository):
     """Checkpoints in a private in-memory database, or in that of the store given."""
 
-    def __init__(self, database: Any = None) -> None:
+    def __init__(self, database: Source | None = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 

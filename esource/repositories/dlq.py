@@ -23,6 +23,7 @@ from esource.checks import (
     shown,
     storable_text,
 )
+from esource.database.sources import Source
 from esource.errors import InvalidOptionError
 from esource.moments import utc_now
 from esource.repositories.access import Access, count_of
@@ -193,7 +194,7 @@ class DLQRepository:
 
     Of a store bound to a tenant, it holds the entries of that tenant's stored events only."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Source) -> None:
         self._access = Access(database, "dead_letter_queue")
 
     async def add_failed_event(
@@ -321,7 +322,7 @@ def _iso(moment: datetime | None) -> str | None:
 class InMemoryDLQRepository(DLQRepository):
     """Dead letters in a private in-memory database, or in that of the store given."""
 
-    def __init__(self, database: Any = None) -> None:
+    def __init__(self, database: Source | None = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 

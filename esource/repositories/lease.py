@@ -21,7 +21,7 @@ from typing_extensions import Self
 from esource.checks import check_name, check_seconds, storable_text
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
-from esource.database.sources import require_whole
+from esource.database.sources import Source, database_of, require_whole
 from esource.errors import DatabaseError
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, upsert
@@ -137,10 +137,10 @@ class Lease:
     """
 
     def __init__(
-        self, database: Any, name: str, *, seconds: float = LEASE_SECONDS, owner: str | None = None
+        self, database: Source, name: str, *, seconds: float = LEASE_SECONDS, owner: str | None = None
     ) -> None:
         require_whole(database, "a lease")
-        self._leases = Leases(Database.of(database), owner or new_owner(), seconds)
+        self._leases = Leases(database_of(database), owner or new_owner(), seconds)
         self.name = check_name("name", name)
         self.is_held = False
         """Whether it is ours, as far as we know: False once somebody else has taken it over."""

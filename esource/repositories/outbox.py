@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -31,6 +30,7 @@ from esource.checks import (
     storable_text,
 )
 from esource.codec.encoding import encode
+from esource.database.sources import Source, parts_of
 from esource.domain.events import UNASSIGNED, DomainEvent
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.log.tenants import owned
@@ -156,9 +156,10 @@ class OutboxRepository:
     store bound to a tenant, it holds that tenant's rows only.
     """
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Source) -> None:
         self._access = Access(database, "event_outbox")
-        self._key_store: KeyStore | None = getattr(database, "__esource_key_store__", None)
+        parts = parts_of(database)
+        self._key_store: KeyStore | None = None if parts is None else parts.key_store
 
     async def add_event(self, event: DomainEvent) -> OutboxId:
         """Add an event with its whole content; the row's id.
@@ -278,7 +279,7 @@ class PostgreSQLOutboxRepository(OutboxRepository):
 class InMemoryOutboxRepository(OutboxRepository):
     """An outbox in a private in-memory database, or in that of the store given."""
 
-    def __init__(self, database: Any = None) -> None:
+    def __init__(self, database: Source | None = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None
 

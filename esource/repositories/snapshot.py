@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, or_, select
 
 from esource import schema
 from esource.checks import LARGEST_INTEGER, check_id, check_moment, check_name, check_whole, json_text
+from esource.database.sources import Source
 from esource.moments import utc_now
 from esource.repositories.access import Access
 from esource.tables.constructs import upsert
@@ -81,7 +82,7 @@ class SnapshotStore:
     holds the snapshots of that tenant's streams only.
     """
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Source) -> None:
         self._access = Access(database, "snapshots")
 
     async def save_snapshot(self, snapshot: Snapshot) -> bool:
@@ -154,6 +155,6 @@ class PostgreSQLSnapshotStore(SnapshotStore):
 class InMemorySnapshotStore(SnapshotStore):
     """Snapshots in a private in-memory database, or in that of the store given."""
 
-    def __init__(self, database: Any = None) -> None:
+    def __init__(self, database: Source | None = None) -> None:
         super().__init__(schema.in_memory() if database is None else database)
         self._access.owns_database = database is None

@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.checks import shown
 from esource.database.database import Database
-from esource.database.sources import opened_database
+from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE
 from esource.errors import (
     InvalidOptionError,
@@ -54,7 +54,7 @@ async def _has_events(database: Database) -> bool:
         return False
 
 
-async def upgrade(database: Any, revision: str = "head") -> None:
+async def upgrade(database: Source, revision: str = "head") -> None:
     """Upgrade a database (a store, an engine, a URL) to a revision.
 
     Raises:
@@ -64,12 +64,12 @@ async def upgrade(database: Any, revision: str = "head") -> None:
     await _command(database, "upgrade", revision)
 
 
-async def downgrade(database: Any, revision: str) -> None:
+async def downgrade(database: Source, revision: str) -> None:
     """Take a database back to an older revision, keeping its data; ``base`` drops all our tables."""
     await _command(database, "downgrade", revision)
 
 
-async def adopt(database: Any) -> None:
+async def adopt(database: Source) -> None:
     """Take over a database that eventsource-py 0.4 or 0.5 wrote: record it as 0001, then upgrade.
 
     Make a backup first. All in one transaction: it is taken over whole, or left as it was.
@@ -83,7 +83,7 @@ async def adopt(database: Any) -> None:
         await migrate(opened, "adopt", "head")
 
 
-async def create_append_lock(database: Any) -> None:
+async def create_append_lock(database: Source) -> None:
     """Make the row that stores opened with ``append_lock="row"`` lock; may be repeated. It is a table of its own
     and no part of the schema's versions: drop it when no such store is left.
 
@@ -96,7 +96,7 @@ async def create_append_lock(database: Any) -> None:
         await opened.run_script(opened.backend.append_lock_script)
 
 
-async def _command(database: Any, command: str, revision: str) -> None:
+async def _command(database: Source, command: str, revision: str) -> None:
     if not isinstance(revision, str) or not revision:
         raise InvalidOptionError(
             f"revision must be one of {', '.join(REVISIONS)}, head or base, not {shown(revision)}"

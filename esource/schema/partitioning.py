@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
-from esource.database.sources import opened_database
+from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.partitioning import (
     IS_PARTITIONED,
     LAST_POSITION,
@@ -52,7 +52,7 @@ class Partition(NamedTuple):
     """The first position that belongs to it."""
 
 
-async def partition(database: Any) -> None:
+async def partition(database: Source) -> None:
     """Partition the log of a database (a store, an engine, a URL) at the newest schema: what is stored becomes the
     first part, and what comes goes to a second.
 
@@ -72,7 +72,7 @@ async def partition(database: Any) -> None:
             await _run(connection, partition_statements(last, connection.dialect))
 
 
-async def begin_partition(database: Any) -> Partition | None:
+async def begin_partition(database: Source) -> Partition | None:
     """Close the open part behind the last event and begin the next; None if the open part is still empty.
 
     Raises:
@@ -87,7 +87,7 @@ async def begin_partition(database: Any) -> Partition | None:
         return (await _partitions(connection))[-1]
 
 
-async def partitions(database: Any) -> list[Partition]:
+async def partitions(database: Source) -> list[Partition]:
     """The parts of the log in their order; the last one is open.
 
     Raises:
@@ -99,7 +99,7 @@ async def partitions(database: Any) -> list[Partition]:
             return await _partitions(unit.connection)
 
 
-async def detach(database: Any, name: str) -> None:
+async def detach(database: Source, name: str) -> None:
     """Take a part out of the log; its table stays, under its name.
 
     Raises:
@@ -114,7 +114,7 @@ async def detach(database: Any, name: str) -> None:
         await _run(connection, [detach_statement(name)])
 
 
-async def merge(database: Any) -> None:
+async def merge(database: Source) -> None:
     """Make a plain table again of what the log holds; what was detached stays where it is.
 
     Raises:

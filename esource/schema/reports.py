@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
-from esource.database.sources import opened_database
+from esource.database.sources import Source, opened_database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import InvalidOptionError
 from esource.schema.alembic import rename_old_ids_script
@@ -67,7 +67,7 @@ def history() -> list[Revision]:
     ]
 
 
-async def differences(database: Any) -> list[Difference]:
+async def differences(database: Source) -> list[Difference]:
     """Where the tables of a database (a store, an engine, a URL) are not those of the newest schema.
 
     Only our tables are looked at. An index that somebody added to them is a difference, too.

@@ -24,9 +24,7 @@ need no right in PostgreSQL: whoever may connect can hold appends up.
 
 from __future__ import annotations
 
-from typing import Any
-
-from esource.database.sources import opened_database
+from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.roles import Roles, statements
 from esource.errors import InvalidOptionError
 
@@ -57,7 +55,7 @@ def role_script(
 
 
 async def create_roles(
-    database: Any,
+    database: Source,
     *,
     schema: str = "public",
     migrator: str = "esource_migrator",

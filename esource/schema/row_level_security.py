@@ -23,14 +23,13 @@ projections over all tenants run as the owner, or as a role bound to no tenant i
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.checks import check_id
 from esource.database.database import Database
-from esource.database.sources import opened_database
+from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import (
     BIND,
@@ -45,7 +44,7 @@ from esource.schema.migrating import migrate
 from esource.schema.versions import current
 
 
-async def enable(database: Any) -> None:
+async def enable(database: Source) -> None:
     """Switch row-level security on, in a database (a store, an engine, a URL) that has our tables.
 
     From then on a role other than the tables' owner sees nothing until it is bound: bind the roles that
@@ -59,7 +58,7 @@ async def enable(database: Any) -> None:
     await _switch(database, "on")
 
 
-async def disable(database: Any) -> None:
+async def disable(database: Source) -> None:
     """Switch it off again. The bound roles lose their rights, for nothing would restrict them any more.
 
     Raises:
@@ -69,7 +68,7 @@ async def disable(database: Any) -> None:
     await _switch(database, "off")
 
 
-async def is_enabled(database: Any) -> bool:
+async def is_enabled(database: Source) -> bool:
     """Whether row-level security is on."""
     async with opened_database(database) as opened:
         if not opened.backend.supports_row_level_security:
@@ -78,7 +77,7 @@ async def is_enabled(database: Any) -> bool:
             return await _is_enabled(unit.connection)
 
 
-async def bind_role(database: Any, role: str, tenant_id: UUID | None) -> None:
+async def bind_role(database: Source, role: str, tenant_id: UUID | None) -> None:
     """Let a role that exists see and write this tenant's rows, and grant it what that takes. A role has one
     tenant: binding it again moves it. None: the rows of all tenants, and the rights it has already.
 
@@ -113,7 +112,7 @@ async def bind_role(database: Any, role: str, tenant_id: UUID | None) -> None:
                     await connection.exec_driver_sql(statement)
 
 
-async def unbind_role(database: Any, role: str) -> None:
+async def unbind_role(database: Source, role: str) -> None:
     """Take a role's rights away again, before it is dropped; does nothing to a role that is not bound.
 
     Raises:
@@ -133,7 +132,7 @@ async def unbind_role(database: Any, role: str) -> None:
                         await connection.exec_driver_sql(statement)
 
 
-async def _switch(database: Any, setting: str) -> None:
+async def _switch(database: Source, setting: str) -> None:
     async with opened_database(database) as opened:
         _require_support(opened)
         revision = await current(opened)

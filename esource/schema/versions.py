@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, select
 
 from esource.database.database import Database
-from esource.database.sources import opened_database, require_whole
+from esource.database.sources import Source, opened_database, require_whole
 from esource.errors import (
     SchemaMissingError,
     SchemaOutdatedError,
@@ -34,7 +33,7 @@ _COLUMNS = {
 }
 
 
-async def current(database: Any) -> str | None:
+async def current(database: Source) -> str | None:
     """The schema version of a database (a store, an engine, a URL); None if it has none of ours.
 
     Raises:
@@ -80,7 +79,7 @@ async def _recorded(database: Database) -> str | None:
     return version_of(str(rows[0][0])) if rows else None
 
 
-async def require_head(database: Any, *, tables: bool = True) -> None:
+async def require_head(database: Source, *, tables: bool = True) -> None:
     """Refuse a database (a store, an engine, a URL) that is not at this library's schema. Changes nothing.
 
     Raises:
@@ -113,7 +112,7 @@ async def require_tables(database: Database, version: str) -> None:
 
 
 @asynccontextmanager
-async def whole_store(source: Any, what: str, *, any_schema: bool = False) -> AsyncIterator[Database]:
+async def whole_store(source: Source, what: str, *, any_schema: bool = False) -> AsyncIterator[Database]:
     """The database behind a source, for work on everything that it holds, whoever's events these are.
 
     Args:

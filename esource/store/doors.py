@@ -12,6 +12,7 @@ from typing_extensions import Self
 from esource.checks import STANDARD_LIMITS, Limits, check_seconds
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import RETRY_SECONDS, Database
+from esource.database.sources import database_of
 from esource.dialect.backend import Switches
 from esource.dialect.errors import without_password
 from esource.dialect.urls import backend_for_url, parse_url
@@ -173,7 +174,7 @@ class PostgreSQLEventStore(EventStore):
             names = [*engine_options, *(["read_only"] if read_only else [])]
             raise InvalidOptionError(f"{', '.join(names)}: set these on the engine itself")
         else:
-            source = Database.of(database, switches)
+            source = database_of(database, switches)
         source.retry_seconds = check_seconds("retry_seconds", retry_seconds)
         if source.backend.in_files:
             raise InvalidOptionError(f"PostgreSQLEventStore needs a postgresql:// URL, not {source.name}")

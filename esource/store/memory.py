@@ -17,5 +17,5 @@ class InMemoryEventStore(SQLiteEventStore):
 
     def __init__(self, event_registry: EventRegistry | None = None, **options: Any) -> None:
         super().__init__(":memory:", event_registry, **options)
-        database = self.__esource_database__
+        database = self._database
         database.connections.set_option("on_connect", schema.create_script(database))

@@ -16,6 +16,7 @@ from esource.checks import STANDARD_LIMITS, Limits, check_id
 from esource.codec.codec import Codec
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
+from esource.database.sources import SourceParts
 from esource.database.transactions import Connection
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
@@ -81,16 +82,8 @@ class EventStore:
         """Appends for this store, and for its transactions."""
 
     @property
-    def __esource_database__(self) -> Database:
-        return self._database
-
-    @property
-    def __esource_tenant__(self) -> UUID | None:
-        return self.reader.tenant_id
-
-    @property
-    def __esource_key_store__(self) -> KeyStore | None:
-        return self.reader.key_store
+    def _opened(self) -> SourceParts:
+        return SourceParts(self._database, None, self.reader.tenant_id, self.reader.key_store)
 
     @property
     def name(self) -> str:
@@ -98,7 +91,8 @@ class EventStore:
         return self._database.name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.name}>"
+        tenant = "" if self.tenant_id is None else f", tenant {self.tenant_id}"
+        return f"<{type(self).__name__}: {self.name}{tenant}>"
 
     @property
     def event_registry(self) -> EventRegistry:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
+from esource.database.sources import SourceParts
 from esource.database.transactions import Unit
 from esource.domain.events import DomainEvent
 from esource.log.streams import AppendResult, ExpectedVersion
@@ -34,25 +35,7 @@ class Transaction:
     ) -> None:
         self._writer = writer
         self._unit = unit
-        self._database = database
-        self._tenant_id = tenant_id
-        self._key_store = key_store
-
-    @property
-    def __esource_database__(self) -> Database:
-        return self._database
-
-    @property
-    def __esource_unit__(self) -> Unit:
-        return self._unit
-
-    @property
-    def __esource_tenant__(self) -> UUID | None:
-        return self._tenant_id
-
-    @property
-    def __esource_key_store__(self) -> KeyStore | None:
-        return self._key_store
+        self._opened = SourceParts(database, unit, tenant_id, key_store)
 
     @property
     def connection(self) -> AsyncConnection:

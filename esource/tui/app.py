@@ -16,7 +16,7 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from esource import browsing
 from esource.browsing.followers import Pending
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.store.store import EventStore
 from esource.tui.dead_letters import DeadLettersPane
 from esource.tui.details import MUTED, plain
@@ -179,7 +179,7 @@ class Inspector(App[None]):
     @work(exclusive=True, group="watch")
     async def watch_store(self) -> None:
         """Look at the end of the log and at what waits, again and again; mend the screen after a failure."""
-        database = Database.of(self.store)
+        database = database_of(self.store)
         while True:
             try:
                 self._check()

@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input, Select, Static
 
 from esource.browsing.pages import Page, Row
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.store.store import EventStore
 from esource.tui.details import MUTED
 
@@ -110,7 +110,7 @@ class Pane(Vertical, Generic[Row]):
     def __init__(self, store: EventStore, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
         self.store = store
-        self.database = Database.of(store)
+        self.database = database_of(store)
         self.in_front = False
         """Whether it is what is seen: the app says so."""
         self.rows: dict[str, Row] = {}

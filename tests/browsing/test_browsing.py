@@ -12,13 +12,13 @@ from esource import CheckpointRepository, DLQRepository, OutboxRepository, brows
 from esource.browsing import followers as beside
 from esource.browsing import overview
 from esource.browsing import streams as streams_pages
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.errors import InvalidOptionError
 
 
 @pytest.fixture
 def database(store):
-    return Database.of(store)
+    return database_of(store)
 
 
 async def everything(page_of, **options):

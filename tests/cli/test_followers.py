@@ -11,7 +11,7 @@ from support.commands import esource
 from support.orders import placed
 
 from esource import CheckpointRepository, DLQRepository, EventStore, OutboxRepository, ProjectionRunner
-from esource.database.database import Database
+from esource.database.sources import database_of
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_a_dead_letter_of_another_program_is_shown_without_a_traceback(eve
     number = await letters.add_failed_event(
         events[0].event_id, "Seen", "OrderPlaced", {"a": 1}, ValueError("x")
     )
-    await Database.of(shared_store).run_script(["UPDATE dead_letter_queue SET error_stacktrace = NULL"])
+    await database_of(shared_store).run_script(["UPDATE dead_letter_queue SET error_stacktrace = NULL"])
     said = (await esource("dlq", "show", number, *url)).stdout
     assert "ValueError: x" in said
     assert said.endswith('{\n  "a": 1\n}\n')

@@ -11,7 +11,7 @@ from support.orders import placed, several
 
 from esource import EventStore
 from esource.copying import integrity
-from esource.database.database import Database
+from esource.database.sources import database_of
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
     done = await esource("verify", "--url", shared_database_url, "--app", "support.orders")
     assert (done.exit_code, done.stderr) == (0, "")
     assert "In order: storage, counters, streams" in done.stdout
-    await Database.of(shared_store).run_script(["DELETE FROM events WHERE version = 2"])
+    await database_of(shared_store).run_script(["DELETE FROM events WHERE version = 2"])
     done = await esource("verify", "--url", shared_database_url, "--json")
     assert done.exit_code == 1
     [finding] = json.loads(done.stdout)["findings"]

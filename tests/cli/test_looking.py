@@ -23,7 +23,7 @@ from esource import (
     SQLiteEventStore,
     schema,
 )
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.moments import utc_now
 
 
@@ -132,7 +132,7 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
     await outbox.mark_failed(await outbox.add_event(order), "no broker")
     await CheckpointRepository(shared_store).save_position("slow", 0, order.event_id, "OrderPlaced")
     old = (utc_now() - timedelta(hours=1)).isoformat()
-    await Database.of(shared_store).run_script(
+    await database_of(shared_store).run_script(
         ["DROP INDEX idx_events_timestamp", f"UPDATE events SET created_at = '{old}'"]
     )
     done = await esource("doctor", *url, "--json")
@@ -148,7 +148,7 @@ async def test_doctor_finds_what_is_amiss_and_names_the_remedy(order, shared_sto
         assert remedy in mended, problem
     shown = (await esource("doctor", *url)).stdout.splitlines()
     [command] = [line for line in shown if "CREATE INDEX idx_events_timestamp" in line]
-    await Database.of(shared_store).run_script([command])
+    await database_of(shared_store).run_script([command])
     assert "idx_events_timestamp" not in (await esource("doctor", *url)).stdout
 
 
@@ -175,7 +175,7 @@ async def test_doctor_sees_missing_tables_and_an_outbox_that_nobody_relays(
     assert "esource init" in done.stdout
     await OutboxRepository(shared_store).add_event(order)
     old = (utc_now() - timedelta(hours=1)).isoformat()
-    await Database.of(shared_store).run_script([f"UPDATE event_outbox SET created_at = '{old}'"])
+    await database_of(shared_store).run_script([f"UPDATE event_outbox SET created_at = '{old}'"])
     done = await esource("doctor", "--url", shared_database_url)
     assert done.exit_code == 1
     assert "1 outbox rows wait, the first since" in done.stdout
@@ -224,7 +224,7 @@ async def test_an_event_that_cannot_be_read_is_named_on_sqlite(tmp_path, column,
 async def test_doctor_tells_an_older_schema_from_a_newer_one(
     shared_store, shared_database_url, revision, remedy
 ):
-    await Database.of(shared_store).run_script(
+    await database_of(shared_store).run_script(
         [f"UPDATE esource_alembic_version SET version_num = '{revision}'"]
     )
     done = await esource("doctor", "--url", shared_database_url)
@@ -316,7 +316,7 @@ async def test_looking_at_a_file_makes_and_leaves_nothing(command, tmp_path):
 async def test_a_role_without_privileges_is_told_so(postgres_url):
     """PostgreSQL only: SQLite has no roles."""
     name = f"nobody_{uuid4().hex[:8]}"
-    database = Database.of(postgres_url)
+    database = database_of(postgres_url)
     await database.run_script([f"CREATE ROLE {name} LOGIN PASSWORD 'geheim-7'"])
     try:
         url = database.url.set(username=name, password="geheim-7").render_as_string(hide_password=False)

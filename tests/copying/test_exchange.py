@@ -14,7 +14,7 @@ from support.pairs import Pair, fill
 
 from esource import EventStore, SQLiteEventStore
 from esource.copying import export_store, files, import_store, verify_copy
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.errors import (
     ConstraintError,
     CopyRefusedError,
@@ -84,7 +84,7 @@ async def test_each_event_is_a_cloud_event_with_its_payload_as_it_is_stored(stor
     assert cloud.get_extension("globalposition") == "1"
     assert cloud.get_extension("tenantid") == str(tenant)
     assert cloud.get_extension("actorid") == "me"
-    [(payload,)] = await Database.of(store).rows(Statement(select(events.c.payload)), {})
+    [(payload,)] = await database_of(store).rows(Statement(select(events.c.payload)), {})
     assert f'"data":{payload}}}' in lines[1].decode()
 
 
@@ -92,7 +92,7 @@ async def test_what_is_read_in_a_snapshot_is_of_one_moment(
     shared_store: EventStore, shared_database_url, open_stores
 ):
     store = shared_store
-    database = Database.of(store)
+    database = database_of(store)
     first, second = placed(), placed()
     await store.append_events(first.aggregate_id, "Order", [first], 0)
     other = await open_stores(shared_database_url)
@@ -166,7 +166,7 @@ async def test_lines_that_no_row_can_be_made_of_are_refused_by_number(store: Eve
     order = placed()
     await store.append_events(order.aggregate_id, "Order", [order], 0)
     header, line, _ = (await exported(store)).splitlines(keepends=True)
-    await Database.of(store).run_script(["DELETE FROM events"])
+    await database_of(store).run_script(["DELETE FROM events"])
     event = json.loads(line)
     for change in (
         {"id": "x"},
@@ -242,11 +242,11 @@ async def test_on_sqlite_where_others_may_write_anything_a_row_that_is_none_ends
         await store.initialize()
         event = placed()
         await store.append_events(event.aggregate_id, "Order", [event], 0)
-        await Database.of(store).run_script(["UPDATE events SET payload = '{\"a\": '"])
+        await database_of(store).run_script(["UPDATE events SET payload = '{\"a\": '"])
         file = tmp_path / "events.jsonl"
         with pytest.raises(InvalidEventError, match=r"payload.*row 1 of events"):
             await export_store(store, file)
-        await Database.of(store).run_script(["UPDATE events SET payload = '{\"a\":\r\n 1.50}'"])
+        await database_of(store).run_script(["UPDATE events SET payload = '{\"a\":\r\n 1.50}'"])
         await export_store(store, file)
         assert b'"data":{"a":   1.50}' in file.read_bytes()
         assert [path.name for path in tmp_path.glob("events.jsonl*")] == ["events.jsonl"]

@@ -16,7 +16,7 @@ from esource import (
     SQLiteEventStore,
 )
 from esource.copying.integrity import SHOWN, verify_store
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.dialect.urls import moving_of
 from esource.tables import events
 
@@ -30,7 +30,7 @@ async def filled(store: EventStore) -> EventStore:
 
 
 async def run(store: EventStore, *statements: str) -> None:
-    await Database.of(store).run_script(list(statements))
+    await database_of(store).run_script(list(statements))
 
 
 async def test_a_store_in_order_is_found_in_order(filled: EventStore):
@@ -80,7 +80,7 @@ async def test_what_is_out_of_order_is_found(filled: EventStore, said, statement
 
 
 async def test_a_counter_that_would_hand_out_a_position_twice_is_found(filled: EventStore):
-    database = Database.of(filled)
+    database = database_of(filled)
     moving = moving_of(database.backend)
     async with database.transaction() as unit:
         await moving.set_counter(unit.driver, events, 4)

@@ -216,7 +216,7 @@ async def test_an_append_whose_connection_dies_while_it_waits_is_written_once(
 
 async def test_a_commit_whose_answer_was_lost_is_found_by_its_event_ids(store):
     """The server has committed, the client never hears of it: no conflict with itself."""
-    backend = store.__esource_database__.backend
+    backend = store._opened.database.backend
     order, stored = uuid4(), []
 
     class Answerless(type(backend)):
@@ -228,7 +228,7 @@ async def test_a_commit_whose_answer_was_lost_is_found_by_its_event_ids(store):
                 raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
             return written
 
-    store.__esource_database__.backend = Answerless()
+    store._opened.database.backend = Answerless()
     events = several(2, order)
     other = placed()
     one, two, conflict = await asyncio.gather(
@@ -278,7 +278,7 @@ async def test_terminating_connections_at_random_loses_and_repeats_nothing(store
 async def test_a_server_that_stays_away_fails_all_waiting_appends_at_once(store, admin, monkeypatch):
     """And not one after the other, each after the same time of trying."""
     await append_one(store)
-    database = store.__esource_database__
+    database = store._opened.database
     database.retry_seconds = 0.2
     tries = []
 

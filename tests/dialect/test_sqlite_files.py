@@ -10,7 +10,7 @@ from support.orders import placed
 
 from esource import SQLiteEventStore
 from esource.browsing.overview import examine, overview
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.dialect.sqlite.engine import _set_up
 from esource.dialect.sqlite.files import reading_uri
 
@@ -53,7 +53,7 @@ async def test_what_is_slow_about_a_file_is_named_with_its_remedy(tmp_path, open
     store = await open_stores(f"sqlite:///{tmp_path / 'slow.db'}", wal_mode=False)
     event = placed(metadata={"big": "x" * 6_000_000})
     await store.append_events(event.aggregate_id, "Order", [event])
-    await Database.of(store).run_script(["DELETE FROM events"])
+    await database_of(store).run_script(["DELETE FROM events"])
     said = {symptom.problem: symptom.remedy for symptom in await examine(store)}
     [remedy] = [remedy for problem, remedy in said.items() if "pages are empty" in problem]
     assert remedy.endswith("slow.db VACUUM")

@@ -262,7 +262,7 @@ async def test_a_store_opens_once_its_path_is_mended(tmp_path):
 
 async def test_a_full_disk_loses_nothing_and_ends_when_there_is_space(store):
     kept = await append_one(store)
-    connection = store.__esource_database__.connections.writers.idle[-1].driver
+    connection = store._opened.database.connections.writers.idle[-1].driver
     [(pages,)] = await connection.execute_fetchall("PRAGMA page_count")
     await connection.execute_fetchall(f"PRAGMA max_page_count = {pages + 2}")
     large = several(50, metadata={"text": "x" * 2000})
@@ -283,7 +283,7 @@ async def test_a_full_disk_loses_nothing_and_ends_when_there_is_space(store):
 async def test_a_database_that_may_not_be_written_says_so(store):
     await append_one(store)
     # Permissions do not bind every user that tests run as; this PRAGMA binds all.
-    connection = store.__esource_database__.connections.writers.idle[-1].driver
+    connection = store._opened.database.connections.writers.idle[-1].driver
     await connection.execute_fetchall("PRAGMA query_only = ON")
     with pytest.raises(DatabaseReadOnlyError, match="permissions"):
         await append_one(store)
@@ -298,7 +298,7 @@ async def test_a_database_that_may_not_be_written_says_so(store):
 async def test_a_connection_that_was_closed_is_replaced(store, which):
     await append_one(store)
     assert await store.get_global_position() == 1
-    await getattr(store.__esource_database__.connections, which).idle[-1].driver.close()
+    await getattr(store._opened.database.connections, which).idle[-1].driver.close()
     assert await store.get_global_position() == 1
     assert (await append_one(store)).global_position == 2
 
@@ -338,7 +338,7 @@ async def test_an_append_that_fails_half_way_leaves_nothing_in_a_transaction_tha
 
 
 async def test_sqlites_executemany_is_given_nothing_that_returns_rows_which_python_3_10_refuses(store):
-    backend = store.__esource_database__.backend
+    backend = store._opened.database.backend
     kept = [same_keys(relation, "postgresql", "sqlite") for relation in (EVENTS, *BESIDE)]
     assert {True, False} == set(kept)
     for relation, with_key in zip((EVENTS, *BESIDE), kept, strict=True):

@@ -69,12 +69,12 @@ async def test_a_subscription_without_notify_polls(bare, admin, postgres_url, op
     other = await open_stores(postgres_url, **WITHOUT)
     async with bare.subscribe(0, poll_seconds=0.02) as subscription:
         waiting = asyncio.ensure_future(anext(subscription))
-        while not bare.__esource_database__.wake_up._ears:
+        while not bare._opened.database.wake_up._ears:
             await asyncio.sleep(0)
         event = placed()
         await other.append_events(event.aggregate_id, "Order", [event])
         assert (await waiting).event_id == event.event_id
-    assert not bare.__esource_database__.wake_up.is_watching
+    assert not bare._opened.database.wake_up.is_watching
     await admin.fetch("SELECT 1")
     assert heard == []
 

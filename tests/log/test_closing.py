@@ -99,7 +99,7 @@ async def test_of_a_close_and_an_append_at_one_version_exactly_one_wins(store):
 
 async def test_an_append_that_waits_for_the_close_of_another_process_is_refused(shared_store, open_stores):
     """On PostgreSQL its statement takes its snapshot before it is granted the lock of the log."""
-    stores = [await open_stores(str(shared_store.__esource_database__.url.render_as_string(False)))
+    stores = [await open_stores(str(shared_store._opened.database.url.render_as_string(False)))
               for _ in range(2)]  # fmt: skip
     await shared_store.append_events(ORDER, "Order", [placed(ORDER)], 0)
     async with shared_store.transaction() as transaction:

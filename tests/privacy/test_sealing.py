@@ -217,7 +217,7 @@ async def test_another_process_goes_by_the_new_state_when_its_cache_is_over(stor
     async with DatabaseKeyStore(key_url, master_key) as elsewhere:
         await elsewhere.destroy(member)
     assert (await all_events(store))[0].name == "Ada Lovelace"
-    cache = store.__esource_key_store__._cache
+    cache = store._opened.key_store._cache
     cache.expire(cache.timer() + 61)
     assert (await all_events(store))[0].name == "[erased]"
 

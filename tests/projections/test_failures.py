@@ -147,10 +147,10 @@ async def test_an_error_that_only_the_commit_reveals_is_traced_to_its_event(stor
             if event.customer_id == "orphan":
                 await context.connection.execute(text("INSERT INTO children VALUES (1)"))
 
-    if store.__esource_database__.backend.name == "sqlite":
-        async with store.__esource_database__.connections.engine.connect() as connection:
+    if store._opened.database.backend.name == "sqlite":
+        async with store._opened.database.connections.engine.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
-        for lane in store.__esource_database__.connections.writers.idle:
+        for lane in store._opened.database.connections.writers.idle:
             await lane.driver.execute("PRAGMA foreign_keys = ON")
     await append(store, "a", "orphan", "b")
     late = Late()

@@ -51,10 +51,10 @@ async def test_a_live_projection_handles_what_is_appended(store: EventStore):
 async def test_a_live_projection_goes_on_without_any_notification(store: EventStore):
     journal = Journal()
     async with running(ProjectionRunner(store, journal, poll_seconds=0.05)):
-        store.__esource_database__.wake_up.set = lambda: None
+        store._opened.database.wake_up.set = lambda: None
         await append(store, "a", "b")
         await until(lambda: len(journal.calls) == 2)
-        del store.__esource_database__.wake_up.set
+        del store._opened.database.wake_up.set
 
 
 async def test_a_batch_is_one_transaction_with_one_checkpoint(store: EventStore):
@@ -88,7 +88,7 @@ async def test_only_handled_types_are_fetched(store: EventStore, monkeypatch):
     await append(store, "a", stream=stream)
     await ship(store, stream)
     fetched = []
-    database = store.__esource_database__
+    database = store._opened.database
     read = database.rows
 
     async def spy(statement, values, unit=None):

@@ -36,7 +36,7 @@ KILLS = examples(5)
 
 
 async def owners(store: EventStore) -> dict[str, str | None]:
-    return {name: state.owner for name, state in (await states(store.__esource_database__)).items()}
+    return {name: state.owner for name, state in (await states(store._opened.database)).items()}
 
 
 # -- leases -----------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ async def test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives(
     done = asyncio.Event()
     writing = asyncio.create_task(write_until(shared_store, done))
     checkpoints = CheckpointRepository(shared_store)
-    tally = Tally("SIGKILL of a projection's worker", shared_store.__esource_database__.backend.name)
+    tally = Tally("SIGKILL of a projection's worker", shared_store._opened.database.backend.name)
     position = 0
 
     async def has_moved():

@@ -554,4 +554,4 @@ async def test_a_row_by_hand_for_an_event_in_the_log_keeps_its_place(store, sink
 
 def open_store_like(store):
     """A store on the same database that writes no outbox rows."""
-    return EventStore(store.__esource_database__, enable_tracing=False)
+    return EventStore(store._opened.database, enable_tracing=False)

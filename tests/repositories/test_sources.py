@@ -25,7 +25,7 @@ from esource import (
     SQLiteCheckpointRepository,
     open_store,
 )
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -209,7 +209,7 @@ async def test_a_lent_connection_that_is_closed_is_our_error(tmp_path):
 
 
 async def test_a_lent_connection_has_no_transactions_of_ours_and_no_engine(raw, tmp_path):
-    database = Database.of(raw)
+    database = database_of(raw)
     with pytest.raises(InvalidOptionError, match="transactions of its own"):
         async with database.transaction():
             pass

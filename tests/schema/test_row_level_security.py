@@ -374,7 +374,7 @@ async def test_a_bound_store_keeps_its_checkpoints_dead_letters_and_outbox(red_u
 async def test_what_is_not_granted_is_our_error(red_url, open_stores):
     store = await open_stores(red_url)
     with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
-        await store.__esource_database__.run_script(["DELETE FROM events"])
+        await store._opened.database.run_script(["DELETE FROM events"])
 
 
 # -- roles ---------------------------------------------------------------------------------------------------------

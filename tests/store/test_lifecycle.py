@@ -369,7 +369,7 @@ async def test_a_password_is_in_no_text(url, monkeypatch):
 
     monkeypatch.setattr("esource.database.database.RETRY_SECONDS", 0.0)
     store = PostgreSQLEventStore(url, connect_args={"timeout": 2})
-    store.__esource_database__.retry_seconds = 0.0
+    store._opened.database.retry_seconds = 0.0
     texts = [repr(store), str(store), store.database]
     for attempt in (store.open, store.get_global_position, store.initialize, lambda: append_one(store)):
         with pytest.raises(DatabaseUnavailableError) as caught:

@@ -46,7 +46,7 @@ async def test_another_store_on_the_same_database_wakes_a_subscription(shared_da
     reader, writer = await open_stores(shared_database_url), await open_stores(shared_database_url)
     async with reader.subscribe(poll_seconds=LONG) as subscription:
         waiting = asyncio.create_task(take(subscription, 1))
-        while not reader.__esource_database__.wake_up.is_watching:
+        while not reader._opened.database.wake_up.is_watching:
             await asyncio.sleep(0.01)
         [position] = await append(writer)
         [event] = await asyncio.wait_for(waiting, 30)
@@ -55,7 +55,7 @@ async def test_another_store_on_the_same_database_wakes_a_subscription(shared_da
 
 async def test_lost_notifications_only_delay_until_the_next_poll(store: EventStore):
     async with store.subscribe(poll_seconds=0.05) as subscription:
-        store.__esource_database__.wake_up.set = lambda: None
+        store._opened.database.wake_up.set = lambda: None
         waiting = asyncio.create_task(take(subscription, 2))
         await asyncio.sleep(0)
         positions = await append(store, 2)
@@ -121,14 +121,14 @@ async def test_the_watch_goes_on_after_the_server_closed_its_connection_on_postg
     reader, writer = await open_stores(postgres_url), await open_stores(postgres_url)
     async with reader.subscribe(poll_seconds=LONG) as subscription:
         waiting = asyncio.create_task(take(subscription, 1))
-        while not reader.__esource_database__.wake_up.is_watching:
+        while not reader._opened.database.wake_up.is_watching:
             await asyncio.sleep(0.01)
         async with writer.transaction() as transaction:
             await transaction.connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
             )
-        while reader.__esource_database__.wake_up.is_watching:
+        while reader._opened.database.wake_up.is_watching:
             await asyncio.sleep(0.01)
         await append(writer)
         assert len(await asyncio.wait_for(waiting, 30)) == 1

@@ -7,7 +7,7 @@ from esource import EventStore
 
 def check_connections(store: EventStore) -> None:
     """No connection is checked out but those that the store holds, and none of them is inside a transaction."""
-    database = store.__esource_database__
+    database = store._opened.database
     pool = database.connections.engine.pool
     connections = database.connections
     lanes = [*connections.readers.idle]
@@ -27,7 +27,7 @@ async def close_without_leaks(store: EventStore) -> None:
     """Close a store; no connection may stay checked out, and none may be inside a transaction."""
     if not store.is_connected:
         return
-    pool = store.__esource_database__.connections.engine.pool
+    pool = store._opened.database.connections.engine.pool
     check_connections(store)
     await store.close()
     if hasattr(pool, "checkedout"):

@@ -45,7 +45,7 @@ async def test_appending_and_reading_leave_spans(exporter, database_url, open_st
     assert append.attributes["esource.aggregate_id"] == str(order)
     assert append.attributes["esource.event_count"] == 2
     for span in exporter.get_finished_spans():
-        assert span.attributes["db.system"] == store.__esource_database__.backend.name
+        assert span.attributes["db.system"] == store._opened.database.backend.name
 
 
 async def test_the_span_of_a_reading_lasts_as_long_as_it_and_is_never_the_consumers(

@@ -15,7 +15,7 @@ from esource import CheckpointRepository, DLQRepository, OutboxRepository
 from esource.browsing import streams
 from esource.cli.inspecting import still_there
 from esource.cli.opening import database_url
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.tui import log, panes
 from esource.tui.help import HelpScreen
 
@@ -370,7 +370,7 @@ async def test_keys_and_the_mouse_lead_everywhere(look, open_stores, sqlite_url)
 async def test_a_failure_is_a_sentence_and_passes_when_its_cause_does(
     look, orders, shared_store, shared_database_url
 ):
-    database = Database.of(shared_store)
+    database = database_of(shared_store)
     async with look(shared_database_url) as seen:
         await seen.lists(str(PARCEL), str(SECOND), str(FIRST))
         await database.run_script(["ALTER TABLE events RENAME TO elsewhere"])
@@ -387,7 +387,7 @@ async def test_a_failure_is_a_sentence_and_passes_when_its_cause_does(
 async def test_a_failure_that_only_one_tab_met_passes_as_well(
     look, orders, shared_store, shared_database_url
 ):
-    database = Database.of(shared_store)
+    database = database_of(shared_store)
     async with look(shared_database_url) as seen:
         await database.run_script(["ALTER TABLE events RENAME COLUMN payload TO elsewhere"])
         await seen.press("2")

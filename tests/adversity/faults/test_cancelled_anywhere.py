@@ -37,7 +37,7 @@ async def store(database_url: str, open_stores) -> EventStore:
 
 
 def kind_of(store: EventStore) -> str:
-    return store.__esource_database__.backend.name
+    return store._opened.database.backend.name
 
 
 async def at_rest(store: EventStore) -> None:
@@ -211,7 +211,7 @@ async def test_reading_and_saving_can_be_cancelled_anywhere(store: EventStore):
 
         async def check(result: int | None) -> None:
             assert result in (None, 600)
-            await store.__esource_database__.wake_up.settle()
+            await store._opened.database.wake_up.settle()
             await at_rest(store)
             assert await store.get_global_position() == 600
 
@@ -236,7 +236,7 @@ async def test_followers_that_are_cancelled_anywhere_go_on_without_a_gap_or_a_re
         await OutboxRelay(store, Publisher(), enable_metrics=False).drain()
 
     async def check(_: None) -> None:
-        await store.__esource_database__.wake_up.settle()
+        await store._opened.database.wake_up.settle()
         await at_rest(store)
 
     for work in (project, relay):

@@ -40,7 +40,7 @@ def clock(monkeypatch) -> Clock:
 
 async def test_a_clock_that_steps_backwards_changes_no_order_and_hides_no_event(store, clock: Clock):
     draw = chance("clock")
-    tally = Tally("clock set back", store.__esource_database__.backend.name)
+    tally = Tally("clock set back", store._opened.database.backend.name)
     stream, acknowledged, seen = uuid4(), [], []
     checkpoints = CheckpointRepository(store)
     for version in range(examples(30)):

@@ -74,7 +74,7 @@ class Writer:
 
 
 def connection_of(store: EventStore) -> Any:
-    return store.__esource_database__.connections.writers.idle[-1].driver
+    return store._opened.database.connections.writers.idle[-1].driver
 
 
 async def test_a_disk_that_fills_up_at_any_page_refuses_whole_appends_and_goes_on_with_space(

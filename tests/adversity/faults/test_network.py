@@ -221,7 +221,7 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     subscription = store.subscribe()
     assert await subscription.__anext__()
     waiting = asyncio.create_task(subscription.__anext__())
-    while not store.__esource_database__.wake_up.is_watching:
+    while not store._opened.database.wake_up.is_watching:
         await asyncio.sleep(0.001)
     proxy.swallow_all()
     waiting.cancel()

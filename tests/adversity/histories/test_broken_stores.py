@@ -142,7 +142,7 @@ async def test_the_history_shows_that_postgresql_appends_without_the_order_lock(
     postgres_url, open_stores, tmp_path, monkeypatch
 ):
     stores = [await open_stores(postgres_url) for _ in range(2)]
-    backend = stores[0].__esource_database__.backend  # one for all stores of a process
+    backend = stores[0]._opened.database.backend  # one for all stores of a process
     monkeypatch.setattr(postgresql_append, "lock_log", literal_column("1"))
     monkeypatch.setattr(backend, "_appends", postgresql_append.statements(STANDARD))
     lock = Statement(postgresql_append.lock_statement(STANDARD))

@@ -67,7 +67,7 @@ async def test_the_histories_of_several_processes_contradict_no_promise(
     operations = load(sorted(folder.iterdir()))
     anomalies = check(operations)
     assert not anomalies, "\n".join(map(str, anomalies))
-    tally = Tally("SIGKILL of a client, histories checked", shared_store.__esource_database__.backend.name, 1)
+    tally = Tally("SIGKILL of a client, histories checked", shared_store._opened.database.backend.name, 1)
     tally.written = sum(len(o.answer["events"]) for o in operations if o.name.startswith("last"))
     tally.conclude()
     for end in ("ok", "conflict", "duplicate", "aborted", "unknown"):

@@ -31,7 +31,7 @@ async def ask(url: str, statement: str, *values: object) -> list[asyncpg.Record]
 
 @pytest.mark.parametrize("name", INJECTIONS.values(), ids=INJECTIONS)
 async def test_a_fence_says_what_it_was_told_and_does_no_more(shared_store, name):
-    database = shared_store.__esource_database__
+    database = shared_store._opened.database
     moving = moving_of(database.backend)
     order = uuid4()
     await shared_store.append_events(order, "Order", [placed(order)], 0)

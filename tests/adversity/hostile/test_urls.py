@@ -129,7 +129,7 @@ async def test_no_message_shows_a_password(url, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG, "esource")
     with pytest.raises(EventSourceError) as caught:
         store = open_store(url, enable_tracing=False)
-        database = store.__esource_database__
+        database = store._opened.database
         assert_kept(f"{store!r} {store.database} {database!r} {database.name} {database.url!r}")
         try:
             await store.open()
@@ -179,5 +179,5 @@ async def test_a_password_among_the_options_is_used_on_postgresql(postgres_url, 
     with_option = make_url(postgres_url).set(password=None).update_query_dict({"password": SECRET})
     store = await open_stores(with_option.render_as_string(hide_password=False))
     await round_trip(store)
-    assert store.__esource_database__.url.password == SECRET
-    assert_kept(repr(store.__esource_database__.connections.engine))
+    assert store._opened.database.url.password == SECRET
+    assert_kept(repr(store._opened.database.connections.engine))

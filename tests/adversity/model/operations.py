@@ -94,7 +94,7 @@ class Store:
         store = self.store
         if policy is not None:
             options: dict[str, Any] = {"unknown_events": policy, "enable_tracing": False}
-            store = EventStore(store.__esource_database__, half_registry, **options)
+            store = EventStore(store._opened.database, half_registry, **options)
         return store if tenant is None else store.for_tenant(TENANTS[tenant])
 
     def tables(self, tenant: int | None, beside: Any) -> Any:

@@ -51,7 +51,7 @@ async def follow(store: EventStore, done: asyncio.Event) -> list[StoredEvent]:
 
 
 def tally_of(store: EventStore, fault: str) -> Tally:
-    return Tally(fault, store.__esource_database__.backend.name)
+    return Tally(fault, store._opened.database.backend.name)
 
 
 @pytest.mark.slow

@@ -192,13 +192,13 @@ class Database:
         return await retry(operation, while_=self.can_repeat, seconds=self.retry_seconds)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Unit]:
+    async def transaction(self, *, changes_schema: bool = False) -> AsyncIterator[Unit]:
         """A write transaction; whatever the running task does with this database joins it.
 
         Inside another one it is a savepoint. The end is shielded: a cancelled task still commits or
-        rolls back as a whole.
+        rolls back as a whole. With ``changes_schema`` the database may write tables anew in it.
         """
-        async with self._transactions.transaction() as unit:
+        async with self._transactions.transaction(changes_schema=changes_schema) as unit:
             yield unit
         self.wake_up.set()
 

@@ -80,7 +80,7 @@ class Transactions:
         return None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Unit]:
+    async def transaction(self, *, changes_schema: bool = False) -> AsyncIterator[Unit]:
         """A write transaction; see `Database.transaction`."""
         outer = self.current()
         if outer is not None:
@@ -91,12 +91,12 @@ class Transactions:
             raise InvalidOptionError("a lent aiosqlite connection has transactions of its own: use those")
         with self._backend.errors(self._name):
             try:
-                lane, transaction = await self._begin()
+                lane, transaction = await self._begin(changes_schema=changes_schema)
             except Exception as error:
                 if self._backend.classify(error) != "lost":
                     raise
                 # A connection can die unnoticed while it lies in the pool; a new one cannot.
-                lane, transaction = await self._begin()
+                lane, transaction = await self._begin(changes_schema=changes_schema)
         assert lane.connection is not None
         unit = Unit(self, lane.connection, lane.driver)
         before = open_units.get()
@@ -114,7 +114,7 @@ class Transactions:
         finally:
             open_units.set(before)
             self._open.remove(unit)
-            await uninterrupted(self._release(lane))
+            await uninterrupted(self._release(lane, changes_schema=changes_schema))
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
@@ -159,7 +159,7 @@ class Transactions:
             raw = await connection.get_raw_connection()
         return Unit(self, connection, raw.driver_connection)
 
-    async def _begin(self) -> tuple[Lane, AsyncTransaction]:
+    async def _begin(self, *, changes_schema: bool) -> tuple[Lane, AsyncTransaction]:
         """A connection inside a new write transaction."""
         if not self._connections.is_usable:
             await self._connections.ensure_open()
@@ -169,6 +169,8 @@ class Transactions:
             lane = await self._connections.writers.take()
         assert lane.connection is not None
         try:
+            if changes_schema:
+                await self._backend.before_schema_change(lane.driver)
             transaction = await lane.connection.begin()
             try:
                 await self._backend.begin(lane.connection)
@@ -176,7 +178,7 @@ class Transactions:
                 await uninterrupted(transaction.rollback())
                 raise
         except BaseException:
-            await uninterrupted(self._release(lane))
+            await uninterrupted(self._release(lane, changes_schema=changes_schema))
             raise
         return lane, transaction
 
@@ -202,7 +204,9 @@ class Transactions:
             # Without its connection the transaction is rolled back by the server: what the caller has to know
             # is why it ended.
 
-    async def _release(self, lane: Lane) -> None:
+    async def _release(self, lane: Lane, *, changes_schema: bool) -> None:
+        if changes_schema:
+            await self._backend.after_schema_change(lane.driver)
         if self._backend.concurrent_writers:
             await self._connections.disconnect(lane)
             return

@@ -115,11 +115,10 @@ class Backend(ABC):
     async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Leave the transaction that a failed commit may have left open."""
 
-    async def before_schema_change(self, driver: Any) -> Any:  # noqa: B027 - most databases need nothing
-        """What has to be done before the transaction of a migration begins; what it returns goes to
-        `after_schema_change`."""
+    async def before_schema_change(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
+        """What a connection needs before the transaction of a migration begins on it."""
 
-    async def after_schema_change(self, driver: Any, before: Any) -> None:  # noqa: B027 - most databases need nothing
+    async def after_schema_change(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Undo, after that transaction, what `before_schema_change` did."""
 
     @abstractmethod

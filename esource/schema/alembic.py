@@ -57,7 +57,7 @@ def _run_on_chosen_database(context: Any) -> None:
 async def _run_on_url(url: str, context: Any) -> None:
     database = Database.from_url(url)
     try:
-        async with database.transaction() as unit:
+        async with database.transaction(changes_schema=True) as unit:
             await database.backend.lock_schema(unit.connection)
             with database.backend.errors(database.name):
                 await unit.connection.run_sync(_run_on, context)

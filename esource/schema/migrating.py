@@ -114,7 +114,7 @@ async def migrate(
     database: Database, command: str, revision: str, row_level_security: str | None = None
 ) -> None:
     """Run an Alembic command, and nothing beside it, in one transaction."""
-    async with database.transaction() as unit:
+    async with database.transaction(changes_schema=True) as unit:
         await database.backend.lock_schema(unit.connection)
         with database.backend.errors(database.name):
             await unit.connection.run_sync(_run_command, command, revision, database.name, row_level_security)
@@ -135,13 +135,17 @@ def _run_command(
 def _run_steps(connection: Connection, wanted: Callable[[Any, Any], Any]) -> None:
     """Run scripts on a connection. Other tasks may migrate other databases meanwhile."""
     from alembic.runtime.migration import MigrationContext
+    from alembic.util import CommandError
 
     from esource.schema.operations import running
 
     rename_old_ids(connection)
     migration = MigrationContext.configure(connection, opts={**comparison_options(), "fn": wanted})
-    with migration.begin_transaction(), running(migration):
-        migration.run_migrations()
+    try:
+        with migration.begin_transaction(), running(migration):
+            migration.run_migrations()
+    except CommandError as error:
+        raise InvalidOptionError(f"{error}") from error
 
 
 def rename_old_ids(connection: Connection) -> None:

@@ -16,7 +16,11 @@ time; a trigger of eventsource-py that wrote another form goes. So do its table 
 that only its PostgreSQL schema had, so that an adopted database is the same as one of ours.
 """
 
+import re
+from typing import Any
+
 import sqlalchemy as sa
+from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql
 
 from esource.schema.operations import op, record_revision, require_named_branch
@@ -133,6 +137,13 @@ CONSTRAINTS = {
     ],
     "snapshots": ["CONSTRAINT uq_snapshots_aggregate UNIQUE (aggregate_id, aggregate_type)"],
 }
+UNIQUE = {
+    "events": [("event_id",), ("aggregate_id", "aggregate_type", "version")],
+    "event_outbox": [],
+    "projection_checkpoints": [],
+    "dead_letter_queue": [("event_id", "projection_name")],
+    "snapshots": [("aggregate_id", "aggregate_type")],
+}
 INDEXES: dict[str, dict[str, tuple[str, str | None]]] = {
     "events": {
         "idx_events_event_type": ("event_type", None),
@@ -166,6 +177,8 @@ INDEXES: dict[str, dict[str, tuple[str, str | None]]] = {
 
 
 def upgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        _require_rebuildable(*TIMESTAMPS)
     for index, (table, _) in REDUNDANT_INDEXES.items():
         op.drop_index(index, table)
     op.drop_index("idx_outbox_status_created", "event_outbox")
@@ -189,6 +202,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     require_named_branch(op)
     if op.get_context().dialect.name == "sqlite":
+        _require_rebuildable("events", "event_outbox")
         fields = ", ".join(f"'$.{name}', {column}" for name, column in COLUMNS_IN_EVENT_DATA.items())
         _fill_event_data(f"json_set(payload, {fields}, '$.occurred_at', timestamp)", "'{}'")
         _rebuild_on_sqlite("events", "event_outbox", checked=False)
@@ -221,6 +235,7 @@ def _rebuild_on_sqlite(*tables: str, checked: bool) -> None:
     Stated in full rather than reflected, so that a file of eventsource-py, whose constraints have no
     names, comes out the same as one of ours.
     """
+    suspended, broken = _suspend_foreign_keys(), _broken_references()
     # Else the renaming would fail over a view of the application's that reads one of these tables.
     op.execute("PRAGMA legacy_alter_table = ON")
     # A sequence may be ahead of the last row; a copied table would start again at its last row, and give
@@ -245,6 +260,88 @@ def _rebuild_on_sqlite(*tables: str, checked: bool) -> None:
             op.get_bind().exec_driver_sql(statement)
     op.execute("DROP TABLE esource_sequences")
     op.execute("PRAGMA legacy_alter_table = OFF")
+    if _broken_references() - broken:
+        raise CommandError(f"rows that refer to {', '.join(tables)} would lose what they refer to")
+    if suspended:
+        op.execute("PRAGMA foreign_keys = ON")
+
+
+def _rows(statement: str) -> list[Any]:
+    """What a query finds; nothing where only SQL is printed."""
+    if op.get_context().as_sql:
+        return []
+    return op.get_bind().exec_driver_sql(statement).fetchall()
+
+
+def _suspend_foreign_keys() -> bool:
+    """Switch foreign keys off, unless a transaction is open: then the PRAGMA does nothing."""
+    if op.get_context().as_sql:
+        op.execute("PRAGMA foreign_keys = OFF")
+        return False
+    was_on = _rows("PRAGMA foreign_keys") == [(1,)]
+    if was_on:
+        op.execute("PRAGMA foreign_keys = OFF")
+    return was_on
+
+
+def _broken_references() -> set[Any]:
+    try:
+        return {tuple(row) for row in _rows("PRAGMA foreign_key_check")}
+    except sa.exc.OperationalError:
+        return set()  # a reference to what has no unique index: SQLite cannot check it, before and after
+
+
+def _require_rebuildable(*tables: str) -> None:
+    """Refuse, before anything is changed, to write a table anew where something would be lost.
+
+    A new table has our columns and the columns that the application has added, with type, NOT NULL and default. With
+    foreign keys on, SQLite deletes the rows of a table that is dropped, and with them, or not, what refers to them.
+    """
+    for table in tables:
+        if lost := _what_would_be_lost(table):
+            raise CommandError(
+                f"SQLite has to write the table {table} anew, and would lose {', '.join(lost)}, which esource does not "
+                "know. Nothing was changed. Take it away first, and make it anew afterwards."
+            )
+    if _rows("PRAGMA foreign_keys") != [(1,)]:
+        return
+    op.execute("PRAGMA foreign_keys = OFF")
+    in_a_transaction = _rows("PRAGMA foreign_keys") == [(1,)]
+    op.execute("PRAGMA foreign_keys = ON")
+    if not in_a_transaction:
+        return
+    for (referring,) in _rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        quoted = referring.replace('"', '""')
+        for row in _rows(f'PRAGMA foreign_key_list("{quoted}")'):
+            if row[2].lower() in tables:
+                raise CommandError(
+                    f"the table {referring} refers to {row[2]}, which has to be written anew, and PRAGMA foreign_keys is "
+                    "on: SQLite would delete or break its rows. Nothing was changed. Run `esource upgrade`, which "
+                    "switches it off first, or switch it off before the transaction begins."
+                )
+
+
+def _what_would_be_lost(table: str) -> list[str]:
+    columns = _rows(f"PRAGMA table_xinfo({table})")
+    lost = [f"the generated column {row[1]}" for row in columns if row[6] in (2, 3)]
+    lost += [f"the reference to {row[2]}" for row in _rows(f"PRAGMA foreign_key_list({table})")]
+    ours = {name for names in UNIQUE[table] for name in names}
+    for row in _rows(f"PRAGMA index_list({table})"):
+        if row[3] == "u":
+            quoted = row[1].replace('"', '""')
+            unique = {found[2] for found in _rows(f'PRAGMA index_info("{quoted}")')}
+            if not unique <= ours:
+                lost.append(f"UNIQUE ({', '.join(sorted(unique))})")
+    for (sql,) in _rows(f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'"):
+        said = re.sub(r"--.*|'[^']*'", "", sql).upper()
+        checks = len(re.findall(r"\bCHECK\s*\(", said)) - said.count("CHK_EVENTS_VERSION")
+        if checks > sum("CHECK" in constraint for constraint in CONSTRAINTS[table]):
+            lost.append("a CHECK")
+        if re.search(r"\bCOLLATE\b", said):
+            lost.append("a COLLATE")
+        if re.search(r"\)\s*(STRICT|WITHOUT\s+ROWID)", said):
+            lost.append("STRICT or WITHOUT ROWID")
+    return lost
 
 
 def _added_by_the_application(table: str) -> list[str]:
@@ -263,7 +360,7 @@ def _added_by_the_application(table: str) -> list[str]:
 
 def _definition(table: str, *, checked: bool) -> tuple[str, str]:
     """A table of this revision (or of the one before), and the columns to copy into it."""
-    columns = COLUMNS[table]
+    columns = {**COLUMNS[table], **_columns_of_the_application(table)}
     names = ", ".join(columns)
     constraints = CONSTRAINTS[table]
     if checked and table == "events":
@@ -271,6 +368,22 @@ def _definition(table: str, *, checked: bool) -> tuple[str, str]:
     if checked and table == "event_outbox":
         columns = {**columns, "event_data": "TEXT", "global_position": "INTEGER"}
     return ", ".join([*(f"{name} {kind}" for name, kind in columns.items()), *constraints]), names
+
+
+def _columns_of_the_application(table: str) -> dict[str, str]:
+    """The columns that the application has added, as they are said in CREATE TABLE."""
+    ours = {*COLUMNS[table], *(["global_position"] if table == "event_outbox" else [])}
+    found = {}
+    for _, name, kind, is_required, default, *_ in _rows(f"PRAGMA table_xinfo({table})"):
+        if name not in ours:
+            words = [
+                kind,
+                f"DEFAULT ({default})" if default is not None else "",
+                "NOT NULL" if is_required else "",
+            ]
+            quoted = name.replace('"', '""')
+            found[f'"{quoted}"'] = " ".join(filter(None, words))
+    return found
 
 
 def _normalise(table: str, column: str) -> None:

@@ -213,16 +213,16 @@ class SQLiteBackend(Backend):
         if driver.in_transaction:
             await driver.rollback()
 
-    async def before_schema_change(self, driver: aiosqlite.Connection) -> bool:
+    async def before_schema_change(self, driver: aiosqlite.Connection) -> None:
         # To write a table anew means to drop it, and with foreign keys on SQLite deletes its rows first: what refers to
         # them with ON DELETE CASCADE would go as well. Inside a transaction the PRAGMA does nothing.
         [(is_on,)] = await self.fetch(driver, "PRAGMA foreign_keys", ())
         if is_on:
+            driver.esource_foreign_keys = True  # type: ignore[attr-defined]
             await self.fetch(driver, "PRAGMA foreign_keys = OFF", ())
-        return bool(is_on)
 
-    async def after_schema_change(self, driver: aiosqlite.Connection, before: Any) -> None:
-        if before:
+    async def after_schema_change(self, driver: aiosqlite.Connection) -> None:
+        if getattr(driver, "esource_foreign_keys", False) and self.is_alive(driver):
             await self.fetch(driver, "PRAGMA foreign_keys = ON", ())
 
     async def missing_tables(self, names: Sequence[str], driver: aiosqlite.Connection) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from esource.checks import Limits
+    from esource.database.patience import Retry
     from esource.domain.aggregates import AggregateRoot, DeclarativeAggregate
     from esource.domain.events import DomainEvent, UntypedEvent, upcaster
     from esource.domain.handles import handles
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         partition_of,
     )
     from esource.projections.context import ProjectionContext
-    from esource.projections.projection import Every, Projection, Retry
+    from esource.projections.projection import Every, Projection
     from esource.projections.runner import ProjectionRunner
     from esource.projections.versions import active_version
     from esource.publishing.publishers import BatchPublisher, FastStreamPublisher, Publisher, to_cloud_event
@@ -155,6 +156,7 @@ __all__ = [
 # imports above; a test keeps the two alike.
 _HOMES = {
     "checks": "Limits",
+    "database.patience": "Retry",
     "domain.aggregates": "AggregateRoot DeclarativeAggregate",
     "domain.events": "DomainEvent UntypedEvent upcaster",
     "domain.handles": "handles",
@@ -169,7 +171,7 @@ _HOMES = {
         "AppendResult EventStream ExpectedVersion ReadDirection ReadOptions StoredEvent partition_of"
     ),
     "projections.context": "ProjectionContext",
-    "projections.projection": "Every Projection Retry",
+    "projections.projection": "Every Projection",
     "projections.runner": "ProjectionRunner",
     "projections.versions": "active_version",
     "publishing.publishers": "BatchPublisher FastStreamPublisher Publisher to_cloud_event",

@@ -17,7 +17,7 @@ from esource.database.transactions import Unit
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, upsert
 from esource.tables.model import projection_checkpoints
-from esource.tables.rows import EventRow
+from esource.tables.rows import EVENT_ID, EVENT_TYPE, EventRow
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp
 
@@ -160,8 +160,8 @@ class Fence(NamedTuple):
 def _step(position: int, last: EventRow | None, count: int) -> dict[str, Any]:
     return {
         "position": position,
-        "event_id": None if last is None else UUID(last[1]),
-        "event_type": None if last is None else last[4],
+        "event_id": None if last is None else UUID(last[EVENT_ID]),
+        "event_type": None if last is None else last[EVENT_TYPE],
         "count": count,
         "now": utc_now(),
     }

@@ -19,15 +19,21 @@ from esource.moments import utc_now
 from esource.projections.checkpoints import lock
 from esource.repositories.dlq import DLQRepository
 from esource.tables.model import dead_letter_queue, events
-from esource.tables.rows import EventRow
+from esource.tables.rows import (
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_ID,
+    EVENT_TYPE,
+    PAYLOAD,
+    POSITION,
+    EventRow,
+    StreamId,
+)
 from esource.tables.statement import Statement
-from esource.tables.types import Timestamp, as_text
+from esource.tables.types import Timestamp
 
 if TYPE_CHECKING:
     from esource.projections.job import Job
-
-Stream = tuple[str, str]
-"""Aggregate type and id, as text."""
 
 _letter = dead_letter_queue.c
 _joined = dead_letter_queue.join(events, events.c.event_id == _letter.event_id)
@@ -36,7 +42,7 @@ _unresolved = (
     _letter.status != literal_column("'resolved'"),
 )
 _HALTED = Statement(
-    select(events.c.aggregate_type, as_text(events.c.aggregate_id), func.min(events.c.global_position))
+    select(events.c.aggregate_id, events.c.aggregate_type, func.min(events.c.global_position))
     .select_from(_joined)
     .where(*_unresolved)
     .group_by(events.c.aggregate_type, events.c.aggregate_id)
@@ -79,14 +85,16 @@ class Retried:
     """Not tried, because an earlier event of the stream is still unresolved."""
 
 
-def stream_of(row: EventRow) -> Stream:
-    return row[3], row[2]
+def stream_of(row: EventRow) -> StreamId:
+    return StreamId(UUID(row[AGGREGATE_ID]), row[AGGREGATE_TYPE])
 
 
-async def halted_streams(database: Database, unit: Unit | None, name: str) -> dict[Stream, int]:
+async def halted_streams(database: Database, unit: Unit | None, name: str) -> dict[StreamId, int]:
     """Streams with unresolved dead letters, and the position of the first of each. One query."""
     rows = await database.read(_HALTED, {"projection_name": name}, unit)
-    return {(aggregate_type, aggregate_id): position for aggregate_type, aggregate_id, position in rows}
+    return {
+        StreamId(aggregate_id, aggregate_type): position for aggregate_id, aggregate_type, position in rows
+    }
 
 
 async def record(
@@ -94,11 +102,16 @@ async def record(
 ) -> None:
     """Write an event's dead letter, as part of the running task's transaction."""
     try:
-        data = json.loads(row[9])
+        data = json.loads(row[PAYLOAD])
     except ValueError:
-        data = row[9]
+        data = row[PAYLOAD]
     await DLQRepository(database).add_failed_event(
-        UUID(row[1]), name, row[4], data if isinstance(data, dict) else {"payload": data}, error, retry_count
+        UUID(row[EVENT_ID]),
+        name,
+        row[EVENT_TYPE],
+        data if isinstance(data, dict) else {"payload": data},
+        error,
+        retry_count,
     )
 
 
@@ -116,7 +129,7 @@ async def forget(database: Database, unit: Unit, name: str, position: int) -> No
 async def retry(job: Job, ids: Collection[int] | None) -> Retried:
     """Try dead letters again, in the order of the log; a stream's later ones only after its earlier."""
     name, position = job.projection.checkpoint_name, 0
-    blocked: set[Stream] = set()
+    blocked: set[StreamId] = set()
     resolved = failed = waiting = 0
     while True:
         values = {"projection_name": name, "after": position, "page": PAGE_LETTERS}
@@ -124,7 +137,7 @@ async def retry(job: Job, ids: Collection[int] | None) -> Retried:
         if not rows:
             return Retried(resolved, failed, waiting)
         for row in rows:
-            position = row[0]
+            position = row[POSITION]
             stream = stream_of(row)
             if ids is not None and row[-2] not in ids:
                 if job.projection.on_failure == "halt_stream":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from esource.database.patience import retry
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
@@ -21,7 +23,7 @@ from esource.projections.checkpoints import Fence, State
 from esource.projections.context import ProjectionContext, Writes
 from esource.projections.projection import Every, Handle, Projection
 from esource.repositories.lease import Leases
-from esource.tables.rows import EventRow
+from esource.tables.rows import AGGREGATE_ID, EVENT_TYPE, PAYLOAD, EventRow
 from esource.telemetry import FollowerStats
 
 if TYPE_CHECKING:
@@ -39,6 +41,40 @@ class LostCheckpoint(Exception):  # noqa: N818 - a turn of events, not an error
 
 class Stopping(Exception):  # noqa: N818
     """The runner was told to stop."""
+
+
+class StopSignal:
+    """Tells everything that works for a runner to stop.
+
+    Waiting for it takes no task: a shutdown that cancels every task of the loop would end that one, and whatever
+    waits for it would wake up for nothing, again and again.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    @contextmanager
+    def future(self) -> Iterator[asyncio.Future[None]]:
+        """A future that is done once the signal is set, for as long as the block runs."""
+        future = asyncio.get_running_loop().create_future()
+        if self._is_set:
+            future.set_result(None)
+        self._waiting.add(future)
+        try:
+            yield future
+        finally:
+            self._waiting.discard(future)
+            future.cancel()
 
 
 class Job:
@@ -61,7 +97,7 @@ class Job:
         self.poll_seconds = poll_seconds
         self.leases = Leases(self.database, owner, lease_seconds)
         self.stats = FollowerStats("projection", projection.checkpoint_name)
-        self.stopping = asyncio.Event()
+        self.stopping = StopSignal()
         self.is_building = False
         """Whether an older version is the active one."""
         self._positions: dict[int, int] = {}
@@ -79,7 +115,7 @@ class Job:
 
     def checkpoint_of(self, row: EventRow) -> str:
         """The name of the checkpoint that an event belongs to."""
-        return self.checkpoint(partition_of(row[2], self.partitions))
+        return self.checkpoint(partition_of(row[AGGREGATE_ID], self.partitions))
 
     @property
     def checkpoints(self) -> list[str]:
@@ -137,15 +173,15 @@ class Job:
     async def fetch_keys(self, rows: list[EventRow]) -> None:
         """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""
         if self._key_store is not None:
-            await self._key_store.keys_to_open(row[9] for row in rows)
+            await self._key_store.keys_to_open(row[PAYLOAD] for row in rows)
 
     def known(self, rows: list[EventRow], number: int) -> list[EventRow]:
         """Of a page, the rows of a partition, without those that the policy for unknown types skips."""
         if self.partitions > 1:
-            rows = [row for row in rows if partition_of(row[2], self.partitions) == number]
+            rows = [row for row in rows if partition_of(row[AGGREGATE_ID], self.partitions) == number]
         codec = self.store.codec
         if codec.unknown_events == "skip":
-            rows = [row for row in rows if codec.event_class(row[4]) is not None]
+            rows = [row for row in rows if codec.event_class(row[EVENT_TYPE]) is not None]
         return rows
 
     def advance(self, number: int, position: int, events: int) -> None:
@@ -173,24 +209,16 @@ class Job:
 
         Raises the last error when the database's `retry_seconds` are over.
         """
-        try:
-            return await operation()
-        except Exception as error:
-            if not self.is_outage(error):
-                raise
-            self.stats.failed(error)
-        from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-        async def attempt() -> T:
-            return await operation()
+        def is_outage(error: BaseException) -> bool:
+            found = self.is_outage(error)
+            if found:
+                self.stats.failed(error)
+            return found
 
-        return await AsyncRetrying(
-            stop=stop_after_delay(self.database.retry_seconds),
-            wait=wait_random_exponential(multiplier=0.05, max=1.0),
-            retry=retry_if_exception(self.is_outage),
-            sleep=pause or self.pause,
-            reraise=True,
-        )(attempt)
+        return await retry(
+            operation, while_=is_outage, seconds=self.database.retry_seconds, sleep=pause or self.pause
+        )
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless told to stop.
@@ -198,10 +226,7 @@ class Job:
         Raises:
             Stopping: the runner was told to stop.
         """
-        stopped = asyncio.ensure_future(self.stopping.wait())
-        try:
+        with self.stopping.future() as stopped:
             await asyncio.wait({stopped}, timeout=seconds)
-        finally:
-            stopped.cancel()
         if self.stopping.is_set():
             raise Stopping

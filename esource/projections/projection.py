@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from esource.checks import check_name, check_seconds, check_whole
+from esource.database.patience import Retry
 from esource.domain.events import DomainEvent
 from esource.domain.handles import marked_methods
 from esource.domain.registry import EventRegistry
@@ -38,27 +39,6 @@ class Every:
     def __post_init__(self) -> None:
         check_whole("events", self.events, least=1)
         check_seconds("seconds", self.seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How often a failing event is tried, with exponentially growing, jittered pauses between.
-
-    Raises:
-        InvalidOptionError: no attempt at all, or a negative pause.
-    """
-
-    attempts: int = 5
-    """Attempts in all, the first included."""
-    first_seconds: float = 0.1
-    """The first pause; each next one is about twice as long."""
-    longest_seconds: float = 30.0
-    """No pause is longer, but for the jitter: at most ``first_seconds`` more."""
-
-    def __post_init__(self) -> None:
-        check_whole("attempts", self.attempts, least=1)
-        check_seconds("first_seconds", self.first_seconds)
-        check_seconds("longest_seconds", self.longest_seconds)
 
 
 Progress = Literal["in_transaction", "after_event"] | Every

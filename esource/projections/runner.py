@@ -96,7 +96,7 @@ class ProjectionRunner:
             lease_seconds=lease_seconds,
             poll_seconds=check_seconds("poll_seconds", poll_seconds),
         )
-        self._beat = self._job.leases.seconds / RENEWALS
+        self._renewal_seconds = self._job.leases.seconds / RENEWALS
         self._parts: dict[int, Share] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._on_progress: Callable[[RunProgress], None] | None = None
@@ -186,28 +186,27 @@ class ProjectionRunner:
     async def _share(self, goal: int | None) -> None:
         """Hold leases and keep a task at work for each, until stopped, done, or superseded."""
         job = self._job
-        stopped = asyncio.ensure_future(job.stopping.wait())
-        try:
+        with job.stopping.future() as stopped:
             while not job.stopping.is_set():
                 try:
                     if await self._balance(goal):
                         return
                 except DatabaseError as error:
                     job.stats.failed(error)
-                    # The leases run out if this lasts; whoever takes them over is behind the fence.
+                    # The leases run out if this lasts; a worker that takes them over is behind the fence.
                     logger.warning("%s: cannot renew leases: %s", job.stats.name, error)
                 standing_by = len(self._tasks) < job.partitions or goal is not None
                 await asyncio.wait(
                     {stopped, *self._tasks.values()},
-                    timeout=min(self._beat, STANDBY_SECONDS) if standing_by else self._beat,
+                    timeout=min(self._renewal_seconds, STANDBY_SECONDS)
+                    if standing_by
+                    else self._renewal_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 self._collect()
             if self._tasks:  # they end by themselves, after the batch at hand
                 await asyncio.wait(self._tasks.values())
                 self._collect()
-        finally:
-            stopped.cancel()
 
     async def _balance(self, goal: int | None) -> bool:
         """Renew, give up and take up leases; whether there is nothing more to do."""

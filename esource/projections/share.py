@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from esource.errors import ProjectionFailedError
 from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
 from esource.projections.context import Writes
-from esource.projections.dead_letters import Stream, halted_streams, hold_back, record, stream_of
+from esource.projections.dead_letters import halted_streams, hold_back, record, stream_of
 from esource.projections.job import Job, LostCheckpoint, Stopping
-from esource.tables.rows import EventRow
+from esource.tables.rows import EVENT_ID, EVENT_TYPE, PAYLOAD, POSITION, STORED_AT, EventRow, StreamId
 
 if TYPE_CHECKING:
     from esource.database.transactions import Unit
@@ -46,7 +47,7 @@ class Share:
         self._saved_at = time.monotonic()
         self._last: EventRow | None = None
         self._unsaved = 0
-        self._halted: dict[Stream, int] = {}
+        self._halted: dict[StreamId, int] = {}
         self._size = job.projection.batch_size
         job.advance(number, position, 0)
 
@@ -94,11 +95,15 @@ class Share:
             rows = await self._page(self.position)
             while True:
                 is_last = len(rows) < self._size
-                upto = max(head, self.position, rows[-1][0] if rows else 0) if is_last else rows[-1][0]
+                upto = (
+                    max(head, self.position, rows[-1][POSITION] if rows else 0)
+                    if is_last
+                    else rows[-1][POSITION]
+                )
                 if rows:
-                    average = max(1, sum(len(row[9]) for row in rows) // len(rows))
+                    average = max(1, sum(len(row[PAYLOAD]) for row in rows) // len(rows))
                     self._size = max(1, min(job.projection.batch_size, PAGE_BYTES // average))
-                    job.stats.oldest = rows[0][10]
+                    job.stats.oldest = rows[0][STORED_AT]
                 if not is_last and database.backend.reads_ahead:
                     ahead = asyncio.ensure_future(self._page(upto))
                 known = job.known(rows, self.number)
@@ -125,7 +130,7 @@ class Share:
             if failed.index is None and len(rows) > 1:
                 # Refused at the end: only one by one can it be told which event is to blame.
                 for row in rows:
-                    await self._work_off([row], row[0])
+                    await self._work_off([row], row[POSITION])
                 break
             index = failed.index or 0
             before = rows[failed.done : index]
@@ -192,10 +197,10 @@ class Share:
                 if self.job.is_outage(error):
                     raise
                 return _Failed(error, index, index)
-            self.position = row[0]
+            self.position = row[POSITION]
             self._last = row
             self._unsaved += 1
-            self.job.advance(self.number, row[0], 1)
+            self.job.advance(self.number, row[POSITION], 1)
             await self._flush_if_due()
         self.position = max(self.position, upto)
         self.job.advance(self.number, self.position, 0)
@@ -203,46 +208,17 @@ class Share:
 
     async def _try_again(self, row: EventRow, error: Exception) -> None:
         """Try one event with growing pauses; when it has failed for the last time, do as the policy says."""
-        from tenacity import (
-            AsyncRetrying,
-            retry_if_exception,
-            stop_after_attempt,
-            wait_exponential,
-            wait_random,
-        )
-
         retry = self.job.projection.retry
-        first: Exception | None = error
-        try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(retry.attempts),
-                wait=wait_exponential(multiplier=retry.first_seconds, max=retry.longest_seconds)
-                + wait_random(0, retry.first_seconds),
-                retry=retry_if_exception(self._is_handlers),
-                sleep=self.job.pause,
-                reraise=True,
-            ):
-                with attempt:
-                    if first is not None:
-                        failure, first = first, None
-                    else:
-                        failed = await self._apply([row], row[0])
-                        if failed is None:
-                            return
-                        failure = failed.error
-                    self.job.stats.failed(failure)
-                    raise failure  # noqa: TRY301 - tenacity counts what leaves this block
-        except Exception as final:
-            if not self._is_handlers(final):
-                raise
-            await self._give_up(row, final)
-
-    def _is_handlers(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, Exception)
-            and not isinstance(error, (LostCheckpoint, Stopping))
-            and not self.job.is_outage(error)
-        )
+        for attempts in count(1):
+            self.job.stats.failed(error)
+            if attempts == retry.attempts:
+                break
+            await self.job.pause(retry.pause_after(attempts))
+            failed = await self._apply([row], row[POSITION])
+            if failed is None:
+                return
+            error = failed.error
+        await self._give_up(row, error)
 
     async def _give_up(self, row: EventRow, error: Exception) -> None:
         projection = self.job.projection
@@ -255,7 +231,11 @@ class Share:
                     raise LostCheckpoint
             self._is_saved(0, self.position)
             raise ProjectionFailedError(
-                projection.checkpoint_name, row[4], row[1], row[0], f"{type(error).__name__}: {error}"
+                projection.checkpoint_name,
+                row[EVENT_TYPE],
+                row[EVENT_ID],
+                row[POSITION],
+                f"{type(error).__name__}: {error}",
             ) from error
 
         async def write() -> None:
@@ -263,12 +243,12 @@ class Share:
                 await record(
                     self.job.database, projection.checkpoint_name, row, error, projection.retry.attempts - 1
                 )
-                await self._save(unit, row, self._unsaved + 1, row[0])
+                await self._save(unit, row, self._unsaved + 1, row[POSITION])
 
         await self.job.retry_outages(write)
-        self._is_saved(1, row[0])
+        self._is_saved(1, row[POSITION])
         if projection.on_failure == "halt_stream":
-            self._halted.setdefault(stream_of(row), row[0])
+            self._halted.setdefault(stream_of(row), row[POSITION])
 
     async def _look_up_halted(self, unit: Unit) -> None:
         """Which streams are halted, now that nobody can retry their dead letters beside us."""

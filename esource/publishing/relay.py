@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
-from uuid import UUID
 
 from sqlalchemy.engine import URL
 from typing_extensions import Self
 
 from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import uninterrupted
+from esource.database.patience import Retry
 from esource.database.sources import Source, database_of, require_whole
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError
 from esource.moments import utc_now
 from esource.publishing.claims import Claims
 from esource.publishing.publishers import BatchPublisher, Publisher
-from esource.repositories.lease import LEASE_SECONDS, RENEWALS, new_owner
+from esource.repositories.lease import LEASE_SECONDS, Keeper, new_owner
 from esource.repositories.outbox import OutboxRepository
 from esource.repositories.outbox_entries import OutboxEntry
+from esource.tables.rows import StreamId
 from esource.telemetry import FollowerStats, Health
 
 logger = logging.getLogger("esource")
@@ -97,9 +97,11 @@ class OutboxRelay:
         self._batch_size = check_whole("batch_size", batch_size, least=1)
         self._concurrency = check_whole("concurrency", concurrency, least=1)
         self._retries = _Retries(
-            check_whole("max_attempts", max_attempts, least=1),
-            check_seconds("retry_seconds", retry_seconds),
-            check_seconds("max_retry_seconds", max_retry_seconds),
+            Retry(
+                attempts=check_whole("max_attempts", max_attempts, least=1),
+                first_seconds=check_seconds("retry_seconds", retry_seconds),
+                longest_seconds=check_seconds("max_retry_seconds", max_retry_seconds),
+            ),
             block_failed_streams,
         )
         self._poll_seconds = check_seconds("poll_seconds", poll_seconds)
@@ -212,17 +214,14 @@ class OutboxRelay:
 class _Retries:
     """When a row that failed is tried again, and when no more."""
 
-    max_attempts: int
-    seconds: float
-    max_seconds: float
+    retry: Retry
     blocking: bool
     _next: float = 0.0
     """When the next row that failed here is due, by the monotonic clock."""
 
     def pause_after(self, attempts: int) -> float:
         """How long a row waits that has failed so many times, in seconds."""
-        longest = min(self.max_seconds, self.seconds * 2.0 ** min(attempts - 1, 62))
-        pause = random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, keeps no secret
+        pause = self.retry.pause_after(attempts)
         now = time.monotonic()
         self._next = now + pause if self._next < now else min(self._next, now + pause)
         return pause
@@ -249,12 +248,10 @@ class _Batch:
 
     async def publish(self) -> None:
         """Send them; whatever happens, record what was sent and let go of the rest."""
-        keeper = asyncio.ensure_future(self._keep())
         try:
-            await self._send()
+            async with Keeper(self._renew, self.claims.seconds):
+                await self._send()
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
             await uninterrupted(self._settle())
 
     async def _send(self) -> None:
@@ -268,9 +265,13 @@ class _Batch:
             else:
                 self._published += self.entries
                 return
-        streams: dict[tuple[str, UUID], list[OutboxEntry]] = {}
+        await self._send_by_stream()
+
+    async def _send_by_stream(self) -> None:
+        """Send row by row: those of one stream one after the other, several streams side by side."""
+        streams: dict[StreamId, list[OutboxEntry]] = {}
         for entry in self.entries:
-            streams.setdefault((entry.aggregate_type, entry.aggregate_id), []).append(entry)
+            streams.setdefault(StreamId(entry.aggregate_id, entry.aggregate_type), []).append(entry)
         room = asyncio.Semaphore(self.concurrency)
 
         async def send(stream: list[OutboxEntry]) -> None:
@@ -279,19 +280,23 @@ class _Batch:
                     if not await self._is_done(entry):
                         return
 
+        # Waited for, not gathered: that one of them was cancelled by somebody else does not cancel the relay.
         tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
         try:
-            await asyncio.gather(*tasks)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            if not task.cancelled():
+                task.result()
 
     async def _is_done(self, entry: OutboxEntry) -> bool:
         """Send one; whether what follows it in its stream may be sent."""
         if self.claims.are_running_out:
             return False
-        most = self.retries.max_attempts if entry.event_data else 1
+        most = self.retries.retry.attempts if entry.event_data else 1
         try:
             await self._send_one(entry)
         except Exception as error:
@@ -309,15 +314,10 @@ class _Batch:
             raise LookupError("the event was deleted from the log")
         await self.publisher.publish(entry)
 
-    async def _keep(self) -> None:
+    async def _renew(self) -> None:
         """While publishing takes long: record what is done, and keep the rest for another term."""
-        while True:
-            await asyncio.sleep(self.claims.seconds / RENEWALS)
-            try:
-                await self._confirm()
-                await self.claims.renew()
-            except DatabaseError:  # while the database is away nobody else can claim them either
-                continue
+        await self._confirm()
+        await self.claims.renew()
 
     async def _settle(self) -> None:
         await self.claims.database.persist(self._confirm)

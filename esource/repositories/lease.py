@@ -8,9 +8,11 @@ paused beyond its lease does no harm is the matter of whoever saves: see `esourc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -22,12 +24,13 @@ from esource.checks import check_name, check_seconds, storable_text
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.sources import Source, database_of, require_whole
-from esource.errors import DatabaseError
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, upsert
 from esource.tables.model import projection_checkpoints
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp
+
+logger = logging.getLogger("esource")
 
 LEASE_SECONDS = 15.0
 """How long a lease lasts unless it is renewed, in seconds: how long a dead worker is waited for."""
@@ -120,6 +123,57 @@ class Leases:
         return {row[0] for row in await self.database.write(statement, values)}
 
 
+class Keeper:
+    """Renews what is held for a term, several times within each term, for as long as the block runs.
+
+    It lives in timers of the event loop, not in a task: a shutdown that cancels every task of the loop ends one
+    renewal at most, and the next follows. A renewal that fails is logged and tried again: while the database is
+    away, nobody else can take over either.
+
+    Args:
+        renew: What keeps it for another term.
+        seconds: The length of a term.
+    """
+
+    def __init__(self, renew: Callable[[], Awaitable[object]], seconds: float) -> None:
+        self._renew = renew
+        self._pause = seconds / RENEWALS
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._wait()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await uninterrupted(asyncio.wait([self._renewal]))
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._begin)
+
+    def _begin(self) -> None:
+        self._renewal = asyncio.get_running_loop().create_task(self._renew_once())
+        self._renewal.add_done_callback(self._ended)
+
+    def _ended(self, renewal: asyncio.Task[None]) -> None:
+        self._renewal = None
+        if self._timer is not None:  # the block still runs
+            self._wait()
+
+    async def _renew_once(self) -> None:
+        try:
+            await self._renew()
+        except Exception:
+            logger.warning("a lease could not be renewed; it is tried again", exc_info=True)
+
+
 class Lease:
     """One name, held for as long as the block runs; waits until it is free.
 
@@ -142,47 +196,48 @@ class Lease:
         require_whole(database, "a lease")
         self._leases = Leases(database_of(database), owner or new_owner(), seconds)
         self.name = check_name("name", name)
-        self.is_held = False
-        """Whether it is ours, as far as we know: False once somebody else has taken it over."""
-        self._keeper: asyncio.Task[None] | None = None
+        self._held_until = 0.0
+        self._keeper = Keeper(self.renew, self._leases.seconds)
 
     @property
     def owner(self) -> str:
         return self._leases.owner
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is ours: False as soon as another worker may have it. That is so once it has not been
+        renewed for its whole length, whatever the reason."""
+        return time.monotonic() < self._held_until
+
     async def acquire(self) -> bool:
         """Hold it if it is free; whether it is ours now. One query."""
-        self.is_held = await self._leases.acquire(self.name) is not None
-        return self.is_held
+        return self._holds(time.monotonic(), await self._leases.acquire(self.name) is not None)
 
     async def renew(self) -> bool:
         """Keep it for another term; whether it was still ours. One query."""
-        self.is_held = bool(await self._leases.renew([self.name]))
-        return self.is_held
+        return self._holds(time.monotonic(), bool(await self._leases.renew([self.name])))
+
+    def _holds(self, asked_at: float, is_ours: bool) -> bool:
+        # The term began when the database was asked, or later: this clock never shows more than is left.
+        self._held_until = asked_at + self._leases.seconds if is_ours else 0.0
+        return is_ours
 
     async def release(self) -> None:
         """Let others have it at once. One query."""
-        self.is_held = False
+        self._held_until = 0.0
         await self._leases.release([self.name])
 
     async def __aenter__(self) -> Self:
         while not await self.acquire():  # noqa: ASYNC110 - only the database knows when it is free
             await asyncio.sleep(min(STANDBY_SECONDS, self._leases.seconds / RENEWALS))
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        await self._keeper.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._keeper is not None
-        self._keeper.cancel()
-        await asyncio.wait([self._keeper])
-        await uninterrupted(self.release())
+        await uninterrupted(self._end())
 
-    async def _keep(self) -> None:
-        while self.is_held:
-            await asyncio.sleep(self._leases.seconds / RENEWALS)
-            try:
-                await self.renew()
-            except DatabaseError:  # while the database is away nobody else can take it either
-                continue
+    async def _end(self) -> None:
+        await self._keeper.__aexit__(None, None, None)
+        await self.release()

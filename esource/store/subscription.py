@@ -4,18 +4,23 @@ A subscription reads pages past its position until there are no more, and then s
 it: an append of this process, LISTEN/NOTIFY on PostgreSQL, a changed ``PRAGMA data_version`` on SQLite (which
 sees other processes), and in any case a slow poll. A wake-up only says "look again"; the position alone
 decides what comes next, so a lost or a superfluous one does no harm.
+
+The position also decides after an interruption. A reader that was cancelled, or that got an error of the
+database, can ask for the next event again: it continues behind the last one that was handed over.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 from typing_extensions import Self
 
-from esource.database.wakeup import POLL_SECONDS
+from esource.database.wakeup import POLL_SECONDS, Ear
 from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import last_position
 from esource.log.reader import LogReader
@@ -30,6 +35,9 @@ class Subscription:
 
     Iterate it with ``async for``. The reader sets the pace: nothing is fetched ahead of it beyond a page.
     With a checkpoint's name it starts where that checkpoint is, and `save` moves it on.
+
+    One task reads at a time. A read that was cancelled (by a timeout, for instance) or that failed can be
+    repeated, and misses nothing. `stop` and `close` may be called from any task of the loop.
     """
 
     def __init__(
@@ -61,9 +69,19 @@ class Subscription:
         self._live = live
         self._poll_seconds = poll_seconds
         self._position = from_position
-        self._events: AsyncIterator[StoredEvent] | None = None
+        self._head = 0
+        """The end of the log when the pages at hand were begun."""
+        self._pages: AsyncIterator[StoredEvent] | None = None
+        """The events up to the end of the log; None where the end has to be looked for first."""
         self._last: StoredEvent | None = None
         self._stopping = False
+        self._is_read = False
+        """Whether a task is waiting for the next event."""
+        self._read_ended: asyncio.Future[None] | None = None
+        """What `close` waits for while a task reads."""
+        self._waiter: Ear | None = None
+        self._held = ExitStack()
+        """What is let go at the end: the wake-ups, and the place among the followers that run."""
         self._stats = FollowerStats("subscription", checkpoint or "")
 
     @property
@@ -80,47 +98,74 @@ class Subscription:
         return self
 
     async def __anext__(self) -> StoredEvent:
-        if self._events is None:
-            self._events = self._follow()
-        self._last = await self._events.__anext__()
-        return self._last
+        if self._is_read:
+            raise InvalidOptionError(
+                "another task is reading this subscription: make one for each, or read in one task"
+            )
+        self._is_read = True
+        try:
+            while not self._stopping:
+                event = await self._next()
+                if event is not None:
+                    self._last = event
+                    return event
+            await self._let_go()
+            raise StopAsyncIteration
+        finally:
+            self._is_read = False
+            if self._read_ended is not None:
+                self._read_ended.set_result(None)
+                self._read_ended = None
 
-    async def _follow(self) -> AsyncIterator[StoredEvent]:
+    async def _next(self) -> StoredEvent | None:
+        """The next event; None if there is none yet, or if it was left out."""
+        if self._pages is None:
+            await self._look()
+            return None
+        try:
+            event = await self._pages.__anext__()
+        except StopAsyncIteration:
+            self._pages = None
+            # Past events that the filter left out, so that they are not read again.
+            self._position = max(self.position, self._head)
+            self._stats.advance(self._position, 0)
+            return None
+        except BaseException:
+            # The pages have ended themselves and given their connection back. They begin anew at the position.
+            self._pages = None
+            raise
+        if self._stopping or not self._belongs(event):
+            return None
+        self._position = event.global_position
+        self._stats.advance(event.global_position, 1)
+        self._stats.oldest = event.row[STORED_AT]
+        return event
+
+    async def _look(self) -> None:
+        """Begin to read what is past the position; at the end of the log, wait for more, or stop."""
         if self._position is None:
             self._position = await self._saved_position()
-        with self._stats.running(metrics=self._reader.tracer is not None):
-            if not self._live:
-                async for event in self._catch_up():
-                    yield event
-                return
-            with self._database.wake_up.listening() as waiter:
-                while not self._stopping:
-                    waiter.clear()
-                    before = self._position
-                    async for event in self._catch_up():
-                        yield event
-                    if self._position == before and not self._stopping:
-                        await waiter.wait(self._poll_seconds)
-
-    async def _catch_up(self) -> AsyncIterator[StoredEvent]:
-        """What is past the position now."""
+        waiter = self._begin()
+        if waiter is not None:
+            waiter.clear()
         # Read before the events: whatever is at or below it is visible to the query that follows.
-        head = await last_position(self._database)
-        self._stats.head = head
-        if head <= self.position:
-            self._stats.advance(self.position, 0)
+        self._head = self._stats.head = await last_position(self._database)
+        if self._head > self.position:
+            self._pages = aiter(self._reader.read_all(self._options()))
             return
-        async for event in self._reader.read_all(self._options()):
-            if self._belongs(event):
-                self._position = event.global_position
-                self._stats.advance(event.global_position, 1)
-                self._stats.oldest = event.row[STORED_AT]
-                yield event
-                if self._stopping:
-                    return
-        # Past events that the filter left out, so that they are not read again.
-        self._position = max(self.position, head)
-        self._stats.advance(self._position, 0)
+        self._stats.advance(self.position, 0)
+        if waiter is None:
+            self._stopping = True
+        elif not self._stopping:
+            await waiter.wait(self._poll_seconds)
+
+    def _begin(self) -> Ear | None:
+        """Be counted among the followers that run; what is woken up by appends, if they are waited for."""
+        if not self._stats.is_running:
+            self._held.enter_context(self._stats.running(metrics=self._reader.tracer is not None))
+            if self._live:
+                self._waiter = self._held.enter_context(self._database.wake_up.listening())
+        return self._waiter
 
     def _options(self) -> ReadOptions:
         return ReadOptions(
@@ -162,17 +207,31 @@ class Subscription:
         return self._stats.health(position=self.position, lag_events=events, lag_seconds=seconds)
 
     def stop(self) -> None:
-        """End the iteration after the event at hand, from any task of the loop."""
+        """End the iteration after the event at hand, from any task of the loop. It stays ended."""
         self._stopping = True
-        self._database.wake_up.set()
+        if self._waiter is not None:
+            self._waiter.call()
 
     async def close(self) -> None:
-        """End the iteration and let go of what it holds."""
-        self._stopping = True
-        events: Any = self._events
-        if events is not None:
-            await events.aclose()
+        """End the iteration, from any task of the loop, and let go of what it holds.
+
+        A task that waits for the next event gets the end of the iteration instead; a page that is being read
+        is waited for. Afterwards every connection is back.
+        """
+        self.stop()
+        while self._is_read:
+            if self._read_ended is None:
+                self._read_ended = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._read_ended])
+        await self._let_go()
         await self._database.wake_up.settle()
+
+    async def _let_go(self) -> None:
+        pages, self._pages = self._pages, None
+        self._waiter = None
+        self._held.close()
+        if pages is not None:
+            await pages.aclose()  # type: ignore[attr-defined]
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from esource import copying, default_registry
+from esource.checks import STANDARD_LIMITS, Limits
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import wrong_usage
 from esource.cli.loading import loaded
@@ -103,12 +104,21 @@ async def export(
 
 @commands.command("import")
 @shows(_say_exchange("imported from"))
-async def import_(file: EventsFile, url: DatabaseUrl = None) -> copying.ExchangeResult:
+async def import_(
+    file: EventsFile,
+    url: DatabaseUrl = None,
+    payload_characters: Annotated[
+        int, typer.Option(min=1, help="Characters of JSON that an event or a snapshot may have.")
+    ] = STANDARD_LIMITS.payload_characters,
+) -> copying.ExchangeResult:
     """Fill an empty database with what was exported: all of the file, or nothing."""
     bar = Bar()
     with bar.progress:
         return await copying.import_store(
-            database_url(url), sys.stdin.buffer if file == "-" else file, on_progress=bar.tell
+            database_url(url),
+            sys.stdin.buffer if file == "-" else file,
+            limits=Limits(payload_characters=payload_characters),
+            on_progress=bar.tell,
         )
 
 

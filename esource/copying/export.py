@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from esource import schema
-from esource.checks import LARGEST_POSITION
+from esource.checks import LARGEST_POSITION, STANDARD_LIMITS, Limits
 from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
@@ -49,7 +49,10 @@ class ExchangeResult:
 async def export_store(
     store: Source, file: File, *, source: str = SOURCE, on_progress: OnProgress | None = None
 ) -> ExchangeResult:
-    """Write all five tables to a file of JSON Lines, as they are at one moment; writers go on meanwhile.
+    """Write all five tables to a file of JSON Lines, as they are at one moment.
+
+    Writers go on meanwhile, but not those of a SQLite file without WAL (``wal_mode=False``): they cannot commit while
+    it is read, and fail after their ``busy_timeout``. Export a backup of such a file (`back_up`), if it is written to.
 
     Each event is a CloudEvent, with its global position and the moment it was stored as attributes. The file
     appears under its name when it is complete and on the disk.
@@ -105,7 +108,9 @@ def _write(writer: RowsWriter, relation: Relation, rows: list[Row], database: st
         raise
 
 
-async def import_store(store: Source, file: File, *, on_progress: OnProgress | None = None) -> ExchangeResult:
+async def import_store(
+    store: Source, file: File, *, limits: Limits = STANDARD_LIMITS, on_progress: OnProgress | None = None
+) -> ExchangeResult:
     """Fill an empty store from a file that `export_store` wrote, on either kind of database.
 
     One transaction: all of the file or nothing. Positions, ids and moments stay what they are.
@@ -113,6 +118,8 @@ async def import_store(store: Source, file: File, *, on_progress: OnProgress | N
     Args:
         store: a store, an engine or a URL; its tables are made if there are none.
         file: what to read.
+        limits: what a row may hold, as of the store that it comes from. A file that holds more is refused before
+            it takes the memory.
         on_progress: called now and then.
 
     Raises:
@@ -123,7 +130,7 @@ async def import_store(store: Source, file: File, *, on_progress: OnProgress | N
     """
     started = time.monotonic()
     async with schema.whole_store(store, "an import", any_schema=True) as database:
-        with _from(file) as reader:
+        with _from(file, limits) as reader:
             if reader.header.get("holds") != HOLDS:
                 raise FileRefusedError(
                     name_of(file), "this is no export of a store. Is it an archive?", line=1
@@ -172,12 +179,12 @@ async def _to(file: File) -> AsyncIterator[BinaryIO]:
 
 
 @contextmanager
-def _from(file: File) -> Iterator[RowsReader]:
+def _from(file: File, limits: Limits) -> Iterator[RowsReader]:
     if isinstance(file, (str, os.PathLike)):
-        with opened(Path(file)) as reader:
+        with opened(Path(file), limits) as reader:
             yield reader
     else:
-        yield RowsReader(file, name_of(file))
+        yield RowsReader(file, name_of(file), limits)
 
 
 def name_of(file: File) -> str:

@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from esource.checks import CEILING, Limits
 from esource.copying.lines import KIND, members, read_line, write_line
 from esource.copying.rows import Relation, Row
 from esource.errors import FileRefusedError, InvalidOptionError, MissingDriverError
@@ -30,10 +31,13 @@ FORMAT = 1
 BEGIN, END = "begin", "end"
 
 BATCH_ROWS = 2000
-"""Rows that are handed on together."""
+"""Rows that are handed on together, at most."""
 
-LONGEST_LINE = 256 * 1024 * 1024
-"""Bytes of a line that is still read: more than any row that a database takes."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of lines that are handed on together, unless one line alone is longer."""
+
+BESIDES_CHARACTERS = 2 * 1024 * 1024
+"""Characters of a line beyond those of its JSON: names, errors with their tracebacks, escapes."""
 
 
 class RowsWriter:
@@ -69,22 +73,25 @@ class RowsWriter:
 
 
 class RowsReader:
-    """Reads a file that `RowsWriter` made.
+    """Reads a file that `RowsWriter` made, in memory for a row as large as the limits allow, however large the file
+    becomes when it is decompressed.
 
     Raises:
         FileRefusedError: it is no such file.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, limits: Limits = CEILING) -> None:
         self._file = file
         self._name = name
+        self._limits = limits
+        self._longest = limits.payload_characters + BESIDES_CHARACTERS
         self._digest = sha256()
         self._line = 0
         self.counts: Counter[str] = Counter()
         """Rows read so far, by table."""
         first = self._next()
         try:
-            header = {} if first is None else json.loads(first)
+            header = {} if first is None or len(first) > BESIDES_CHARACTERS else json.loads(first)
         except (ValueError, RecursionError):
             header = {}
         if not isinstance(header, dict) or header.get(KIND) != BEGIN:
@@ -103,7 +110,8 @@ class RowsReader:
 
     def _next(self) -> bytes | None:
         try:
-            line = self._file.readline(LONGEST_LINE)
+            # At most four bytes a character; one more shows that there is more.
+            line = self._file.readline(4 * self._longest + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise FileRefusedError(self._name, f"it is damaged or cut off: {error}") from error
         except Exception as error:
@@ -120,15 +128,21 @@ class RowsReader:
             FileRefusedError: a line cannot be used, or the file is cut off or was changed.
         """
         batch: list[tuple[Relation, Row]] = []
+        size = 0
         while True:
             digest = self._digest.copy()
             line = self._next()
             if line is None or not line.endswith(b"\n"):
+                if line is not None and len(line) > self._longest:
+                    raise self._too_long(len(line))
                 raise FileRefusedError(
                     self._name, f"it is cut off after line {self._line - 1}: its last line is missing"
                 )
             try:
-                found = members(line.decode())
+                text = line.decode()
+                if len(text) > self._longest:
+                    raise self._too_long(len(text))
+                found = members(text)
                 if KIND in found and found[KIND].value == END:
                     self._check_end(found, digest.hexdigest())
                     yield batch
@@ -138,12 +152,19 @@ class RowsReader:
                 raise self._refused(str(error)) from error
             self._digest.update(line)
             self.counts[batch[-1][0].name] += 1
-            if len(batch) == BATCH_ROWS:
+            size += len(line)
+            if len(batch) == BATCH_ROWS or size > BATCH_BYTES:
                 yield batch
-                batch = []
+                batch, size = [], 0
+
+    def _too_long(self, size: int) -> FileRefusedError:
+        return self._refused(
+            f"the line has {size} characters or more, the limit is {self._longest}. If the store that it comes from "
+            f"had larger Limits.payload_characters than {self._limits.payload_characters}, pass those limits"
+        )
 
     def _check_end(self, found: Mapping[str, Any], digest: str) -> None:
-        said = {name: found[name].value for name in ("rows", "sha256") if name in found}
+        said = {name: json.loads(found[name].text) for name in ("rows", "sha256") if name in found}
         if said != {"rows": dict(self.counts), "sha256": digest}:
             raise self._refused(
                 f"what was read does not match it: the file was changed. It holds {dict(self.counts)}, "
@@ -257,7 +278,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[RowsReader]:
+def opened(path: Path, limits: Limits = CEILING) -> Iterator[RowsReader]:
     """A file that was `written`, for reading.
 
     Raises:
@@ -270,4 +291,4 @@ def opened(path: Path) -> Iterator[RowsReader]:
     except OSError as error:
         raise InvalidOptionError(f"{path}: {error.strerror or error}") from error
     with file:
-        yield RowsReader(_compressed(path, file, write=False), str(path))
+        yield RowsReader(_compressed(path, file, write=False), str(path), limits)

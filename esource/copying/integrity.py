@@ -178,7 +178,10 @@ class Integrity:
 async def verify_store(
     store: Source, *, registry: EventRegistry | None = None, on_progress: OnProgress | None = None
 ) -> Integrity:
-    """Look at every row of a store, as it is at one moment: nothing is changed, and writers go on.
+    """Look at every row of a store, as it is at one moment: nothing is changed.
+
+    Writers go on meanwhile, but not those of a SQLite file without WAL (``wal_mode=False``): they cannot commit while
+    it is read, and fail after their ``busy_timeout``. Verify a backup of such a file, if it is written to.
 
     Checked are: the database's own structure (SQLite); streams without holes, in the order of their versions,
     and nothing behind a stream's end; ids, moments and JSON that can be read; outbox rows whose event exists;

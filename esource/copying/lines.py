@@ -30,8 +30,9 @@ _NUMBERS = ("global_position", "version")
 
 _MIRRORED = {relation.name: relation for relation in MIRRORED}
 _SPACE = re.compile(r"[ \t\r\n]*")
-# Numbers are kept as the text they are: what is wanted of a value is where it ends, or no fraction at all.
-_read = json.JSONDecoder(parse_float=str, parse_constant=str).raw_decode
+# Of a value in braces or brackets only the text is wanted: a dict or list of it would take up to thirty times the
+# memory, and is no use. A fraction stays the text that it is.
+_read = json.JSONDecoder(object_pairs_hook=bool, parse_float=str, parse_constant=str).raw_decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -39,6 +40,7 @@ class Member(NamedTuple):
     """A member of a JSON object: its value, and the text that stands for it."""
 
     value: Any
+    """A text, an integer, a truth value or None. Of an object or a list, only whether anything is in it."""
     text: str
 
 
@@ -58,7 +60,7 @@ def members(text: str, start: int = 0) -> dict[str, Member]:
             raise ValueError(f"a member's name is wrong or comes twice: {name!r:.80}")
         place = _after(text, end, ":")
         value, end = _read(text, place)
-        found[name] = Member(value, text[place:end])
+        found[name] = Member(bool(value) if type(value) is list else value, text[place:end])
         place = _past_space(text, end)
         if text.startswith("}", place):
             return _ended(text, place + 1, found)
@@ -160,7 +162,7 @@ def _event_values(found: dict[str, Member]) -> Iterator[tuple[str, Any]]:
         name = _COLUMNS.get(attribute)
         if name in _NUMBERS:
             yield name, _whole(attribute, member.value)
-        elif (attribute == "data" and not isinstance(member.value, dict)) or member.value == "":
+        elif (attribute == "data" and not member.text.startswith("{")) or member.value == "":
             raise ValueError(f"{attribute} {member.text:.80} is not what an event has there")
         elif name is not None:
             yield name, _value(EVENTS.table.c[name], name, member)

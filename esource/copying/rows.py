@@ -221,9 +221,16 @@ async def require_empty(database: Database) -> None:
             )
 
 
+LARGEST_EXPONENT = 200_000
+"""Beyond this PostgreSQL has no such number (131 072 digits before the point, 16 383 after it), so that there is only
+one spelling of it; written in full it would take memory without end."""
+
+
 def _number(text: str) -> Any:
     """A number as PostgreSQL's numeric writes it: without an exponent, without the sign of zero."""
     value = Decimal(text)
+    if abs(value.adjusted()) > LARGEST_EXPONENT:
+        return f"\x00{text.lower()}"
     plain = format(value, "f").removeprefix("-" if value.is_zero() else "")
     return f"\x00{plain}" if "." in plain else int(plain)
 

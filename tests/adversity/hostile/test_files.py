@@ -160,12 +160,11 @@ async def test_what_is_appended_next_comes_after_what_was_imported(store, tmp_pa
     assert result.global_position == 1001
 
 
-async def test_a_gzip_bomb_is_refused_at_its_first_endless_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("esource.copying.files.LONGEST_LINE", 2**20)
+async def test_a_gzip_bomb_is_refused_at_its_first_endless_line(tmp_path):
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(b'{"esource":"begin","format":1,"holds":"store"}\n' + b"[" * 2**26))
     async with InMemoryEventStore(enable_tracing=False) as store:
-        with pytest.raises(EventSourceError, match="cut off"):
+        with pytest.raises(EventSourceError, match="the line has"):
             await import_store(store, path)
 
 

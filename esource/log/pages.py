@@ -21,16 +21,8 @@ from esource.log.streams import ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import events
 from esource.tables.rows import (
-    ACTOR_ID,
-    AGGREGATE_ID,
-    AGGREGATE_TYPE,
-    EVENT_ID,
-    EVENT_TYPE,
     PAYLOAD,
     POSITION,
-    STORED_AT,
-    TENANT_ID,
-    TIMESTAMP,
     VERSION,
     EventRow,
     StreamId,
@@ -47,22 +39,16 @@ PAGE_BYTES = 2 * 1024 * 1024
 FIRST_PAGE_EVENTS = 250
 """The first page is smaller: the reader's first event comes sooner, and large events are noticed."""
 
-_COLUMNS: dict[int, ColumnElement[Any]] = {
-    POSITION: events.c.global_position,
-    EVENT_ID: as_text(events.c.event_id),
-    AGGREGATE_ID: as_text(events.c.aggregate_id),
-    AGGREGATE_TYPE: events.c.aggregate_type,
-    EVENT_TYPE: events.c.event_type,
-    TENANT_ID: as_text(events.c.tenant_id),
-    ACTOR_ID: events.c.actor_id,
-    VERSION: events.c.version,
-    TIMESTAMP: iso_text(events.c.timestamp),
-    PAYLOAD: events.c.payload,
-    STORED_AT: iso_text(events.c.created_at),
-}
 
-EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(_COLUMNS[place] for place in range(len(_COLUMNS)))
-"""The columns of an `EventRow`: text for ids and moments on both databases, ready to be spliced."""
+def _as_read(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Text for ids and moments on both databases, ready to be spliced."""
+    if isinstance(column.type, Identifier):
+        return as_text(column)
+    return iso_text(column) if isinstance(column.type, Timestamp) else column
+
+
+EVENT_COLUMNS: tuple[ColumnElement[Any], ...] = tuple(map(_as_read, events.c))
+"""The columns of an `EventRow`: those of the table, in its order."""
 
 _CONDITIONS: dict[str, ColumnElement[bool]] = {
     "aggregate_id": events.c.aggregate_id == bindparam("aggregate_id"),

@@ -25,6 +25,7 @@ from pydantic_core import to_jsonable_python
 from esource.checks import check_text
 from esource.domain.events import DomainEvent
 from esource.errors import InvalidEventError, InvalidOptionError
+from esource.tables.rows import EncodedEvent
 
 SEALED = "esource:sealed"
 """The member of a payload that holds the personal fields. No field's name has a colon."""
@@ -38,15 +39,12 @@ FORM = 1
 ERASED_TEXT = "[erased]"
 
 COLUMN_FIELDS = {
-    "event_id",
-    "event_type",
     "aggregate_id",
     "aggregate_type",
     "aggregate_version",
-    "tenant_id",
-    "actor_id",
     "occurred_at",
-}
+    *EncodedEvent._fields,
+} - {"timestamp", "payload"}
 """Fields of an event that have columns of their own; the payload holds the rest."""
 
 

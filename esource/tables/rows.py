@@ -30,7 +30,7 @@ class EncodedEvent(NamedTuple):
 
 EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str]"
 """One stored event as the database hands it over, on both databases: all ids and moments are text. The
-constants below name its places. It is the driver's own row, because making another one costs time."""
+constants below name its places, which are in the order of the table's columns. It is the driver's own row, because making another one costs time."""
 
 POSITION: Final = 0
 EVENT_ID: Final = 1

@@ -29,7 +29,9 @@ from esource.dialect.plan import Plan
 from esource.tables.constructs import version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.names import LOCK_TABLE
+from esource.tables.rows import EncodedEvent
 from esource.tables.statement import Statement
+from esource.tables.types import Identifier, Json, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,14 +87,14 @@ _STREAM_VALUES = {
 }
 _PLACE_VALUES = {"stream": Integer(), "step": Integer()}
 """Where a row belongs; when there is one stream, its rows are simply that stream's in order."""
-_ROW_VALUES = {
-    "event_id": UUID(as_uuid=True),
-    "event_type": Text(),
-    "tenant_id": UUID(as_uuid=True),
-    "actor_id": Text(),
-    "timestamp": TIMESTAMP(timezone=True),
-    "payload": Text(),
+_SENT_AS: dict[type[Any], Any] = {
+    Identifier: UUID(as_uuid=True),
+    Timestamp: TIMESTAMP(timezone=True),
+    Integer: Integer(),
 }
+"""The types of parameters by those of the model; all others are sent as text."""
+_ROW_VALUES = {name: _SENT_AS.get(type(events.c[name].type), Text()) for name in EncodedEvent._fields}
+"""What each event of a batch brings."""
 _OUTBOX_COLUMNS = [
     "event_id",
     "event_type",
@@ -149,27 +151,15 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
     written: Insert = (
         insert(events)
         .from_select(
-            [
-                "event_id",
-                "aggregate_id",
-                "aggregate_type",
-                "event_type",
-                "tenant_id",
-                "actor_id",
-                "version",
-                "timestamp",
-                "payload",
-            ],
+            ["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields],
             select(
-                row.c.event_id,
                 stream.c.aggregate_id,
                 stream.c.aggregate_type,
-                row.c.event_type,
-                row.c.tenant_id,
-                row.c.actor_id,
                 stream.c.version + (row.c.step if streams else cast(row.c.ordinal, Integer())),
-                row.c.timestamp,
-                cast(row.c.payload, JSONB()),
+                *(
+                    cast(row.c[name], JSONB()) if isinstance(events.c[name].type, Json) else row.c[name]
+                    for name in EncodedEvent._fields
+                ),
             )
             .select_from(row.join(stream, stream.c.ordinal == row.c.stream if streams else true()))
             .where(stream.c.accepted)

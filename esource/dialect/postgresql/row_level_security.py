@@ -13,6 +13,7 @@ owner could switch the policies off anyway, which is why no such role is taken f
 from __future__ import annotations
 
 from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
+from esource.tables.rows import EncodedEvent
 
 _IS_OWN = "tenant_id = (SELECT esource_tenant())"
 _SEES_ALL = "(SELECT esource_every_tenant())"
@@ -129,9 +130,7 @@ BIND = (
 )
 UNBIND = f"DELETE FROM {ROLES_TABLE} WHERE role_name = CAST($1 AS name) RETURNING tenant_id"
 
-_WRITTEN_BY_APPEND = (
-    "event_id, aggregate_id, aggregate_type, event_type, tenant_id, actor_id, version, timestamp, payload"
-)
+_WRITTEN_BY_APPEND = ", ".join(["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields])
 
 
 def grants(role: str, schema: str) -> list[str]:

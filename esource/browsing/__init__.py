@@ -11,7 +11,6 @@ from esource.browsing.followers import (
     Pending,
     checkpoint_states,
     dead_letters_page,
-    last_position,
     outbox_page,
     pending,
 )
@@ -23,6 +22,7 @@ from esource.browsing.streams import (
     newest_streams,
     streams_by_id,
 )
+from esource.log.pages import last_position
 
 __all__ = [
     "MOST_COUNTED",

@@ -10,7 +10,7 @@ from sqlalchemy import Column, ColumnElement, Select, bindparam, case, func, lit
 
 from esource.browsing.pages import LARGEST_POSITION, PAGE_ROWS, Page
 from esource.database.database import Database
-from esource.log.pages import LAST_POSITION
+from esource.log.pages import last_position
 from esource.moments import utc_now
 from esource.repositories import dlq as dead_letters
 from esource.repositories import outbox_entries
@@ -98,11 +98,6 @@ async def checkpoint_states(database: Database) -> list[CheckpointState]:
         )
         for name, position, oldest, *others in rows
     ]
-
-
-async def last_position(database: Database) -> int:
-    """The end of the log; 0 when it is empty. One query."""
-    return (await database.rows(LAST_POSITION, {}))[0][0] or 0
 
 
 _letter_id = dead_letter_queue.c.id

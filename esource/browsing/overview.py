@@ -14,7 +14,7 @@ from esource.database.database import Database
 from esource.database.sources import Source
 from esource.dialect.inspection import IndexUse, Size, Symptom
 from esource.dialect.urls import inspection_of
-from esource.log.pages import LAST_POSITION
+from esource.log.pages import last_position
 from esource.moments import utc_now
 from esource.repositories.checkpoint import CheckpointRepository, LagMetrics
 from esource.repositories.dlq import DLQRepository, DLQStats
@@ -83,7 +83,7 @@ async def overview(store: Source) -> Overview:
     async with schema.whole_store(store, "an overview") as database:
         inspection = inspection_of(database.backend)
         types = [TypeCount(*row) for row in await database.read(_TYPES, {})]
-        [(position,)] = await database.rows(LAST_POSITION, {})
+        position = await last_position(database)
         return Overview(
             database=database.name,
             product=await database.inspect(inspection.product),

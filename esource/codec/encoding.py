@@ -71,7 +71,9 @@ def encode(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDA
             raise InvalidEventError(
                 "occurred_at", "has no time zone", remedy="Use datetime.now(timezone.utc)"
             )
-        occurred_at = as_utc(event.occurred_at)
+        occurred_at = event.occurred_at
+        if occurred_at.tzinfo is not timezone.utc:  # most are in UTC, and a call would cost each event
+            occurred_at = as_utc(occurred_at)
     except OverflowError as error:
         raise InvalidEventError(
             "occurred_at", f"{event.occurred_at} is outside the years 1 to 9999 in UTC"

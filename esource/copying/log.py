@@ -18,7 +18,7 @@ from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
-from esource.log.pages import LAST_POSITION
+from esource.log.pages import last_position
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""
@@ -33,11 +33,6 @@ COMPARED_EVENTS = 1000
 FIRST_PAGE = 500
 
 _KEY = EVENTS.key_place
-
-
-async def last_position(database: Database, unit: Unit | None = None) -> int:
-    """The position of the last event, 0 if there is none."""
-    return (await database.rows(LAST_POSITION, {}, unit))[0][0] or 0
 
 
 async def require_prefix(source: Database, target: Database) -> int:

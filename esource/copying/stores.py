@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esource import schema
-from esource.copying.log import LogCopy, last_position, require_prefix
+from esource.copying.log import LogCopy, require_prefix
 from esource.copying.mirror import Change, counters, mirror, raise_counters
 from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import EVENTS, MIRRORED, TABLES, require_empty
@@ -18,6 +18,7 @@ from esource.database.database import Database
 from esource.database.sources import Source
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
+from esource.log.pages import last_position
 
 POLL_SECONDS = 1.0
 """How long a copy that follows sleeps at most before it looks again, in seconds."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
+from esource.checks import LARGEST_POSITION
 from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.log.streams import ReadDirection, ReadOptions
@@ -62,13 +63,14 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 
 @lru_cache(maxsize=512)
-def _page(key: str, backward: bool, conditions: tuple[str, ...]) -> Statement:
-    """The statement of one page: past a key (a version or a global position), in its order."""
+def _page(key: str, backward: bool, from_end: bool, conditions: tuple[str, ...]) -> Statement:
+    """The statement of one page: past a key (a version or a global position), or from the end, in its order."""
     column = events.c[key]
     after = bindparam("after", type_=column.type)
+    past = () if from_end else (column < after if backward else column > after,)
     return Statement(
         select(*EVENT_COLUMNS)
-        .where(column < after if backward else column > after, *(_CONDITIONS[name] for name in conditions))
+        .where(*past, *(_CONDITIONS[name] for name in conditions))
         .order_by(column.desc() if backward else column)
         .limit(bindparam("page"))
     )
@@ -97,8 +99,8 @@ TRow = TypeVar("TRow")
 Fetch: TypeAlias = Callable[[], Awaitable[list[TRow]]]
 """Fetches one page."""
 
-_END = 2**62
-"""Past every position: where reading backward starts."""
+_LAST = {"global_position": LARGEST_POSITION, "version": 2**31 - 1}
+"""The greatest value of a key: that of BIGINT, and that of INTEGER on PostgreSQL."""
 
 
 class Selection:
@@ -109,10 +111,10 @@ class Selection:
     def __init__(self, database: Database, options: ReadOptions, stream: StreamId | None = None) -> None:
         self.key = "global_position" if stream is None else "version"
         self.backward = options.direction is ReadDirection.BACKWARD
-        # Where the next page begins: past this key.
-        self.start = min(options.from_position, _END) or (_END if self.backward else 0)
-        if self.key == "version":  # an INTEGER column: 32 bits on PostgreSQL
-            self.start = min(self.start, 2**31 - 1)
+        self.start: int | None = min(options.from_position, _LAST[self.key])
+        """Where the next page begins: past this key; None for the end of the log or stream, read backward."""
+        if self.backward and not 0 < options.from_position <= _LAST[self.key]:
+            self.start = None
         self.limit = options.limit
         values: dict[str, Any] = {} if stream is None else stream._asdict()
         for name in ("tenant_id", "from_timestamp", "to_timestamp"):
@@ -133,9 +135,11 @@ async def event_by_id(database: Database, event_id: UUID) -> EventRow | None:
     return tuple(rows[0]) if rows else None
 
 
-def page_after(database: Database, wanted: Selection, after: int, size: int) -> Awaitable[list[EventRow]]:
-    """One page past a key. One query."""
-    statement = _page(wanted.key, wanted.backward, wanted.conditions)
+def page_after(
+    database: Database, wanted: Selection, after: int | None, size: int
+) -> Awaitable[list[EventRow]]:
+    """One page past a key; None: from the end, backward. One query."""
+    statement = _page(wanted.key, wanted.backward, after is None, wanted.conditions)
     return database.rows(statement, {**wanted.values, "after": after, "page": size})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -41,6 +41,8 @@ FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
 """The pause between two looks for a position. Nothing wakes a waiter: a replica cannot LISTEN, and its log grows
 without an append of this process."""
+
+_EVERYTHING = ReadOptions()
 
 
 class EventReader(AsyncGenerator[StoredEvent, None]):
@@ -168,15 +170,20 @@ class LogReader:
         self, name: str, options: ReadOptions | None, stream: StreamId | None = None
     ) -> AsyncGenerator[StoredEvent, None]:
         decode: Callable[[EventRow], DomainEvent] = self.codec.decode
-        wanted = self.selection(options or ReadOptions(), stream)
+        wanted = self.selection(options or _EVERYTHING, stream)
         names = {} if stream is None else stream._asdict()
-        with reading_span(self.tracer, name, system=self.database.backend.name, **names):
+        traced = (
+            nullcontext()
+            if self.tracer is None
+            else reading_span(self.tracer, name, system=self.database.backend.name, **names)
+        )
+        with traced:
             # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
             async with aclosing(pages(self.database, wanted)) as found:
                 async for rows in found:
                     if self.key_store is not None:
                         decode = await self.decoder(rows)
-                    for row in self.known(rows):
+                    for row in rows if self.codec.unknown_events != "skip" else self.known(rows):
                         yield StoredEvent(row, decode)
 
     async def event_exists(self, event_id: UUID) -> bool:

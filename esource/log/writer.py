@@ -68,6 +68,9 @@ class LogWriter:
             return self._append_with_keys(stream, events, expected_version, within)
         encode = self._codec.encode
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        if len(encoded) == 1 and within is None and self._is_plain and not open_units.get():
+            # The way of most appends: nothing is left to ask, and no frame of ours waits for the queue.
+            return self._appender.append(Append(stream, encoded, expected_version))
         return self._write(stream, encoded, expected_version, within)
 
     async def _append_with_keys(
@@ -86,27 +89,22 @@ class LogWriter:
         encoded = [encode(event, stream.aggregate_type, stream.aggregate_id, keys) for event in events]
         return await self._write(stream, encoded, expected_version, within)
 
-    def _write(
+    async def _write(
         self,
         stream: StreamId,
         encoded: list[EncodedEvent],
         expected_version: int,
         within: Unit | Connection | None,
-    ) -> Awaitable[AppendResult]:
+    ) -> AppendResult:
+        """Write in the transaction that there is, or through the queue; for a tenant, and traced, if so."""
         if self._tenant_id is not None:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
-            return self._nothing(stream, within)
+            return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
         if len(encoded) > 1:
             _check_together(encoded, self._limits)
         append = Append(stream, encoded, expected_version)
-        if self._is_plain and within is None and not open_units.get():
-            return self._appender.append(append)  # no frame of ours between: it would cost every append
-        return self._write_somewhere(append, within)
-
-    async def _write_somewhere(self, append: Append, within: Unit | Connection | None) -> AppendResult:
-        """Write in the transaction that there is, or through the queue; for a tenant, and traced, if so."""
-        aggregate_id, aggregate_type = append.stream
+        aggregate_id, aggregate_type = stream
         with span(
             self._tracer,
             "append",
@@ -121,10 +119,6 @@ class LogWriter:
             if self._tenant_id is None:
                 return await write(append)
             return await append_as_tenant(self._database, unit, append, self._tenant_id, write)
-
-    async def _nothing(self, stream: StreamId, within: Unit | Connection | None) -> AppendResult:
-        """What an append without events returns: where the stream is."""
-        return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
 
     async def close_stream(
         self,

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Column, ColumnElement, Select, bindparam, case, func, literal_column, select, tuple_
 
-from esource.browsing.pages import LARGEST_POSITION, PAGE_ROWS, Page
+from esource.browsing.pages import PAGE_ROWS, Page
+from esource.checks import LARGEST_POSITION
 from esource.database.database import Database
 from esource.log.pages import last_position
 from esource.moments import utc_now

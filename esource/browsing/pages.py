@@ -10,9 +10,6 @@ Row = TypeVar("Row")
 PAGE_ROWS = 50
 """Rows of a page, unless said otherwise."""
 
-LARGEST_POSITION = 2**62
-"""Past every position."""
-
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Column, Select, bindparam, func, select, tuple_
 
-from esource.browsing.pages import LARGEST_POSITION, PAGE_ROWS, Page
+from esource.browsing.pages import PAGE_ROWS, Page
+from esource.checks import LARGEST_POSITION
 from esource.database.database import Database
 from esource.errors import InvalidOptionError
 from esource.tables.model import events

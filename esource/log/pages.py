@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
 from esource.checks import LARGEST_POSITION
+from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.log.streams import ReadDirection, ReadOptions
@@ -128,6 +129,16 @@ class Selection:
         self.values = values
         self.conditions = tuple(values)
 
+    def key_of(self, row: EventRow) -> int:
+        """The key by which this row is past another one."""
+        return row[POSITION] if self.key == "global_position" else row[VERSION]
+
+    def move_past(self, rows: list[EventRow]) -> None:
+        """Want only what follows these rows, which are the first of what was wanted."""
+        self.start = self.key_of(rows[-1])
+        if self.limit is not None:
+            self.limit -= len(rows)
+
 
 async def event_by_id(database: Database, event_id: UUID) -> EventRow | None:
     """The row of one event; None if it is not stored."""
@@ -190,7 +201,8 @@ async def ahead(
     finally:
         if early is not None:
             early.cancel()
-            await asyncio.gather(early, return_exceptions=True)  # its connection is back after this
+            # Its connection is back after this, even if the reader is cancelled a second time.
+            await uninterrupted(asyncio.gather(early, return_exceptions=True))
 
 
 def reads_ahead(database: Database) -> bool:
@@ -204,7 +216,6 @@ def pages(
     """Pages of rows, as many as are wanted; where it pays, read ahead."""
     left = wanted.limit
     size = first_page if left is None else min(first_page, left)
-    by_version = wanted.key == "version"
 
     def follow(rows: list[EventRow]) -> Fetch[EventRow] | None:
         nonlocal left, size
@@ -213,8 +224,7 @@ def pages(
         if len(rows) < size or left == 0:
             return None
         size = next_size(rows, PAGE_EVENTS if left is None else min(PAGE_EVENTS, left))
-        last = rows[-1][VERSION] if by_version else rows[-1][POSITION]
-        return partial(page_after, database, wanted, last, size)
+        return partial(page_after, database, wanted, wanted.key_of(rows[-1]), size)
 
     first = partial(page_after, database, wanted, wanted.start, size)
     return ahead(first if size else _none, follow, partial(reads_ahead, database))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from contextlib import aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -45,34 +45,58 @@ without an append of this process."""
 _EVERYTHING = ReadOptions()
 
 
+class _Course:
+    """What a reading wants from here on, for another attempt where one has failed. The iterator and its generator
+    share it, and the generator does not know the iterator: an abandoned one is collected at once."""
+
+    __slots__ = ("call", "has_ended", "options", "stream", "wanted")
+
+    def __init__(self, call: str, options: ReadOptions, stream: StreamId | None) -> None:
+        self.call = call
+        self.options = options
+        self.stream = stream
+        self.wanted: Selection | None = None
+        self.has_ended = False
+        """Whether there is nothing more to read, or whoever reads has left."""
+
+
 class EventReader(AsyncGenerator[StoredEvent, None]):
-    """Stored events one after another, for ``async for``; `aclose` gives the connection back early."""
+    """Stored events one after another, for ``async for``; `aclose` gives the connection back early.
 
-    __slots__ = ("_call", "_events")
+    After an error, or a cancellation as by ``asyncio.wait_for``, it goes on where it was, if it is asked again:
+    that it is at its end always means the end of what was to be read.
+    """
 
-    def __init__(self, call: str, events: AsyncGenerator[StoredEvent, None]) -> None:
-        self._call = call
-        self._events = events
+    __slots__ = ("_course", "_events", "_reader")
 
-    def __aiter__(self) -> AsyncGenerator[StoredEvent, None]:  # noqa: PYI058 - it is one
-        return self._events  # itself, so that an event costs what it did
+    def __init__(self, reader: LogReader, course: _Course) -> None:
+        self._reader = reader
+        self._course = course
+        self._events: Any = reader._follow(course)  # noqa: SLF001 - the other half of this class
 
     def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.__anext__()
+        if self._events.ag_frame is None and not self._course.has_ended:
+            self._events = self._reader._follow(self._course)  # noqa: SLF001
+        following: Coroutine[Any, Any, StoredEvent] = self._events.__anext__()
+        return following
 
     def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.asend(value)
+        return self.__anext__()
 
     def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
-        return self._events.athrow(*error)
+        thrown: Coroutine[Any, Any, StoredEvent] = self._events.athrow(*error)
+        return thrown
 
     def aclose(self) -> Coroutine[Any, Any, None]:
-        return self._events.aclose()
+        self._course.has_ended = True
+        closing: Coroutine[Any, Any, None] = self._events.aclose()
+        return closing
 
     if not TYPE_CHECKING:  # a type checker refuses both by itself
 
         def __iter__(self) -> NoReturn:
-            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
+            call = self._course.call
+            raise AsyncRequiredError(call, f"async for stored in store.{call}(...)")
 
         __await__ = __iter__
 
@@ -157,34 +181,49 @@ class LogReader:
         options = ReadOptions(
             aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
         )
-        async with aclosing(self._read("read_all", options)) as found:
+        async with aclosing(self.read_all(options)) as found:
             return [stored.event async for stored in found]
 
     def read_stream(self, stream_id: str, options: ReadOptions | None = None) -> EventReader:
-        return EventReader("read_stream", self._read("read_stream", options, parse_stream_name(stream_id)))
+        course = _Course("read_stream", options or _EVERYTHING, parse_stream_name(stream_id))
+        return EventReader(self, course)
 
     def read_all(self, options: ReadOptions | None = None) -> EventReader:
-        return EventReader("read_all", self._read("read_all", options))
+        return EventReader(self, _Course("read_all", options or _EVERYTHING, None))
 
-    async def _read(
-        self, name: str, options: ReadOptions | None, stream: StreamId | None = None
-    ) -> AsyncGenerator[StoredEvent, None]:
+    async def _follow(self, course: _Course) -> AsyncGenerator[StoredEvent, None]:
+        """The events of a course, from where it has come to."""
         decode: Callable[[EventRow], DomainEvent] = self.codec.decode
-        wanted = self.selection(options or _EVERYTHING, stream)
-        names = {} if stream is None else stream._asdict()
-        traced = (
-            nullcontext()
-            if self.tracer is None
-            else reading_span(self.tracer, name, system=self.database.backend.name, **names)
-        )
-        with traced:
-            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
-            async with aclosing(pages(self.database, wanted)) as found:
-                async for rows in found:
-                    if self.key_store is not None:
-                        decode = await self.decoder(rows)
-                    for row in rows if self.codec.unknown_events != "skip" else self.known(rows):
-                        yield StoredEvent(row, decode)
+        handed_over: EventRow | None = None
+        try:
+            if course.wanted is None:
+                course.wanted = self.selection(course.options, course.stream)
+            wanted = course.wanted
+            with self._reading_span(course):
+                # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
+                async with aclosing(pages(self.database, wanted)) as found:
+                    async for rows in found:
+                        if self.key_store is not None:
+                            decode = await self.decoder(rows)
+                        for handed_over in rows if self.codec.unknown_events != "skip" else self.known(rows):
+                            yield StoredEvent(handed_over, decode)
+                        handed_over = None
+                        wanted.move_past(rows)
+            course.has_ended = True
+        except asyncio.CancelledError:
+            if handed_over is not None:  # cancelled before it went on
+                wanted.move_past(rows[: [row is handed_over for row in rows].index(True) + 1])
+            raise
+        except BaseException:
+            # What else is raised where an event is handed over comes from the caller, and ends the reading.
+            course.has_ended = handed_over is not None
+            raise
+
+    def _reading_span(self, course: _Course) -> AbstractContextManager[None]:
+        if self.tracer is None:
+            return nullcontext()
+        names = {} if course.stream is None else course.stream._asdict()
+        return reading_span(self.tracer, course.call, system=self.database.backend.name, **names)
 
     async def event_exists(self, event_id: UUID) -> bool:
         return bool(await self._rows(EVENT_EXISTS, {"event_id": check_id("event_id", event_id)}))

@@ -310,7 +310,11 @@ class EventStore:
         return self.reader.read_stream(stream_id, options)
 
     def read_all(self, options: ReadOptions | None = None) -> AsyncGenerator[StoredEvent, None]:
-        """The whole log in global order, page by page, with bounded memory."""
+        """The whole log in global order, page by page, with bounded memory.
+
+        After an error of the database, or a cancellation as by ``asyncio.wait_for``, the iterator goes on with the
+        next event when it is asked again; so does that of `read_stream`.
+        """
         return self.reader.read_all(options)
 
     def subscribe(

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
+from support.leaks import check_connections
 from support.orders import OrderPlaced, placed, several
 
 from esource import DomainEvent, EventRegistry, ReadDirection, ReadOptions, UntypedEvent, register_event
@@ -377,3 +378,82 @@ async def test_a_reader_may_append_while_it_reads(store):
             await store.append_events(order, "Order", [placed(order)])
     assert seen == 600
     assert await store.get_global_position() == 606
+
+
+# -- going on after an error -----------------------------------------------------------------------
+
+
+async def test_a_reader_that_is_cancelled_while_it_waits_goes_on_where_it_was(store):
+    await fill(store, 600)
+    for options in (ReadOptions(), ReadOptions(limit=550), ReadOptions(direction=BACKWARD)):
+        expected = await positions(store, direction=options.direction, limit=options.limit)
+        for moment in range(0, 24, 2):
+            reader, seen, cancelled = store.read_all(options), [], set()
+            while True:
+                step = asyncio.ensure_future(anext(reader))
+                if len(seen) in (0, 250, 500, len(expected)) and len(seen) not in cancelled:
+                    cancelled.add(len(seen))
+                    for _ in range(moment):
+                        await asyncio.sleep(0)
+                    step.cancel()
+                try:
+                    seen.append((await step).global_position)
+                except asyncio.CancelledError:
+                    continue
+                except StopAsyncIteration:
+                    break
+            assert seen == expected
+
+
+async def test_a_reader_that_was_left_or_closed_is_at_its_end(store):
+    await fill(store, 3)
+    reader = store.read_all()
+    assert (await anext(reader)).global_position == 1
+    with pytest.raises(ZeroDivisionError):
+        await reader.athrow(ZeroDivisionError)
+    assert [stored async for stored in reader] == []
+    reader = store.read_all()
+    await anext(reader)
+    await reader.aclose()
+    assert [stored async for stored in reader] == []
+
+
+async def test_a_list_whose_decoding_fails_leaves_no_connection_out(store):
+    await fill(store, 1500)
+    async with store.transaction() as transaction:
+        await transaction.connection.exec_driver_sql("UPDATE events SET payload = '{}' WHERE version = 300")
+    with pytest.raises(EventDecodeError):
+        await store.get_events_by_type("Order")
+    check_connections(store)
+
+
+# -- the last positions ----------------------------------------------------------------------------
+
+
+async def test_the_last_positions_and_versions_that_a_database_can_count_are_read(store):
+    order = await fill(store, 3)
+    last = 2**63 - 1
+    async with store.transaction() as transaction:
+        for version, position in ((3, last), (2, 2**62 + 5)):
+            await transaction.connection.exec_driver_sql(
+                f"UPDATE events SET global_position = {position} WHERE version = {version}"
+            )
+        await transaction.connection.exec_driver_sql(
+            "UPDATE events SET version = 2147483647 WHERE version = 3"
+        )
+    everything = [1, 2**62 + 5, last]
+    assert await positions(store) == everything
+    assert await store.get_global_position() == last
+    assert await positions(store, from_position=2**62) == everything[1:]
+    assert await positions(store, from_position=last) == []
+    assert await positions(store, from_position=2**70) == []
+    for beyond in (0, 2**63, 2**70):
+        assert await positions(store, from_position=beyond, direction=BACKWARD) == everything[::-1]
+        assert await positions(store, from_position=beyond, direction=BACKWARD, limit=2) == everything[:0:-1]
+    assert await positions(store, from_position=last, direction=BACKWARD) == everything[1::-1]
+    assert await positions(store, from_position=2**62 + 5, direction=BACKWARD) == [1]
+    name, greatest = stream_name("Order", order), 2**31 - 1
+    assert await versions(store, name, direction=BACKWARD) == [greatest, 2, 1]
+    assert await versions(store, name, direction=BACKWARD, from_position=greatest) == [2, 1]
+    assert await versions(store, name, direction=BACKWARD, from_position=2**40) == [greatest, 2, 1]
+    assert await versions(store, name, from_position=2**40) == []

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncTransacti
 
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
+from esource.database.effects import Effects
 from esource.database.lanes import Lane, settle
 from esource.dialect.backend import Backend
 from esource.dialect.errors import driver_error, unavailable
@@ -35,6 +36,7 @@ class Unit:
         self.driver = driver
         self._lock = asyncio.Lock()
         self.is_open = True
+        self.effects = Effects()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -99,6 +101,11 @@ class Transactions:
                 lane, transaction = await self._begin(changes_schema=changes_schema)
         assert lane.connection is not None
         unit = Unit(self, lane.connection, lane.driver)
+
+        async def commit() -> None:
+            await self._commit(lane, transaction)
+            unit.effects.are_stored = True
+
         before = open_units.get()
         open_units.set((*before, unit))
         self._open.append(unit)
@@ -110,11 +117,13 @@ class Transactions:
                     await uninterrupted(unit.end(partial(self._roll_back, lane, transaction, error)))
                 raise
             with self._backend.errors(self._name):
-                await uninterrupted(unit.end(partial(self._commit, lane, transaction)))
+                await uninterrupted(unit.end(commit))
         finally:
             open_units.set(before)
             self._open.remove(unit)
+            unit.effects.settle()
             await uninterrupted(self._release(lane, changes_schema=changes_schema))
+        await unit.effects.follow()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
@@ -219,6 +228,7 @@ class Transactions:
     async def _savepoint(self, outer: Unit) -> AsyncIterator[None]:
         async with outer.turn():
             savepoint = await outer.connection.begin_nested()
+        noted = outer.effects.count
 
         async def end(finish: Callable[[], Awaitable[None]]) -> None:
             async with outer.turn():
@@ -227,6 +237,7 @@ class Transactions:
         try:
             yield
         except BaseException:
+            outer.effects.take_back(noted)
             with self._backend.errors(self._name):
                 await uninterrupted(end(savepoint.rollback))
             raise

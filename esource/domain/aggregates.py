@@ -61,6 +61,10 @@ class AggregateRoot(Generic[TState]):
         self._state: TState | None = None
         self._before_first: TState | None = None
         self._uncommitted: list[DomainEvent] = []
+        self._untold: list[list[DomainEvent]] = []
+        """What is stored, save by save, and not told to the repository's publisher yet."""
+        self._stored_event_id: UUID | None = None
+        """The id of the last event of it that a repository has read or stored, if that is known."""
 
     # -- what a subclass provides --------------------------------------------------------------------
 

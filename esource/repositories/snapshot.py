@@ -16,8 +16,11 @@ from esource.database.sources import Source
 from esource.moments import utc_now
 from esource.repositories.access import Access
 from esource.tables.constructs import upsert
-from esource.tables.model import snapshots
+from esource.tables.model import events, snapshots
 from esource.tables.statement import Statement
+
+EVENT_ID_KEY = "esource:event_id"
+"""Beside the state's own keys: the id of the event at the snapshot's version."""
 
 _table = snapshots.c
 _of_aggregate = (
@@ -47,6 +50,13 @@ _GET = Statement(
         _table.created_at,
     ).where(*_of_aggregate)
 )
+_EVENT_AT = Statement(
+    select(events.c.event_id).where(
+        events.c.aggregate_id == bindparam("aggregate_id", type_=events.c.aggregate_id.type),
+        events.c.aggregate_type == bindparam("aggregate_type", type_=events.c.aggregate_type.type),
+        events.c.version == bindparam("version", type_=events.c.version.type),
+    )
+)
 _DELETE = Statement(delete(snapshots).where(*_of_aggregate).returning(_table.id))
 _DELETE_TYPE = Statement(
     delete(snapshots)
@@ -73,6 +83,9 @@ class Snapshot:
     schema_version: int = 1
     """The aggregate class's `schema_version` when it was taken; another one means replay."""
     created_at: datetime = field(default_factory=utc_now)
+    event_id: UUID | None = None
+    """The id of the event at that version: by it a repository tells whether the snapshot belongs to the log. Left
+    out, it is looked up when the snapshot is saved, if the events are in the same database."""
 
 
 class SnapshotStore:
@@ -95,18 +108,31 @@ class SnapshotStore:
         """
         aggregate_id = check_id("aggregate_id", snapshot.aggregate_id)
         aggregate_type = check_name("aggregate_type", snapshot.aggregate_type)
+        version = check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER)
         await self._access.require_own_stream(aggregate_id, aggregate_type)
+        event_id = snapshot.event_id or await self._event_at(aggregate_id, aggregate_type, version)
+        proof = {} if event_id is None else {EVENT_ID_KEY: str(check_id("event_id", event_id))}
         return bool(
             await self._access.insert(
                 _SAVE,
                 aggregate_id=aggregate_id,
                 aggregate_type=aggregate_type,
-                version=check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER),
+                version=version,
                 schema_version=check_whole("schema_version", snapshot.schema_version, most=LARGEST_INTEGER),
-                state=json_text("state", snapshot.state, self._access.database.limits),
+                state=json_text("state", {**snapshot.state, **proof}, self._access.database.limits),
                 created_at=check_moment("created_at", snapshot.created_at),
             )
         )
+
+    async def _event_at(self, aggregate_id: UUID, aggregate_type: str, version: int) -> UUID | None:
+        rows = await self._access.read(
+            _EVENT_AT,
+            table="events",
+            aggregate_id=aggregate_id,
+            aggregate_type=aggregate_type,
+            version=version,
+        )
+        return rows[0][0] if rows else None
 
     async def get_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> Snapshot | None:
         """The aggregate's snapshot; None if there is none. One query."""
@@ -115,8 +141,18 @@ class SnapshotStore:
         )
         if not rows:
             return None
-        found_id, found_type, version, state, schema_version, created_at = rows[0]
-        return Snapshot(found_id, found_type, version, json.loads(state), schema_version, created_at)
+        found_id, found_type, version, text, schema_version, created_at = rows[0]
+        state = json.loads(text)
+        event_id = state.pop(EVENT_ID_KEY, None)
+        return Snapshot(
+            found_id,
+            found_type,
+            version,
+            state,
+            schema_version,
+            created_at,
+            None if event_id is None else UUID(event_id),
+        )
 
     async def delete_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> bool:
         """Delete the aggregate's snapshot; whether there was one."""

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from esource.database.sources import parts_of
 from esource.domain.aggregates import AggregateRoot
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
+from esource.log.streams import EventStream
 from esource.log.tenants import of_its_tenant
 from esource.privacy.fields import personal_types
 from esource.repositories.snapshot import Snapshot, SnapshotStore
+from esource.store.snapshotting import SnapshotMode, Snapshotting
 from esource.store.store import EventStore
 from esource.telemetry import Tracer, get_tracer, span
 
 TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
-SnapshotMode = Literal["sync", "background", "manual"]
 
 logger = logging.getLogger("esource")
 
 
 class EventPublisher(Protocol):
-    """Told of events after they are stored. For delivery that survives a crash, use the outbox."""
+    """Told of events after they are stored: inside a transaction, after its commit. One that failed is told again by
+    the next `AggregateRepository.save` of the same aggregate. For delivery that survives a crash, use the outbox."""
 
     async def publish(self, events: list[DomainEvent]) -> None: ...
 
@@ -83,11 +86,14 @@ class AggregateRepository(Generic[TAggregate]):
         self._event_store = event_store
         self._factory = aggregate_factory
         self._publisher = event_publisher
-        self._snapshots = snapshot_store
-        self._threshold = snapshot_threshold
-        self._snapshot_mode: SnapshotMode = snapshot_mode
+        self._snapshots = (
+            None
+            if snapshot_store is None
+            else Snapshotting(
+                event_store, self._aggregate_type, snapshot_store, snapshot_threshold, snapshot_mode
+            )
+        )
         self._tracer = tracer if tracer is not None else get_tracer(enabled=enable_tracing)
-        self._pending: set[asyncio.Task[Any]] = set()
 
     @property
     def aggregate_type(self) -> str:
@@ -132,25 +138,12 @@ class AggregateRepository(Generic[TAggregate]):
         with span(
             self._tracer, "repository.load", aggregate_type=self._aggregate_type, aggregate_id=aggregate_id
         ):
-            aggregate = self._factory(aggregate_id)
-            if self._snapshots is not None and not await self._restore(aggregate):
-                aggregate = self._factory(aggregate_id)  # a failed restore may have left something
-            stream = await self._event_store.get_events(
-                aggregate_id, self._aggregate_type, from_version=aggregate.version
-            )
-            if stream.version < aggregate.version:
-                logger.warning(
-                    "snapshot of %s %s is newer than its events (version %d, stored %d); ignoring it",
-                    self._aggregate_type,
-                    aggregate_id,
-                    aggregate.version,
-                    stream.version,
-                )
-                aggregate = self._factory(aggregate_id)
-                stream = await self._event_store.get_events(aggregate_id, self._aggregate_type)
+            aggregate, stream = await self._read(aggregate_id)
             if stream.version == 0:
                 return None
             events = stream.events
+            if aggregate.version:  # from a snapshot on, whose own event was read as its proof
+                events = [event for event in events if event.aggregate_version > aggregate.version]
             if stream.is_closed:
                 if len(events) == 1 and aggregate.version == 0:
                     raise StreamClosedError(self._aggregate_type, aggregate_id)
@@ -158,27 +151,33 @@ class AggregateRepository(Generic[TAggregate]):
             self._require_impersonal(aggregate, events)
             aggregate.load_from_history(events)
             aggregate._version = stream.version  # also past events that the store skips as unknown
+            last = stream.latest_event
+            is_known = last is not None and last.aggregate_version == stream.version
+            aggregate._stored_event_id = last.event_id if last is not None and is_known else None
             return aggregate
 
-    async def _restore(self, aggregate: TAggregate) -> bool:
-        """Start from the snapshot, unless it was taken of another form of the state; False if that failed."""
-        assert self._snapshots is not None
-        try:
-            snapshot = await self._snapshots.get_snapshot(aggregate.aggregate_id, self._aggregate_type)
-            if snapshot is not None and snapshot.schema_version == aggregate.schema_version:
-                aggregate._restore_from_snapshot(snapshot.state, snapshot.version)
-        except Exception:
-            logger.warning(
-                "snapshot of %s %s cannot be used; replaying all events",
-                self._aggregate_type,
-                aggregate.aggregate_id,
-                exc_info=True,
-            )
-            return False
-        return True
+    async def _read(self, aggregate_id: UUID) -> tuple[TAggregate, EventStream]:
+        """An aggregate as its snapshot has it, and its events from the snapshot's own event on; else a fresh one,
+        and all of its events."""
+        aggregate = self._factory(aggregate_id)
+        if self._snapshots is not None:
+            snapshot = await self._snapshots.restore(aggregate)
+            if snapshot is not None:
+                stream = await self._event_store.get_events(
+                    aggregate_id, self._aggregate_type, from_version=snapshot.version - 1
+                )
+                if await self._snapshots.is_proved(snapshot, stream):
+                    return aggregate, stream
+            aggregate = self._factory(aggregate_id)  # without what a snapshot has left in it
+        return aggregate, await self._event_store.get_events(aggregate_id, self._aggregate_type)
 
     async def save(self, aggregate: TAggregate) -> None:
         """Append what the aggregate recorded, if the stream has not moved since it was loaded.
+
+        Inside a transaction the aggregate gets its events back when that is rolled back, so that the whole
+        block can be repeated; the publisher is told, and a snapshot is taken, after the commit. Then a publisher
+        that fails is logged, because the events are stored. Outside of a transaction its error is raised. Saving
+        the aggregate again tells it what it has missed.
 
         Raises:
             OptimisticLockError: another writer came first; the aggregate keeps its events.
@@ -188,6 +187,7 @@ class AggregateRepository(Generic[TAggregate]):
         """
         events = aggregate.uncommitted_events
         if not events:
+            await self._tell(aggregate)
             return
         self._require_impersonal(aggregate, events)
         with span(
@@ -201,20 +201,26 @@ class AggregateRepository(Generic[TAggregate]):
             await self._event_store.append_events(
                 aggregate.aggregate_id, self._aggregate_type, events, expected_version=before
             )
-            aggregate.mark_events_as_committed()
-            if self._publisher is not None:
-                tenant_id = self._event_store.tenant_id
-                await self._publisher.publish(
-                    events if tenant_id is None else [of_its_tenant(event, tenant_id) for event in events]
-                )
-            if (
-                self._threshold is not None
-                and aggregate.version // self._threshold > before // self._threshold
-            ):
-                await self._take_snapshot(aggregate)
+            parts = parts_of(self._event_store)
+            unit = None if parts is None else parts.database.current_unit()
+            saved = _Saved(self, aggregate, events, before)
+            if unit is None:
+                saved.settle(True)
+                await self._tell(aggregate)
+                await saved.take_snapshot()
+            else:
+                unit.effects.add(saved.settle, saved.follow)
+
+    async def _tell(self, aggregate: TAggregate) -> None:
+        """Tell the publisher what is stored, and what it has not been told of because it failed."""
+        while aggregate._untold:
+            assert self._publisher is not None
+            await self._publisher.publish(list(aggregate._untold[0]))
+            del aggregate._untold[0]
 
     def _require_impersonal(self, aggregate: TAggregate, events: list[DomainEvent]) -> None:
-        """
+        """Refuse personal data where snapshots are taken.
+
         Raises:
             InvalidOptionError: a snapshot would keep in clear what these events keep under a key.
         """
@@ -227,40 +233,6 @@ class AggregateRepository(Generic[TAggregate]):
                 "fields in clear, and no key destroys it. Use a repository without snapshot_store, or set "
                 "snapshot_is_impersonal on the aggregate's class if its state holds none of them"
             )
-
-    async def _take_snapshot(self, aggregate: TAggregate) -> None:
-        if self._snapshot_mode == "manual":
-            return
-        try:
-            snapshot = self._snapshot_of(aggregate)  # now: the aggregate may change before a task runs
-        except Exception as error:
-            self._warn_of_failure(aggregate.aggregate_id, error)
-            return
-        if self._snapshot_mode == "sync":
-            await self._save_snapshot(snapshot)
-            return
-        task = asyncio.create_task(self._save_snapshot(snapshot))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-
-    async def _save_snapshot(self, snapshot: Snapshot) -> None:
-        assert self._snapshots is not None
-        try:
-            await self._snapshots.save_snapshot(snapshot)
-        except Exception as error:
-            self._warn_of_failure(snapshot.aggregate_id, error)
-
-    def _warn_of_failure(self, aggregate_id: UUID, error: Exception) -> None:
-        logger.warning("snapshot of %s %s failed", self._aggregate_type, aggregate_id, exc_info=error)
-
-    def _snapshot_of(self, aggregate: TAggregate) -> Snapshot:
-        return Snapshot(
-            aggregate_id=aggregate.aggregate_id,
-            aggregate_type=self._aggregate_type,
-            version=aggregate.version,
-            state=aggregate._serialize_state(),
-            schema_version=aggregate.schema_version,
-        )
 
     async def create_snapshot(self, aggregate: TAggregate) -> Snapshot:
         """Take a snapshot of a saved aggregate now.
@@ -275,19 +247,21 @@ class AggregateRepository(Generic[TAggregate]):
             raise InvalidOptionError("save the aggregate before its snapshot: it has uncommitted events")
         if aggregate.version == 0:
             raise InvalidOptionError("an aggregate without events has no snapshot")
-        snapshot = self._snapshot_of(aggregate)
-        await self._snapshots.save_snapshot(snapshot)
+        await self._snapshots.prove(aggregate)
+        snapshot = self._snapshots.of(aggregate)
+        await self._snapshots.save(snapshot)
         return snapshot
 
     async def await_pending_snapshots(self) -> int:
         """Wait for the snapshots being taken in the background; how many there were."""
-        pending = list(self._pending)
-        await asyncio.gather(*pending)
+        pending = [] if self._snapshots is None else list(self._snapshots.pending)
+        # One that a shutdown has cancelled is no cancellation of the caller.
+        await asyncio.gather(*pending, return_exceptions=True)
         return len(pending)
 
     @property
     def pending_snapshot_count(self) -> int:
-        return len(self._pending)
+        return 0 if self._snapshots is None else len(self._snapshots.pending)
 
     async def exists(self, aggregate_id: UUID) -> bool:
         """Whether the aggregate has events, if only the one that closed it. One query, no events loaded."""
@@ -296,6 +270,56 @@ class AggregateRepository(Generic[TAggregate]):
     async def get_version(self, aggregate_id: UUID) -> int:
         """The stored version; 0 if it has no events. One query, no events loaded."""
         return await self._event_store.get_stream_version(aggregate_id, self._aggregate_type)
+
+
+class _Saved(Generic[TAggregate]):
+    """One save: what it means for the aggregate, its publisher and its snapshot, once its transaction has ended."""
+
+    def __init__(
+        self,
+        repository: AggregateRepository[TAggregate],
+        aggregate: TAggregate,
+        events: list[DomainEvent],
+        before: int,
+    ) -> None:
+        self._repository = repository
+        self._aggregate = aggregate
+        self._events = events
+        self._before = aggregate._stored_event_id
+        aggregate.mark_events_as_committed()
+        aggregate._stored_event_id = events[-1].event_id
+        snapshots = repository._snapshots
+        self._snapshot = None if snapshots is None else snapshots.due(aggregate, before)
+
+    def settle(self, is_stored: bool) -> None:
+        aggregate = self._aggregate
+        if not is_stored:
+            aggregate._uncommitted[:0] = self._events
+            aggregate._stored_event_id = self._before
+        elif self._repository._publisher is not None:
+            tenant_id = self._repository.event_store.tenant_id
+            aggregate._untold.append(
+                self._events
+                if tenant_id is None
+                else [of_its_tenant(event, tenant_id) for event in self._events]
+            )
+
+    async def follow(self) -> None:
+        """What comes after a commit, which no failure of it can undo."""
+        try:
+            await self._repository._tell(self._aggregate)
+        except Exception:
+            logger.warning(
+                "the events of %r are stored, but their publisher failed: save it again to tell the publisher again",
+                self._aggregate,
+                exc_info=True,
+            )
+        await self.take_snapshot()
+
+    async def take_snapshot(self) -> None:
+        snapshots = self._repository._snapshots
+        if snapshots is not None and self._snapshot is not None:
+            await snapshots.take(self._snapshot)
 
 
 __all__ = ["AggregateRepository", "EventPublisher", "SnapshotMode"]

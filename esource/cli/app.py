@@ -57,7 +57,7 @@ def _esource(
     *,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where in the code an error came from.")

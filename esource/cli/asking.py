@@ -9,7 +9,7 @@ import typer
 
 from esource.cli.errors import wrong_usage
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 """The option ``--yes`` of every command that destroys something."""
 
 

@@ -56,8 +56,8 @@ def _say_letters(found: list[DLQEntry], output: Output) -> None:
 @shows(_say_letters)
 async def list_letters(
     url: DatabaseUrl = None,
-    projection: Annotated[str | None, typer.Option(help="Only of this projection.")] = None,
-    status: Annotated[Status, typer.Option(help="Which.")] = Status.FAILED,
+    projection: Annotated[str | None, typer.Option(help="Only dead letters of this projection.")] = None,
+    status: Annotated[Status, typer.Option(help="Only dead letters with this status.")] = Status.FAILED,
     limit: Limit = 100,
 ) -> list[DLQEntry]:
     """List dead letters, oldest first."""
@@ -106,11 +106,14 @@ def _say_retried(done: Retried, output: Output) -> None:
 async def retry_letters(
     app: App,
     letters: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]...", help="These; all of the projection if none.")
+        list[int] | None,
+        typer.Argument(
+            metavar="[ID]...", help="The dead letters to retry. Without a number: all of the projection."
+        ),
     ] = None,
     url: DatabaseUrl = None,
 ) -> Retried:
-    """Give dead letters to their projection again; exit code 1 if any fails again."""
+    """Let the projection handle dead letters again. Exit code 1 if one fails again."""
     projection = projection_of(app)
     async with writing(url, unknown_events="raise") as store:
         return await ProjectionRunner(store, projection).retry_dead_letters(letters or None)
@@ -121,9 +124,11 @@ async def retry_letters(
 async def resolve(
     letter: LetterId,
     url: DatabaseUrl = None,
-    by: Annotated[str | None, typer.Option(help="Who says so; you, if left out.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The person who resolves it. Without it: your user name.")
+    ] = None,
 ) -> None:
-    """Close a dead letter: its event is not tried again."""
+    """Mark a dead letter as resolved. Its event is not tried again."""
     async with writing(url) as store:
         if not await DLQRepository(store).mark_resolved(letter, by or getpass.getuser()):
             raise Refusal(f"there is no dead letter {letter}: see `esource dlq list`.")

@@ -19,7 +19,7 @@ commands = typer.Typer()
 @commands.command("inspect")
 @asynchronous
 async def inspect(url: DatabaseUrl = None) -> None:
-    """Look inside a store: streams, the log as it grows, projections, dead letters and the outbox."""
+    """Look inside a store: streams, the growing log, projections, dead letters and the outbox."""
     try:
         from esource.tui.app import Inspector
     except ModuleNotFoundError as error:

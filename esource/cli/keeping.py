@@ -69,7 +69,7 @@ def _say_integrity(found: integrity.Integrity, output: Output) -> None:
 @commands.command("verify")
 @shows(_say_integrity, found=lambda found: not found.is_whole)
 async def verify(url: DatabaseUrl = None, app: App = None) -> integrity.Integrity:
-    """Look whether a store is in order, row by row; exit code 1 if it is not. Nothing is changed."""
+    """Check every row of a store. Exit code 1 if something is wrong. Changes nothing."""
     bar = Bar()
     registry = _registry(app)
     async with reading(url) as store:
@@ -92,7 +92,7 @@ async def export(
     url: DatabaseUrl = None,
     source: Annotated[str, typer.Option(help="The CloudEvents source.")] = copying.SOURCE,
 ) -> copying.ExchangeResult | None:
-    """Write a whole store to a file, as it is at one moment; each event is a CloudEvent."""
+    """Write a whole store to a file, as it is at one moment. Each event is a CloudEvent."""
     bar = Bar()
     async with reading(url) as store:
         with bar.progress:
@@ -111,7 +111,7 @@ async def import_(
         int, typer.Option(min=1, help="Characters of JSON that an event or a snapshot may have.")
     ] = STANDARD_LIMITS.payload_characters,
 ) -> copying.ExchangeResult:
-    """Fill an empty database with what was exported: all of the file, or nothing."""
+    """Fill an empty database from an exported file. Imports the whole file, or nothing."""
     bar = Bar()
     with bar.progress:
         return await copying.import_store(
@@ -127,10 +127,10 @@ async def import_(
 async def close(
     stream: StreamName,
     url: DatabaseUrl = None,
-    reason: Annotated[str | None, typer.Option(help="Why, for people.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, as a text for people.")] = None,
     yes: Yes = False,
 ) -> None:
-    """Close a stream for good: nothing can be appended to it any more."""
+    """Close a stream for ever. After that no event can be appended to it."""
     aggregate_id, aggregate_type = parse_stream_name(stream)
     async with writing(url) as store:
         confirm(f"close {aggregate_type} {aggregate_id} for ever", yes=yes)
@@ -155,22 +155,22 @@ async def archive(
     file: ArchiveFile,
     url: DatabaseUrl = None,
     stream: Annotated[
-        list[str] | None, typer.Option(metavar="STREAM", help="Only this one; may be repeated.")
+        list[str] | None, typer.Option(metavar="STREAM", help="Only this stream; may be repeated.")
     ] = None,
     closed_before: Annotated[
         datetime | None, typer.Option(help="Only streams that were closed before this moment, in UTC.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the file, and delete nothing.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on deleting what a complete FILE holds.")
+        bool, typer.Option("--resume", help="Continue deleting the events that a complete FILE holds.")
     ] = False,
     ignore_projection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A projection that needs none of the events; may be repeated."),
+        typer.Option(metavar="NAME", help="A projection that does not need the events; may be repeated."),
     ] = None,
     yes: Yes = False,
 ) -> archiving.ArchiveResult:
-    """Move the events of closed streams out of the log, into a file."""
+    """Move the events of closed streams from the log to a file."""
     if resume and (keep or stream or closed_before):
         raise wrong_usage("--resume takes what the file holds: it goes with no other choice.")
     async with writing(url) as store:
@@ -191,6 +191,6 @@ async def archive(
 @commands.command("restore")
 @shows(_say_archive("restored from"))
 async def restore(file: ArchiveFile, url: DatabaseUrl = None) -> archiving.ArchiveResult:
-    """Put the events of an archive back into the log, each where it was."""
+    """Put the events of an archive back into the log, each at its old place."""
     async with writing(url) as store:
         return await archiving.restore(store, file)

@@ -38,8 +38,8 @@ def reachable(param: typer.CallbackParam, value: int | None) -> int | None:
     return None if value is None else check_whole(param.opts[0], value)
 
 
-Limit = Annotated[int, typer.Option(min=1, callback=reachable, help="At most so many.")]
-Days = Annotated[int, typer.Option(min=0, help="Only those older than so many days.")]
+Limit = Annotated[int, typer.Option(min=1, callback=reachable, help="Show at most N rows.")]
+Days = Annotated[int, typer.Option(min=0, help="Delete only rows older than N days.")]
 
 
 def parse_id(text: str, what: str) -> UUID:
@@ -156,10 +156,12 @@ def _say_streams(found: list[StreamSummary], output: Output) -> None:
 @shows(_say_streams)
 async def streams(
     url: DatabaseUrl = None,
-    aggregate_type: Annotated[str | None, typer.Option("--type", help="Only of this aggregate type.")] = None,
+    aggregate_type: Annotated[
+        str | None, typer.Option("--type", help="Only streams of this aggregate type.")
+    ] = None,
     limit: Limit = 50,
 ) -> list[StreamSummary]:
-    """List streams, those that were appended to last first."""
+    """List streams. The stream with the latest append comes first."""
     async with reading(url) as store:
         return await overview.streams(store, aggregate_type=aggregate_type, limit=limit)
 
@@ -191,10 +193,10 @@ async def show(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")],
     url: DatabaseUrl = None,
     after: Annotated[
-        int, typer.Option("--from", min=0, callback=reachable, help="Only past this version.")
+        int, typer.Option("--from", min=0, callback=reachable, help="Only events after this version.")
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, callback=reachable, help="At most so many events.")
+        int | None, typer.Option(min=1, callback=reachable, help="Show at most N events.")
     ] = None,
 ) -> list[StoredEvent]:
     """Show a stream's events with their payloads."""
@@ -225,7 +227,9 @@ async def event(
 @asynchronous
 async def tail(
     url: DatabaseUrl = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue with new events as they are appended.")
+    ] = False,
     event_type: Annotated[
         list[str] | None, typer.Option("--type", help="Only this event type; may be repeated.")
     ] = None,
@@ -235,15 +239,15 @@ async def tail(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,
     after: Annotated[
         int | None,
-        typer.Option("--from", min=0, callback=reachable, help="Begin past this position, not near the end."),
+        typer.Option("--from", min=0, callback=reachable, help="Begin after this position."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, callback=reachable, help="At most so many events; 10 without --from."),
+        typer.Option(min=1, callback=reachable, help="Show at most N events; 10 without --from."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last events of the log, one a line; with --json as JSON lines."""
+    """Show the last events of the log, one in each line. With --json each line is JSON."""
     chosen: dict[str, Any] = {
         "event_types": event_type or None,
         "aggregate_types": aggregate_type or None,
@@ -314,6 +318,6 @@ def _say_symptoms(found: _Examined, output: Output) -> None:
 @commands.command("doctor")
 @shows(_say_symptoms, document=lambda found: found.symptoms, found=lambda found: bool(found.symptoms))
 async def doctor(url: DatabaseUrl = None) -> _Examined:
-    """Say what is wrong or slow in a database, and what mends it; exit code 1 if there is anything."""
+    """Say what is wrong or slow in a database, and what to do. Exit code 1 if it finds anything."""
     async with reading(url, any_schema=True) as store:
         return _Examined(store.name, await overview.examine(store))

@@ -49,20 +49,22 @@ async def copy(
     source: Source,
     target: Target,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on copying what is appended until `esource cut-over`.")
+        bool, typer.Option("--follow", help="Continue to copy new events until `esource cut-over`.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every row of both afterwards.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every row of both stores at the end.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume/--no-resume",
-            help="Go on where an earlier copy ended; or refuse a target that is not empty.",
+            help="Continue an earlier copy, or refuse a target that is not empty.",
         ),
     ] = True,
 ) -> copying.CopyResult:
     """Copy a whole store to another database, in any direction.
 
-    A copy that was ended at any moment goes on when it is started again. Nothing is changed in the source.
+    A copy that was ended at any moment continues when you start it again. Does not change the source.
     """
     bar = Bar()
     async with reading(source) as here, writing(target, any_schema=True, create=True) as there:
@@ -75,9 +77,9 @@ async def copy(
 @commands.command("cut-over")
 @shows(_say_result)
 async def cut_over(source: Source, target: Target) -> copying.CopyResult:
-    """Finish a copy, compare both, and let the source refuse every write from then on.
+    """Finish a copy, compare both stores, and make the source refuse every further write.
 
-    Writers wait while the last events are copied. If anything fails, the source is as it was.
+    Writers wait while the last events are copied. If anything fails, the source is unchanged.
     """
     bar = Bar()
     async with writing(source) as here, writing(target, any_schema=True, create=True) as there:
@@ -88,7 +90,7 @@ async def cut_over(source: Source, target: Target) -> copying.CopyResult:
 @commands.command("reopen")
 @asynchronous
 async def reopen(url: DatabaseUrl = None) -> None:
-    """Let a store that was cut over take writes again."""
+    """Allow writes again to a store that was cut over."""
     async with writing(url) as store:
         moved_to = await copying.reopen(store)
         name = store.name
@@ -102,7 +104,7 @@ async def reopen(url: DatabaseUrl = None) -> None:
 @commands.command("verify-copy")
 @shows(_say_verification, found=lambda found: not found.is_identical)
 async def verify_copy(source: Source, target: Target) -> copying.Verification:
-    """Compare two stores row by row; exit code 1 if they differ."""
+    """Compare two stores row by row. Exit code 1 if they differ."""
     bar = Bar()
     async with reading(source) as here, reading(target) as there:
         with bar.progress:

@@ -70,10 +70,10 @@ def _say_rows(found: _Listed, output: Output) -> None:
 @shows(_say_rows, document=lambda found: found.rows)
 async def list_outbox(
     url: DatabaseUrl = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Those that were given up.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only rows that the relay gave up.")] = False,
     limit: Limit = 100,
 ) -> _Listed:
-    """List what waits to be published."""
+    """List the rows that wait to be published."""
     async with reading(url) as store:
         rows = OutboxRepository(store)
         found = await (rows.get_failed_events(limit) if failed else rows.get_pending_events(limit))
@@ -104,13 +104,15 @@ async def relay(
     publisher: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:OBJECT", help="A Publisher; CloudEvents on standard output if left out."
+            metavar="MODULE:OBJECT", help="The publisher. Without it, CloudEvents go to standard output."
         ),
     ] = None,
-    source: Annotated[str, typer.Option(help="The CloudEvents source, on standard output.")] = "/esource",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    source: Annotated[
+        str, typer.Option(help="The source of the CloudEvents on standard output.")
+    ] = "/esource",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new rows.")] = False,
 ) -> None:
-    """Publish what waits, each stream in order, at least once; exit code 1 if anything was given up."""
+    """Publish the waiting rows at least once, each stream in order. Exit code 1 if it gave up a row."""
     sends: Any = StandardOutput(source) if publisher is None else loaded(publisher)
     if isinstance(sends, type):
         sends = made(sends, str(publisher))
@@ -130,7 +132,7 @@ async def relay(
 @commands.command("retry")
 @asynchronous
 async def retry_outbox(url: DatabaseUrl = None) -> None:
-    """Let rows that were given up be tried again."""
+    """Try again the rows that the relay gave up."""
     async with writing(url) as store:
         count = await OutboxRepository(store).retry_failed()
     Output().say(f"{count} rows wait again.")

@@ -19,7 +19,7 @@ from esource.cli.running import asynchronous, shows
 from esource.copying.progress import Progress
 from esource.repositories.checkpoint import CheckpointData, LagMetrics
 
-commands = typer.Typer(help="Projections: where they are, and building them anew.", no_args_is_help=True)
+commands = typer.Typer(help="Projections: how far they are, and how to rebuild them.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection's name.")]
 App = Annotated[
@@ -72,7 +72,7 @@ async def lag(url: DatabaseUrl = None) -> list[LagMetrics]:
 @commands.command("reset")
 @asynchronous
 async def reset(name: Name, url: DatabaseUrl = None, yes: Yes = False) -> None:
-    """Forget a checkpoint: the projection begins at the start of the log. Its read model stays as it is."""
+    """Delete a checkpoint, so that the projection begins again at the start of the log. Does not change its read model."""
     async with writing(url) as store:
         checkpoints = CheckpointRepository(store)
         if await checkpoints.get_checkpoint_data(name) is None:
@@ -85,7 +85,7 @@ async def reset(name: Name, url: DatabaseUrl = None, yes: Yes = False) -> None:
 @commands.command("rebuild")
 @asynchronous
 async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
-    """Empty a read model and handle every event again, up to the end of the log."""
+    """Empty a read model, and handle every event again up to the end of the log."""
     projection = projection_of(app)
     bar = Bar()
     async with writing(url, unknown_events="raise") as store:

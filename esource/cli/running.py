@@ -16,7 +16,7 @@ from esource.cli.output import Output
 P = ParamSpec("P")
 R = TypeVar("R")
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """The option ``--json`` of every command that reads."""
 
 

@@ -24,15 +24,15 @@ from esource.schema.reports import (
     offline_script,
 )
 
-commands = typer.Typer(help="Create and upgrade the tables; see what they are.", no_args_is_help=True)
+commands = typer.Typer(help="Create, upgrade and compare the tables.", no_args_is_help=True)
 
 
 @commands.command("init")
 @asynchronous
 async def init(url: DatabaseUrl = None) -> None:
-    """Create the tables in an empty database; a SQLite file and its folder are made.
+    """Create the tables in an empty database. Makes a SQLite file and its folder.
 
-    May be repeated: a database that is at this version stays as it is.
+    You may repeat it: a database with this schema does not change.
     """
     async with writing(url, any_schema=True, create=True) as store:
         found = await schema.current(store)
@@ -53,7 +53,7 @@ async def upgrade(
 ) -> None:
     """Bring a database to the newest schema, in one transaction. Make a backup first.
 
-    Like `alembic upgrade head`: an empty database gets the tables, and a SQLite file and its folder are made.
+    Does the same as `alembic upgrade head`. An empty database gets the tables; makes a SQLite file and its folder.
     """
     wanted = known_revision(revision)
     async with writing(url, any_schema=True, create=True) as store:
@@ -71,7 +71,9 @@ async def upgrade(
 @commands.command("downgrade")
 @asynchronous
 async def downgrade(
-    revision: Annotated[str, typer.Argument(metavar="REV", help="Back to this revision; base: drop all.")],
+    revision: Annotated[
+        str, typer.Argument(metavar="REV", help="Go back to this revision; base drops all tables.")
+    ],
     url: DatabaseUrl = None,
     yes: Yes = False,
 ) -> None:
@@ -126,7 +128,7 @@ def _say_history(revisions: list[Revision], output: Output) -> None:
 @commands.command("history")
 @shows(_say_history)
 async def show_history() -> list[Revision]:
-    """List every schema that this esource knows. Needs no database."""
+    """List every schema that this version knows. Needs no database."""
     return history()
 
 
@@ -151,7 +153,7 @@ def _say_differences(found: _Checked, output: Output) -> None:
     found=lambda found: bool(found.differences),
 )
 async def check(url: DatabaseUrl = None) -> _Checked:
-    """Compare the tables with what this esource expects of them. Exit code 1 if they differ."""
+    """Compare the tables with those that this version expects. Exit code 1 if they differ."""
     async with reading(url, any_schema=True) as store:
         await schema.require_head(store, tables=False)  # those that are gone are among the differences
         return _Checked(store.name, await differences(store))
@@ -163,9 +165,9 @@ def sql(
     to_revision: Annotated[str, typer.Option("--to", metavar="REV", help="To this revision.")] = "head",
     url: DatabaseUrl = None,
 ) -> None:
-    """Print the SQL that leads from one revision to another, for somebody else to run.
+    """Print the SQL that leads from one revision to another, to be run by another person.
 
-    Connects to nothing: the URL only says which kind of database, sqlite:// or postgresql://.
+    Connects to no database: the URL only says which kind it is, sqlite:// or postgresql://.
     """
     parsed = database_url(url)
     typer.echo(offline_script(without_password(parsed), from_revision, to_revision), nl=False)

@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"
 
 
-def check_whole(name: str, value: int, *, least: int = 0, most: int = LARGEST_POSITION) -> int:
+def check_whole(name: str, value: int, *, least: int = 0, most: int | None = LARGEST_POSITION) -> int:
     """The number itself, if it is whole and within bounds.
 
     Raises:
@@ -49,7 +49,7 @@ def check_whole(name: str, value: int, *, least: int = 0, most: int = LARGEST_PO
     """
     if type(value) is not int or value < least:
         raise InvalidOptionError(f"{name} must be a whole number from {least}, not {shown(value)}")
-    if value > most:
+    if most is not None and value > most:
         raise InvalidOptionError(f"{name} must be at most {most}, not {shown(value)}")
     return value
 

@@ -135,9 +135,9 @@ class DuplicateEventError(EventSourceError):
 
 
 class TenantMismatchError(EventSourceError):
-    """A store bound to one tenant was asked for what is not that tenant's; nothing was written.
+    """A store bound to one tenant was asked for what belongs to another tenant; nothing was written.
 
-    Says nothing of what the other tenant has stored.
+    The text tells nothing of what the other tenant has stored.
     """
 
     def __init__(self, tenant_id: UUID | None, problem: str) -> None:
@@ -145,7 +145,9 @@ class TenantMismatchError(EventSourceError):
         """The tenant that the store is bound to; None where only the database knows it."""
         self.problem = problem
         bound = "the connected role" if tenant_id is None else f"the store bound to tenant {tenant_id}"
-        super().__init__(f"{bound} may not do this: {problem}. Use a store for the tenant whose it is.")
+        super().__init__(
+            f"{bound} may not do this: {problem}. Use a store for the tenant that it belongs to."
+        )
 
 
 class AggregateNotFoundError(EventSourceError):
@@ -235,7 +237,7 @@ class StreamHaltedError(EventSourceError):
 
     def __init__(self, global_position: int) -> None:
         self.global_position = global_position
-        """Of the failed event."""
+        """The position of the event that failed."""
         super().__init__(f"waits behind the failed event at global position {global_position}")
 
 
@@ -279,7 +281,7 @@ class StoreMovedError(EventSourceError):
 
 
 class ArchiveRefusedError(EventSourceError):
-    """A stream cannot be taken out of the log: it is not closed, or somebody still needs its events."""
+    """A stream cannot be taken out of the log: it is not closed, or its events are still needed."""
 
     def __init__(self, aggregate_type: str, aggregate_id: object, why: str) -> None:
         self.aggregate_type = aggregate_type
@@ -301,10 +303,10 @@ class FileRefusedError(EventSourceError):
 
 
 class CopyRefusedError(EventSourceError):
-    """A copy would not be one: the target holds something that the source does not. Nothing was written.
+    """The target of a copy holds something that the source does not; nothing was written.
 
-    Copy into an empty database, or into one that an earlier copy of the same source has begun. From a cut-over:
-    the two differ after all was copied, and the source was not fenced off.
+    Copy into an empty database, or into one that an earlier copy of the same source has begun. After a cut-over this
+    error says that the two still differ although everything was copied: the source then goes on to take writes.
     """
 
     def __init__(
@@ -317,9 +319,7 @@ class CopyRefusedError(EventSourceError):
             problem, remedy = f"{target} is not empty", "Choose an empty database"
         elif is_cut_over:
             problem, unchanged = f"{target} is not equal to the source", "The source takes writes as before"
-            remedy = (
-                "Somebody has written to the target: mend those rows, or begin again with an empty database"
-            )
+            remedy = "Another program has written to the target: mend those rows, or begin again with an empty database"
         else:
             problem = f"{target} is no copy of this source, not even a part of one"
             remedy = "Choose an empty database, or one that holds the beginning of a copy of this source"
@@ -347,8 +347,8 @@ class SubjectErasedError(PrivacyError):
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(
-            f"the key of subject {subject} was destroyed, and there will not be another: record what is new "
-            "under another subject, or in an event without personal fields"
+            f"the key of subject {subject} was destroyed, and no new key is made: record what is new under another "
+            "subject, or in an event without personal fields"
         )
 
 
@@ -372,7 +372,7 @@ class SchemaError(EventSourceError):
 
 
 class SchemaMissingError(SchemaError):
-    """The database has none of our tables, or somebody has dropped some of them."""
+    """The database has none of our tables, or some of them were dropped."""
 
     def __init__(self, database: str, detail: str = "", *, version: str | None = None) -> None:
         self.database = database
@@ -383,7 +383,7 @@ class SchemaMissingError(SchemaError):
         if version is not None:
             problem = f"is at schema {version}, but lacks the tables {detail}"
             remedy = (
-                "Somebody has dropped them. Restore a backup, or let `esource check` show the statements that make "
+                "They were dropped. Restore a backup, or let `esource check` show the statements that make "
                 "them, empty"
             )
         super().__init__(f"{database} {problem}. {remedy}.")
@@ -416,7 +416,7 @@ class SchemaOutdatedError(SchemaError):
         self.found = found
         """The database's schema version; None if a missing column gave it away."""
         self.head = head
-        """The version that this library works with; None likewise."""
+        """The version that this library works with; None if a missing column gave the older schema away."""
         problem = (
             f"is at an older schema than this esource works with ({detail})"
             if found is None

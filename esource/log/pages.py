@@ -133,11 +133,11 @@ class Selection:
         """The key by which this row is past another one."""
         return row[POSITION] if self.key == "global_position" else row[VERSION]
 
-    def move_past(self, rows: list[EventRow]) -> None:
-        """Want only what follows these rows, which are the first of what was wanted."""
-        self.start = self.key_of(rows[-1])
+    def move_past(self, row: EventRow, count: int) -> None:
+        """Want only what follows this row, the last of so many that were wanted first."""
+        self.start = self.key_of(row)
         if self.limit is not None:
-            self.limit -= len(rows)
+            self.limit -= count
 
 
 async def event_by_id(database: Database, event_id: UUID) -> EventRow | None:

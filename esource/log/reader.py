@@ -194,29 +194,32 @@ class LogReader:
     async def _follow(self, course: _Course) -> AsyncGenerator[StoredEvent, None]:
         """The events of a course, from where it has come to."""
         decode: Callable[[EventRow], DomainEvent] = self.codec.decode
-        handed_over: EventRow | None = None
+        rows: list[EventRow] = []
+        at: EventRow | None = None  # the row that is being handed over
+        last: EventRow | None = None
+        count = 0
         try:
             if course.wanted is None:
                 course.wanted = self.selection(course.options, course.stream)
-            wanted = course.wanted
             with self._reading_span(course):
                 # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
-                async with aclosing(pages(self.database, wanted)) as found:
+                async with aclosing(pages(self.database, course.wanted)) as found:
                     async for rows in found:
                         if self.key_store is not None:
                             decode = await self.decoder(rows)
-                        for handed_over in rows if self.codec.unknown_events != "skip" else self.known(rows):
-                            yield StoredEvent(handed_over, decode)
-                        handed_over = None
-                        wanted.move_past(rows)
+                        for at in rows if self.codec.unknown_events != "skip" else self.known(rows):
+                            yield StoredEvent(at, decode)
+                        at, last = None, rows[-1]
+                        count += len(rows)
             course.has_ended = True
-        except asyncio.CancelledError:
-            if handed_over is not None:  # cancelled before it went on
-                wanted.move_past(rows[: [row is handed_over for row in rows].index(True) + 1])
-            raise
-        except BaseException:
-            # What else is raised where an event is handed over comes from the caller, and ends the reading.
-            course.has_ended = handed_over is not None
+        except BaseException as error:
+            # What is raised where an event is handed over comes from the caller. It ends the reading, unless the caller
+            # was only cancelled before it went on.
+            course.has_ended = at is not None and not isinstance(error, asyncio.CancelledError)
+            if at is not None:
+                last, count = at, count + [row is at for row in rows].index(True) + 1
+            if last is not None and course.wanted is not None:
+                course.wanted.move_past(last, count)
             raise
 
     def _reading_span(self, course: _Course) -> AbstractContextManager[None]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from uuid import UUID
 from zlib import crc32
 
-from esource.checks import shown
+from esource.checks import check_id, check_moment, check_whole, shown
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import EventDecodeError, InvalidOptionError
@@ -35,7 +35,7 @@ class ExpectedVersion:
     """What an append may expect of its stream, besides an exact version (an int from 0)."""
 
     ANY = -1
-    """Whatever its version: no check."""
+    """Any version will do: nothing is checked."""
     NO_STREAM = 0
     """It has no events yet."""
     STREAM_EXISTS = -2
@@ -68,7 +68,8 @@ class ReadOptions:
     """Which events to read, and in which order. All conditions must hold.
 
     Raises:
-        InvalidOptionError: a negative limit or position, or a moment without a time zone.
+        InvalidOptionError: a limit or a position that is not a whole number from 0, a moment without a time zone, an
+            id that is not a UUID, or a single text where a collection of types is wanted.
     """
 
     direction: ReadDirection = ReadDirection.FORWARD
@@ -86,14 +87,24 @@ class ReadOptions:
     aggregate_types: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.from_position < 0:
-            raise InvalidOptionError(f"from_position must be 0 or more, not {self.from_position}")
-        if self.limit is not None and self.limit < 0:
-            raise InvalidOptionError(f"limit must be 0 or more, not {self.limit}")
+        if not isinstance(self.direction, ReadDirection):
+            raise InvalidOptionError(f"direction must be a ReadDirection, not {shown(self.direction)}")
+        # A position beyond the last one that there can be is no mistake: nothing follows it.
+        check_whole("from_position", self.from_position, most=None)
+        if self.limit is not None:
+            check_whole("limit", self.limit, most=None)
+        if self.tenant_id is not None:
+            check_id("tenant_id", self.tenant_id)
         for name in ("from_timestamp", "to_timestamp"):
             moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise InvalidOptionError(f"{name} has no time zone: use datetime.now(timezone.utc)")
+            if moment is not None:
+                check_moment(name, moment)
+        for name in ("event_types", "aggregate_types"):
+            types = getattr(self, name)
+            if isinstance(types, (str, bytes)) or (types is not None and not isinstance(types, Iterable)):
+                raise InvalidOptionError(
+                    f"{name} must be a collection of names, not {shown(types)}: write [...]"
+                )
 
 
 class StoredEvent:
@@ -103,8 +114,8 @@ class StoredEvent:
 
     Raises:
         UnknownEventTypeError: when `event` is asked for: no class is registered for its type.
-        EventDecodeError: likewise: the payload does not fit the class. When a moment is asked for, too, if
-            another program has left something that is none.
+        EventDecodeError: when `event` is asked for: the payload does not fit the class. When a moment is asked
+            for: another program has stored a text that is not a moment.
     """
 
     __slots__ = ("_decode", "_event", "row")
@@ -179,7 +190,7 @@ class StoredEvent:
         try:
             return from_iso(text)
         except ValueError as error:
-            problem = f"{text!r} is no moment"
+            problem = f"{text!r} is not a timestamp"
             raise EventDecodeError(
                 self.event_type, self.row[EVENT_ID], self.global_position, problem
             ) from error

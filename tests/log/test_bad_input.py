@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from support.orders import placed
 
-from esource import DomainEvent, InvalidEventError
+from esource import DomainEvent, InvalidEventError, ReadOptions
+from esource.errors import InvalidOptionError
 
 BAD = {
     "a NUL in a text": ({"customer_id": "a\x00b"}, "customer_id"),
@@ -101,3 +102,31 @@ async def test_an_event_that_says_nothing_more_is_stored(store):
         assert type((await store.get_events(order, "Order")).events[0]) is Nothing
     finally:
         store.event_registry.unregister("Nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"limit": "5"}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": -1}, "limit"),
+        ({"limit": 1.0}, "limit"),
+        ({"from_position": "5"}, "from_position"),
+        ({"from_position": -1}, "from_position"),
+        ({"from_position": None}, "from_position"),
+        ({"from_timestamp": datetime(2024, 6, 1)}, "from_timestamp"),
+        ({"to_timestamp": "2024-06-01T00:00:00+00:00"}, "to_timestamp"),
+        ({"tenant_id": "acme"}, "tenant_id"),
+        ({"event_types": "OrderPlaced"}, "event_types"),
+        ({"aggregate_types": "Order"}, "aggregate_types"),
+        ({"aggregate_types": 5}, "aggregate_types"),
+        ({"direction": "backward"}, "direction"),
+    ],
+)
+def test_options_of_a_read_that_make_no_sense_are_refused_when_they_are_made(options, name):
+    with pytest.raises(InvalidOptionError, match=f"^{name} must be "):
+        ReadOptions(**options)
+
+
+def test_a_limit_or_a_position_beyond_what_there_can_be_is_taken():
+    assert ReadOptions(limit=2**70, from_position=2**70).limit == 2**70

@@ -1,4 +1,4 @@
-"""What the parts of a runner share: the projection at work on a store, and what it may call an outage."""
+"""What the parts of a runner share: the projection at work on a log, and what it may call an outage."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from esource.errors import (
     DatabaseUnavailableError,
 )
 from esource.log.pages import Selection
+from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.projections.checkpoints import Fence, State
 from esource.projections.context import ProjectionContext, Writes
 from esource.projections.projection import Every, Handle, Projection
 from esource.repositories.lease import Leases
-from esource.tables.rows import AGGREGATE_ID, EVENT_TYPE, PAYLOAD, EventRow
+from esource.tables.rows import AGGREGATE_ID, PAYLOAD, EventRow
 from esource.telemetry import FollowerStats
 
 if TYPE_CHECKING:
     from esource.database.transactions import Unit
-    from esource.store.store import EventStore
 
 T = TypeVar("T")
 
@@ -78,11 +78,11 @@ class StopSignal:
 
 
 class Job:
-    """A projection at work on a store, by one worker. No I/O to make it."""
+    """A projection at work on a log, by one worker. No I/O to make it."""
 
     def __init__(
         self,
-        store: EventStore,
+        reader: LogReader,
         projection: Projection,
         *,
         owner: str,
@@ -90,8 +90,8 @@ class Job:
         lease_seconds: float,
         poll_seconds: float,
     ) -> None:
-        self.store = store
-        self.database = store._opened.database
+        self.reader = reader
+        self.database = reader.database
         self.projection = projection
         self.partitions = partitions
         self.poll_seconds = poll_seconds
@@ -101,8 +101,8 @@ class Job:
         self.is_building = False
         """Whether an older version is the active one."""
         self._positions: dict[int, int] = {}
-        self._decode = store.codec.decode
-        self._key_store = store._opened.key_store
+        self._decode = reader.codec.decode
+        self._key_store = reader.key_store
         self._handlers: dict[type, Handle | None] = {}
         progress = projection.progress
         self.in_transaction = progress == "in_transaction"
@@ -147,7 +147,7 @@ class Job:
 
     def selection(self) -> Selection:
         """The events that the projection handles, as the pages are to be read."""
-        types = self.projection.event_types(self.store.event_registry)
+        types = self.projection.event_types(self.reader.codec.registry)
         return Selection(self.database, ReadOptions(event_types=types))
 
     async def handle(self, row: EventRow, unit: Unit | None) -> None:
@@ -159,7 +159,7 @@ class Job:
 
     async def gather(self, row: EventRow, unit: Unit | None, writes: Writes) -> None:
         """The same, but what it wants written is only gathered."""
-        decode = self._decode if self._key_store is None else await self.store.reader.decoder((row,))
+        decode = self._decode if self._key_store is None else await self.reader.decoder((row,))
         stored = StoredEvent(row, decode)
         event = stored.event
         kind = type(event)
@@ -179,10 +179,7 @@ class Job:
         """Of a page, the rows of a partition, without those that the policy for unknown types skips."""
         if self.partitions > 1:
             rows = [row for row in rows if partition_of(row[AGGREGATE_ID], self.partitions) == number]
-        codec = self.store.codec
-        if codec.unknown_events == "skip":
-            rows = [row for row in rows if codec.event_class(row[EVENT_TYPE]) is not None]
-        return rows
+        return self.reader.known(rows)
 
     def advance(self, number: int, position: int, events: int) -> None:
         """Note that so many events more are dealt with, in a partition that is now at a position."""

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import uninterrupted
@@ -15,6 +14,7 @@ from esource.database.sources import require_whole
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, InvalidOptionError
 from esource.log.pages import LAST_POSITION
+from esource.log.reader import Readable
 from esource.projections.checkpoints import State, states
 from esource.projections.dead_letters import Retried, retry
 from esource.projections.job import Job, LostCheckpoint, Stopping
@@ -24,9 +24,6 @@ from esource.projections.versions import active_in, prepare, rewind, take_over
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.repositories.lease import LEASE_SECONDS, RENEWALS, STANDBY_SECONDS, new_owner
 from esource.telemetry import Health
-
-if TYPE_CHECKING:
-    from esource.store.store import EventStore
 
 logger = logging.getLogger("esource")
 
@@ -77,7 +74,7 @@ class ProjectionRunner:
 
     def __init__(
         self,
-        store: EventStore,
+        store: Readable,
         projection: Projection,
         *,
         partitions: int = 1,
@@ -85,11 +82,11 @@ class ProjectionRunner:
         poll_seconds: float = POLL_SECONDS,
         owner: str | None = None,
     ) -> None:
-        require_whole(store, "a projection")
+        require_whole(store.reader, "a projection")
         if not isinstance(projection, Projection) or not projection.has_handlers:
             raise InvalidOptionError(f"{projection!r} is no projection with a method under @handles(...)")
         self._job = Job(
-            store,
+            store.reader,
             projection,
             owner=owner or new_owner(),
             partitions=check_whole("partitions", partitions, least=1),
@@ -131,7 +128,7 @@ class ProjectionRunner:
         if job.database.current_unit() is not None:
             raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
         self._on_progress = on_progress
-        with job.stats.running(metrics=job.store.observes):
+        with job.stats.running(metrics=job.reader.tracer is not None):
             try:
                 if not await job.retry_outages(lambda: prepare(job)):
                     logger.info("%s: a newer version is active", job.stats.name)
@@ -179,7 +176,7 @@ class ProjectionRunner:
         job = self._job
         own = job.own(await states(job.database)).values()
         position = min((state.position for state in own), default=0)
-        types = job.projection.event_types(job.store.event_registry)
+        types = job.projection.event_types(job.reader.codec.registry)
         events, seconds = await CheckpointRepository(job.database).get_lag(position, types)
         return job.stats.health(position=position, lag_events=events, lag_seconds=seconds)
 

@@ -15,6 +15,7 @@ from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.effects import Effects
 from esource.database.lanes import Lane, settle
+from esource.database.lent import LentConnection
 from esource.dialect.backend import Backend
 from esource.dialect.errors import driver_error, unavailable
 from esource.errors import InvalidOptionError, StoreClosedError
@@ -24,6 +25,12 @@ Connection = AsyncConnection | AsyncSession
 
 _IN_DOUBT = "the connection was lost during the commit, and it is not known whether the transaction is stored"
 _FIND_OUT = "Look for what it wrote, or repeat it with the same event ids: events are not stored twice"
+
+
+_ENDED_INSIDE = (
+    "the application has ended the transaction inside its block, by a session or on the synchronous connection: what "
+    "was written before that may be stored, and what came after it is not. Leave the end to the block"
+)
 
 
 class Unit:
@@ -37,6 +44,7 @@ class Unit:
         self._lock = asyncio.Lock()
         self.is_open = True
         self.effects = Effects()
+        self._lent: LentConnection | None = None
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -53,6 +61,18 @@ class Unit:
         """
         if not self.is_open:
             raise StoreClosedError("the transaction has ended: work with it inside its `async with` block")
+
+    @property
+    def lent(self) -> LentConnection:
+        """The connection, for the application: it cannot end the transaction.
+
+        Raises:
+            StoreClosedError: the transaction has ended.
+        """
+        self.require_open()
+        if self._lent is None:
+            self._lent = LentConnection(self.connection)
+        return self._lent
 
     async def end(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Refuse more work, let a task that is at work in it finish, then commit or roll back."""
@@ -161,7 +181,7 @@ class Transactions:
                 f"connection must be an AsyncConnection or AsyncSession, not {type(connection).__name__}"
             )
         for unit in self._open:
-            if unit.connection is connection:
+            if unit.connection.sync_connection is connection.sync_connection:
                 return unit
         with self._backend.errors(self._name):
             await self._backend.begin(connection)
@@ -194,6 +214,8 @@ class Transactions:
     async def _commit(self, lane: Lane, transaction: AsyncTransaction) -> None:
         try:
             self._backend.before_commit(lane.driver)
+            if not transaction.is_active:
+                raise InvalidOptionError(_ENDED_INSIDE)  # noqa: TRY301 - rolled back like any other error
             await transaction.commit()
         except BaseException as error:
             # SQLite stays inside a transaction that it could not commit, and this connection is kept.
@@ -206,7 +228,10 @@ class Transactions:
     async def _roll_back(self, lane: Lane, transaction: AsyncTransaction, error: BaseException) -> None:
         await settle(self._backend, lane.driver, error)
         try:
-            await transaction.rollback()
+            if transaction.is_active:
+                await transaction.rollback()
+            elif lane.connection is not None and lane.connection.in_transaction():
+                await lane.connection.rollback()  # one that was begun after the application had ended ours
         except Exception as failure:
             if self._backend.classify(failure) != "lost":
                 raise

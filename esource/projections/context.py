@@ -59,8 +59,7 @@ class ProjectionContext:
             raise InvalidOptionError(
                 "there is no transaction around this handler: set progress = 'in_transaction'"
             )
-        self._unit.require_open()
-        return self._unit.connection
+        return self._unit.lent
 
     def write(self, statement: Executable, values: Mapping[str, Any]) -> None:
         """Have a statement executed with these values by the end of the transaction. No I/O.

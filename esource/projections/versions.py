@@ -80,7 +80,7 @@ async def prepare(job: Job) -> bool:
         own = job.own(states)
         if not any(state.has_started for state in own.values()):
             await checkpoints.create(database, unit, job.checkpoints)
-            await projection.reset(unit.connection)
+            await projection.reset(unit.lent)
             await checkpoints.rewind(database, unit, job.checkpoints, 0)
     return True
 
@@ -98,7 +98,7 @@ async def rewind(job: Job, from_position: int) -> None:
         others = job.otherwise_divided(await checkpoints.states(database))
         await checkpoints.create(database, unit, job.checkpoints)
         await checkpoints.lock(database, unit, sorted({*job.checkpoints, *others}))
-        await projection.reset(unit.connection)
+        await projection.reset(unit.lent)
         await checkpoints.delete(database, unit, [name for name in others if name != projection.name])
         await checkpoints.rewind(database, unit, job.checkpoints, from_position)
         await forget(database, unit, projection.checkpoint_name, from_position)
@@ -123,7 +123,7 @@ async def take_over(job: Job) -> bool:
                 raise _NotYet  # noqa: TRY301 - rolls the transaction back
             for number, name in enumerate(job.checkpoints):
                 await _finish(job, unit, number, states[name].position, head)
-            await projection.take_over(unit.connection)
+            await projection.take_over(unit.lent)
             await checkpoints.activate(database, unit, projection.name, projection.version)
     except _NotYet:
         return False

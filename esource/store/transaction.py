@@ -40,13 +40,13 @@ class Transaction:
     @property
     def connection(self) -> AsyncConnection:
         """SQLAlchemy's connection inside the transaction: for a read model in the same database. What
-        runs on it is your own SQL: no tenant restricts it.
+        runs on it is your own SQL: no tenant restricts it. The transaction ends with its block, and only there.
 
         Raises:
             StoreClosedError: the transaction has ended.
+            InvalidOptionError: the connection is asked to commit, to roll back, to begin or to close.
         """
-        self._unit.require_open()
-        return self._unit.connection
+        return self._unit.lent
 
     async def append_events(
         self,

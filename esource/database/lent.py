@@ -1,0 +1,48 @@
+"""A transaction's connection in the hands of the application, which may do everything with it but end it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from esource.errors import InvalidOptionError
+
+
+class LentConnection(AsyncConnection):
+    """SQLAlchemy's connection inside one of our transactions. The end is refused, and does no harm: the
+    transaction can go on.
+
+    Raises:
+        InvalidOptionError: the application commits, rolls back, begins or closes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__(connection.engine, connection.sync_connection)
+
+    async def commit(self) -> NoReturn:
+        _refuse("commit()")
+
+    async def rollback(self) -> NoReturn:
+        _refuse("rollback()")
+
+    async def close(self) -> NoReturn:
+        _refuse("close()")
+
+    async def aclose(self) -> NoReturn:
+        _refuse("aclose()")
+
+    async def invalidate(self, exception: BaseException | None = None) -> NoReturn:
+        _refuse("invalidate()")
+
+    def begin(self) -> NoReturn:
+        _refuse("begin()")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InvalidOptionError(
+        f"connection.{what} is not for this connection: it is lent, inside a transaction of the store, which commits "
+        "at the end of its block. An exception rolls it back; begin_nested() makes a savepoint"
+    )

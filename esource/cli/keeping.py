@@ -15,6 +15,7 @@ from esource.checks import STANDARD_LIMITS, Limits
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import wrong_usage
 from esource.cli.loading import loaded
+from esource.cli.moving import Reset, resets, say_checkpoints
 from esource.cli.opening import DatabaseUrl, database_url, reading, writing
 from esource.cli.output import Output
 from esource.cli.progress import Bar
@@ -81,6 +82,7 @@ def _say_exchange(done: str) -> Callable[[copying.ExchangeResult, Output], None]
     def say(result: copying.ExchangeResult, output: Output) -> None:
         rows = ", ".join(f"{count} {table}" for table, count in result.rows.items()) or "nothing"
         output.say(f"{rows} {done} {result.file}.")
+        say_checkpoints(result.checkpoints, result.reset, output)
 
     return say
 
@@ -110,6 +112,7 @@ async def import_(
     payload_characters: Annotated[
         int, typer.Option(min=1, help="Characters of JSON that an event or a snapshot may have.")
     ] = STANDARD_LIMITS.payload_characters,
+    reset: Reset = None,
 ) -> copying.ExchangeResult:
     """Fill an empty database from an exported file. Imports the whole file, or nothing."""
     bar = Bar()
@@ -118,6 +121,7 @@ async def import_(
             database_url(url),
             sys.stdin.buffer if file == "-" else file,
             limits=Limits(payload_characters=payload_characters),
+            reset=resets(reset),
             on_progress=bar.tell,
         )
 

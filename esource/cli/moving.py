@@ -18,6 +18,35 @@ Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The database to c
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The database to copy to, as in --url.")]
 
 
+Reset = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reset",
+        metavar="NAME",
+        help="Do not copy the checkpoint of this projection: it begins anew in the target. May be repeated; "
+        "all is for every checkpoint.",
+    ),
+]
+"""The option ``--reset`` of every command that brings checkpoints to another database."""
+
+
+def resets(names: list[str] | None) -> copying.Reset:
+    """The projections that ``--reset`` names."""
+    return "all" if names == ["all"] else names or ()
+
+
+def say_checkpoints(checkpoints: dict[str, int], reset: list[str], output: Output) -> None:
+    """Say which projections begin anew, and which go on without what they have written."""
+    if reset:
+        output.say(f"Not copied, so that they begin anew: the checkpoints {', '.join(reset)}.")
+    if checkpoints:
+        named = ", ".join(f"{name} (at {position})" for name, position in checkpoints.items())
+        output.say(
+            f"Copied checkpoints, without what was made with them: {named}. Copy those read models before their "
+            "projections continue, or use --reset NAME to begin anew."
+        )
+
+
 def _say_result(result: copying.CopyResult, output: Output) -> None:
     if not result.changed:
         output.say(f"Nothing was to be done: {result.target} holds all of {result.source}.")
@@ -27,6 +56,9 @@ def _say_result(result: copying.CopyResult, output: Output) -> None:
             if change != (0, 0):
                 output.say(f"{table}: {change.added} rows added, {change.removed} removed.")
     output.say(f"The copy reaches to global position {result.position}.")
+    say_checkpoints(result.checkpoints, result.reset, output)
+    if result.not_copied:
+        output.say(f"Not copied, because they are tables of the application: {', '.join(result.not_copied)}.")
     if result.verification is not None:
         _say_verification(result.verification, output)
 
@@ -61,6 +93,7 @@ async def copy(
             help="Continue an earlier copy, or refuse a target that is not empty.",
         ),
     ] = True,
+    reset: Reset = None,
 ) -> copying.CopyResult:
     """Copy a whole store to another database, in any direction.
 
@@ -70,13 +103,19 @@ async def copy(
     async with reading(source) as here, writing(target, any_schema=True, create=True) as there:
         with bar.progress:
             return await copying.copy(
-                here, there, follow=follow, verify=verify, resume=resume, on_progress=bar.tell
+                here,
+                there,
+                follow=follow,
+                verify=verify,
+                resume=resume,
+                reset=resets(reset),
+                on_progress=bar.tell,
             )
 
 
 @commands.command("cut-over")
 @shows(_say_result)
-async def cut_over(source: Source, target: Target) -> copying.CopyResult:
+async def cut_over(source: Source, target: Target, reset: Reset = None) -> copying.CopyResult:
     """Finish a copy, compare both stores, and make the source refuse every further write.
 
     Writers wait while the last events are copied. If anything fails, the source is unchanged.
@@ -84,7 +123,7 @@ async def cut_over(source: Source, target: Target) -> copying.CopyResult:
     bar = Bar()
     async with writing(source) as here, writing(target, any_schema=True, create=True) as there:
         with bar.progress:
-            return await copying.cut_over(here, there, on_progress=bar.tell)
+            return await copying.cut_over(here, there, reset=resets(reset), on_progress=bar.tell)
 
 
 @commands.command("reopen")
@@ -103,9 +142,9 @@ async def reopen(url: DatabaseUrl = None) -> None:
 
 @commands.command("verify-copy")
 @shows(_say_verification, found=lambda found: not found.is_identical)
-async def verify_copy(source: Source, target: Target) -> copying.Verification:
+async def verify_copy(source: Source, target: Target, reset: Reset = None) -> copying.Verification:
     """Compare two stores row by row. Exit code 1 if they differ."""
     bar = Bar()
     async with reading(source) as here, reading(target) as there:
         with bar.progress:
-            return await copying.verify_copy(here, there, on_progress=bar.tell)
+            return await copying.verify_copy(here, there, reset=resets(reset), on_progress=bar.tell)

@@ -9,6 +9,7 @@ way of a file.
 from esource.copying.export import SOURCE, ExchangeResult, export_store, import_store
 from esource.copying.mirror import Change
 from esource.copying.progress import Progress
+from esource.copying.restarts import Reset
 from esource.copying.stores import CopyResult, copy, cut_over, reopen, verify_copy
 from esource.copying.verification import RangeDigest, TableComparison, Verification
 
@@ -19,6 +20,7 @@ __all__ = [
     "ExchangeResult",
     "Progress",
     "RangeDigest",
+    "Reset",
     "TableComparison",
     "Verification",
     "copy",

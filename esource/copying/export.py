@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -17,7 +17,8 @@ from esource.copying.files import RowsReader, RowsWriter, opened, written
 from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
 from esource.copying.progress import OnProgress, Progress
-from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, require_empty, same_keys, scan
+from esource.copying.restarts import Reset, Restarts
+from esource.copying.rows import CHECKPOINTS, EVENTS, MIRRORED, Relation, Row, require_empty, same_keys, scan
 from esource.database.sources import Source
 from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
 
@@ -31,6 +32,9 @@ SOURCE = "/esource"
 """The CloudEvents ``source`` unless another is asked for."""
 
 
+_GLOBAL_POSITION = CHECKPOINTS.columns(with_key=True).index("global_position")
+
+
 @dataclass(frozen=True, slots=True)
 class ExchangeResult:
     """What was exported or imported."""
@@ -40,6 +44,11 @@ class ExchangeResult:
     rows: dict[str, int]
     """Rows by table; tables without rows are missing."""
     seconds: float
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    """The checkpoints that were imported, with their positions. What their projections, or subscriptions, have made
+    of the events is in no export."""
+    reset: list[str] = field(default_factory=list)
+    """The checkpoints that were left out, because their projections are to begin anew."""
 
     @property
     def events(self) -> int:
@@ -109,7 +118,12 @@ def _write(writer: RowsWriter, relation: Relation, rows: list[Row], database: st
 
 
 async def import_store(
-    store: Source, file: File, *, limits: Limits = STANDARD_LIMITS, on_progress: OnProgress | None = None
+    store: Source,
+    file: File,
+    *,
+    limits: Limits = STANDARD_LIMITS,
+    reset: Reset = (),
+    on_progress: OnProgress | None = None,
 ) -> ExchangeResult:
     """Fill an empty store from a file that `export_store` wrote, on either kind of database.
 
@@ -120,15 +134,19 @@ async def import_store(
         file: what to read.
         limits: what a row may hold, as of the store that it comes from. A file that holds more is refused before
             it takes the memory.
+        reset: the names of projections whose checkpoints, of all versions and partitions, and dead letters are left
+            out, so that they begin anew; or "all". No read model is in the file.
         on_progress: called now and then.
 
     Raises:
         CopyRefusedError: the store is not empty.
         FileRefusedError: the file is cut off, was changed, or holds something else.
-        InvalidOptionError: the file cannot be read.
+        InvalidOptionError: the file cannot be read, or has no checkpoint of a name in ``reset``.
         ConstraintError: two of its rows exclude each other.
     """
     started = time.monotonic()
+    restarts = Restarts(reset)
+    checkpoints: dict[str, int] = {}
     async with schema.whole_store(store, "an import", any_schema=True) as database:
         with _from(file, limits) as reader:
             if reader.header.get("holds") != HOLDS:
@@ -145,6 +163,9 @@ async def import_store(
                 while (batch := await asyncio.to_thread(next, batches, None)) is not None:
                     for relation in (EVENTS, *MIRRORED):
                         rows = [row for of, row in batch if of is relation]
+                        if relation is CHECKPOINTS:
+                            checkpoints |= {row[CHECKPOINTS.key_place]: _position_of(row) for row in rows}
+                        rows = restarts.without(relation, rows)
                         if rows:
                             with_key = same_keys(relation, made_by, database.backend.name)
                             await load(database, unit, relation, rows, with_key=with_key)
@@ -152,11 +173,24 @@ async def import_store(
                                 last = max(last, *(row[EVENTS.key_place] for row in rows))
                     if on_progress is not None:
                         on_progress(Progress("import", reader.counts[EVENTS.name], 0))
+                restarts.require_known(checkpoints, name_of(file))
                 found = _counters(reader, name_of(file))
                 # Whatever the first line says: what is appended next must come after what is here.
                 found[EVENTS.name] = max(last, found.get(EVENTS.name, 0))
                 await raise_counters(database, (EVENTS, *MIRRORED), found)
-        return ExchangeResult(database.name, name_of(file), dict(reader.counts), time.monotonic() - started)
+        return ExchangeResult(
+            database.name,
+            name_of(file),
+            dict(reader.counts),
+            time.monotonic() - started,
+            {name: at for name, at in checkpoints.items() if at and not restarts.concern(name)},
+            [name for name in checkpoints if restarts.concern(name)],
+        )
+
+
+def _position_of(row: Row) -> int:
+    """Where a checkpoint is; 0 if it only names the version that is in use."""
+    return row[_GLOBAL_POSITION] or 0
 
 
 def _counters(reader: RowsReader, file: str) -> dict[str, int]:

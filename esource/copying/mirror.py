@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from esource.copying.restarts import Restarts
 from esource.copying.rows import Relation, Row, same_keys, scan
 from esource.database.database import Database
 from esource.database.transactions import Unit
@@ -38,24 +39,27 @@ class Difference(NamedTuple):
     only_target: list[Row]
 
 
-async def differences(source: Database, target: Database, relation: Relation) -> AsyncIterator[Difference]:
-    """Where two databases differ in a table, in its order."""
+async def differences(
+    source: Database, target: Database, relation: Relation, restarts: Restarts
+) -> AsyncIterator[Difference]:
+    """Where two databases differ in a table, in its order, but for projections that begin anew."""
     with_key = same_keys(relation, source.backend.name, target.backend.name)
     ours, theirs = _groups(source, relation), _groups(target, relation)
     mine, other = await anext(ours, None), await anext(theirs, None)
     while mine is not None or other is not None:
         group = min(side[0] for side in (mine, other) if side is not None)
+        here, there = (side[1] if side is not None and side[0] == group else [] for side in (mine, other))
         left, right = (
-            _by_content(relation, side[1] if side is not None and side[0] == group else [], with_key=with_key)
-            for side in (mine, other)
+            _by_content(relation, rows, with_key=with_key)
+            for rows in restarts.compared(relation, here, there)
         )
         only_source = [row for content, rows in left.items() for row in rows[len(right.get(content, ())) :]]
         only_target = [row for content, rows in right.items() for row in rows[len(left.get(content, ())) :]]
         if only_source or only_target:
             yield Difference(group, only_source, only_target)
-        if left:
+        if here:
             mine = await anext(ours, None)
-        if right:
+        if there:
             other = await anext(theirs, None)
 
 
@@ -81,17 +85,17 @@ def _by_content(relation: Relation, rows: list[Row], *, with_key: bool) -> dict[
     return found
 
 
-async def mirror(source: Database, target: Database, relation: Relation) -> Change:
-    """Make the target's table equal to the source's.
+async def mirror(source: Database, target: Database, relation: Relation, restarts: Restarts) -> Change:
+    """Make the target's table equal to the source's, but for projections that begin anew.
 
     Raises:
         ConstraintError: the source's rows kept changing places, `ATTEMPTS` times in a row.
     """
     added = removed = 0
     for attempt in range(ATTEMPTS):
-        removed += await _remove(source, target, relation)
+        removed += await _remove(source, target, relation, restarts)
         try:
-            added += await _add(source, target, relation)
+            added += await _add(source, target, relation, restarts)
         except ConstraintError:
             # A row of the source was replaced by another of the same name since we had looked for it.
             if attempt == ATTEMPTS - 1:
@@ -101,7 +105,7 @@ async def mirror(source: Database, target: Database, relation: Relation) -> Chan
     return Change(added, removed)
 
 
-async def _remove(source: Database, target: Database, relation: Relation) -> int:
+async def _remove(source: Database, target: Database, relation: Relation, restarts: Restarts) -> int:
     removed = 0
     keys: list[Any] = []
 
@@ -111,7 +115,7 @@ async def _remove(source: Database, target: Database, relation: Relation) -> int
         removed += len(keys)
         keys.clear()
 
-    async for difference in differences(source, target, relation):
+    async for difference in differences(source, target, relation, restarts):
         keys += (row[relation.key_place] for row in difference.only_target)
         if len(keys) >= BATCH_ROWS:
             await flush()
@@ -120,7 +124,7 @@ async def _remove(source: Database, target: Database, relation: Relation) -> int
     return removed
 
 
-async def _add(source: Database, target: Database, relation: Relation) -> int:
+async def _add(source: Database, target: Database, relation: Relation, restarts: Restarts) -> int:
     with_key = same_keys(relation, source.backend.name, target.backend.name)
     added = 0
     rows: list[Row] = []
@@ -132,7 +136,7 @@ async def _add(source: Database, target: Database, relation: Relation) -> int:
         added += len(rows)
         rows.clear()
 
-    async for difference in differences(source, target, relation):
+    async for difference in differences(source, target, relation, restarts):
         rows += difference.only_source
         if len(rows) >= BATCH_ROWS:
             await flush()

@@ -139,9 +139,10 @@ class Relation:
 
 
 EVENTS = Relation(events)
+CHECKPOINTS = Relation(projection_checkpoints)
 MIRRORED = (
     Relation(snapshots),
-    Relation(projection_checkpoints),
+    CHECKPOINTS,
     Relation(dead_letter_queue),
     Relation(event_outbox, "event_id"),
 )

@@ -8,23 +8,36 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import func, literal_column, select
+
 from esource import schema
 from esource.copying.log import LogCopy, require_prefix
 from esource.copying.mirror import Change, counters, mirror, raise_counters
 from esource.copying.progress import OnProgress, Progress
+from esource.copying.restarts import Reset, Restarts
 from esource.copying.rows import EVENTS, MIRRORED, TABLES, require_empty
 from esource.copying.verification import Verification, verify_log, verify_mirrored
 from esource.database.database import Database
 from esource.database.sources import Source
-from esource.dialect.urls import moving_of
+from esource.dialect.urls import inspection_of, moving_of
 from esource.errors import CopyRefusedError, InvalidOptionError, StoreMovedError
 from esource.log.pages import last_position
+from esource.tables.model import projection_checkpoints
+from esource.tables.statement import Statement
 
 POLL_SECONDS = 1.0
 """How long a copy that follows sleeps at most before it looks again, in seconds."""
 
 MIRROR_SECONDS = 10.0
 """How often a copy that follows compares the tables beside the log, in seconds."""
+
+
+_CHECKPOINTS = Statement(
+    select(
+        projection_checkpoints.c.projection_name,
+        func.coalesce(projection_checkpoints.c.global_position, literal_column("0")),
+    ).order_by(projection_checkpoints.c.projection_name)
+)
 
 
 @dataclass(slots=True)
@@ -42,6 +55,13 @@ class CopyResult:
     seconds: float = 0.0
     verification: Verification | None = None
     """What comparing the two has found; None if it was not asked for."""
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    """The checkpoints that came along, with their positions. What their projections, or subscriptions, have made of
+    the events did not."""
+    reset: list[str] = field(default_factory=list)
+    """The checkpoints that stayed behind, because their projections are to begin anew."""
+    not_copied: list[str] = field(default_factory=list)
+    """The other tables in the source's database: they are the application's, and read models may be among them."""
 
     @property
     def changed(self) -> bool:
@@ -56,6 +76,7 @@ async def copy(
     follow: bool = False,
     verify: bool = False,
     resume: bool = True,
+    reset: Reset = (),
     on_progress: OnProgress | None = None,
 ) -> CopyResult:
     """Copy all five tables from one store to another, in any direction.
@@ -64,6 +85,10 @@ async def copy(
     decoded. A copy that was ended at any moment, even by SIGKILL, goes on where it was. The source may be
     written to meanwhile; who holds a lease or a claim there is not copied.
 
+    What a projection has written is not copied either, but its checkpoint is: unless you bring its read model along,
+    it would show what came after the move alone. The result lists the checkpoints, and the tables of the source's
+    database that are not ours; with ``reset`` a projection begins anew in the target.
+
     Args:
         source: a store, an engine or a URL, at the newest schema.
         target: the same; its tables are made if there are none. Empty, or the beginning of a copy of the
@@ -71,9 +96,12 @@ async def copy(
         follow: keep copying what is appended, until this is cancelled or `cut_over` has moved the store.
         verify: compare every row of both afterwards. Not together with ``follow``: `cut_over` does it.
         resume: go on with a target that holds the beginning of a copy. If not, the target must be empty.
+        reset: the names of projections whose checkpoints, of all versions and partitions, and dead letters stay
+            behind; or "all". Handlers with effects elsewhere, such as mails, repeat them.
         on_progress: called now and then.
 
     Raises:
+        InvalidOptionError: there is no checkpoint of a name in ``reset``.
         CopyRefusedError: the target holds something else, or anything at all if it must be empty.
         InvalidEventError: a row that another program wrote to the source cannot be stored in the target.
         SchemaError: the source's tables are missing, older or newer.
@@ -83,17 +111,22 @@ async def copy(
     async with _both(source, target) as (here, there):
         if not resume:
             await require_empty(there)
-        move = await _Move.begin(here, there, on_progress)
+        move = await _Move.begin(here, there, Restarts(reset), on_progress)
         await move.catch_up()
         if follow:
             await move.follow()
         if verify:
             await move.verify()
-        return move.finish()
+        return await move.finish()
 
 
 async def cut_over(
-    source: Source, target: Source, *, verify: bool = True, on_progress: OnProgress | None = None
+    source: Source,
+    target: Source,
+    *,
+    verify: bool = True,
+    reset: Reset = (),
+    on_progress: OnProgress | None = None,
 ) -> CopyResult:
     """Finish a copy and move the store to the target: afterwards the source refuses every write.
 
@@ -107,14 +140,16 @@ async def cut_over(
         target: the same; it need not have been copied to before.
         verify: compare every event before writers are stopped. What is copied while they wait is always
             compared, and so are the tables beside the log.
+        reset: projections that begin anew in the target, as for `copy`: their read models do not move.
 
     Raises:
+        InvalidOptionError: there is no checkpoint of a name in ``reset``.
         CopyRefusedError: the two are not equal in the end; the source is not fenced off.
         StoreMovedError: the source has moved before.
         DatabaseBusyError: a transaction of the source was open for too long.
     """
     async with _both(source, target) as (here, there):
-        move = await _Move.begin(here, there, on_progress)
+        move = await _Move.begin(here, there, Restarts(reset), on_progress)
         await move.refuse_moved()
         await move.catch_up()
         verified = move.log.position
@@ -127,12 +162,12 @@ async def cut_over(
             await move.refuse_moved()
             await move.catch_up()
             await move.verify_log(verified, move.log.position)
-            await verify_mirrored(here, there, move.verification)
+            await verify_mirrored(here, there, move.verification, move.restarts)
             if not move.verification.is_identical:
                 raise CopyRefusedError(there.name, "; ".join(move.verification.differences), is_cut_over=True)
             with here.backend.errors(here.name):
                 await moving.fence(unit.driver, TABLES, there.name)
-        result = move.finish()
+        result = await move.finish()
         result.verification = move.verification
         return result
 
@@ -152,14 +187,15 @@ async def reopen(store: Source) -> str | None:
 
 
 async def verify_copy(
-    source: Source, target: Source, *, on_progress: OnProgress | None = None
+    source: Source, target: Source, *, reset: Reset = (), on_progress: OnProgress | None = None
 ) -> Verification:
     """Compare two stores row by row, all five tables, whatever kinds of databases they are in.
 
     Best while nobody writes to the source. Leases and claims are not compared: they belong to processes.
+    Nor are the checkpoints of projections that begin anew in the target, if ``reset`` names them as for `copy`.
     """
     async with _both(source, target, prepare=False) as (here, there):
-        move = _Move(here, there, on_progress)
+        move = _Move(here, there, Restarts(reset), on_progress)
         await move.verify(complete=True)
         return move.verification
 
@@ -167,9 +203,12 @@ async def verify_copy(
 class _Move:
     """One copy of one store."""
 
-    def __init__(self, source: Database, target: Database, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self, source: Database, target: Database, restarts: Restarts, on_progress: OnProgress | None
+    ) -> None:
         self.source = source
         self.target = target
+        self.restarts = restarts
         self.verification = Verification()
         self.log = LogCopy(source, target, self._copied)
         self._on_progress = on_progress or (lambda _: None)
@@ -178,8 +217,11 @@ class _Move:
         self._started = time.monotonic()
 
     @classmethod
-    async def begin(cls, source: Database, target: Database, on_progress: OnProgress | None) -> _Move:
-        move = cls(source, target, on_progress)
+    async def begin(
+        cls, source: Database, target: Database, restarts: Restarts, on_progress: OnProgress | None
+    ) -> _Move:
+        move = cls(source, target, restarts, on_progress)
+        restarts.require_known(await move.checkpoints(), source.name)
         move.log.position = await require_prefix(source, target)
         if move.log.position == 0:
             await move._refuse_strangers()
@@ -188,7 +230,7 @@ class _Move:
     async def _refuse_strangers(self) -> None:
         """A target without events may hold the rest of a copy, but nothing else."""
         found = Verification()
-        await verify_mirrored(self.source, self.target, found)
+        await verify_mirrored(self.source, self.target, found, self.restarts)
         strange = [table for table in found.tables if table.extra]
         if strange:
             listed = ", ".join(f"{table.extra} rows in {table.table}" for table in strange)
@@ -219,7 +261,7 @@ class _Move:
 
     async def mirror(self) -> None:
         for relation in MIRRORED:
-            change = await mirror(self.source, self.target, relation)
+            change = await mirror(self.source, self.target, relation, self.restarts)
             before = self._result.tables.get(relation.name, Change(0, 0))
             self._result.tables[relation.name] = Change(
                 before.added + change.added, before.removed + change.removed
@@ -268,10 +310,20 @@ class _Move:
         if complete:
             upto = max(await last_position(self.source), await last_position(self.target))
         await self.verify_log(0, upto)
-        await verify_mirrored(self.source, self.target, self.verification)
+        await verify_mirrored(self.source, self.target, self.verification, self.restarts)
         self._result.verification = self.verification
 
-    def finish(self) -> CopyResult:
+    async def checkpoints(self) -> dict[str, int]:
+        """The source's, with their positions; one that only names the version in use has none."""
+        return dict(await self.source.rows(_CHECKPOINTS, {}))
+
+    async def finish(self) -> CopyResult:
+        for name, position in (await self.checkpoints()).items():
+            if self.restarts.concern(name):
+                self._result.reset.append(name)
+            elif position:
+                self._result.checkpoints[name] = position
+        self._result.not_copied = await self.source.inspect(inspection_of(self.source.backend).other_tables)
         self._result.events = self.log.copied
         self._result.position = self.log.position
         self._result.seconds = time.monotonic() - self._started

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from esource.copying.mirror import differences
+from esource.copying.restarts import Restarts
 from esource.copying.rows import EVENTS, MIRRORED, Cursor, next_size, page
 from esource.database.database import Database
 
@@ -125,12 +126,14 @@ def _first_difference(left: list[str], right: list[str]) -> str:
     return f"events: only the target has {_cut(right[len(left)])}"
 
 
-async def verify_mirrored(source: Database, target: Database, found: Verification) -> None:
-    """Compare the tables beside the log."""
+async def verify_mirrored(
+    source: Database, target: Database, found: Verification, restarts: Restarts
+) -> None:
+    """Compare the tables beside the log, but for projections that begin anew."""
     for relation in MIRRORED:
         [(rows,)] = await source.rows(relation.count, {})
         missing = extra = 0
-        async for difference in differences(source, target, relation):
+        async for difference in differences(source, target, relation, restarts):
             if not missing and not extra:
                 sides = ("source", difference.only_source), ("target", difference.only_target)
                 shown = "; ".join(

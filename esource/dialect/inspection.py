@@ -50,6 +50,10 @@ class Inspection(ABC):
         """The whole first, then its parts."""
 
     @abstractmethod
+    async def other_tables(self, driver: Any) -> list[str]:
+        """The tables beside ours, by name: the application's, read models among them."""
+
+    @abstractmethod
     async def index_use(self, driver: Any) -> list[IndexUse]:
         """Each index of our tables; nothing where the database does not count."""
 

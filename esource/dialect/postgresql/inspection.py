@@ -8,7 +8,7 @@ from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
 from esource.errors import InvalidOptionError
-from esource.tables.names import OUR_TABLES
+from esource.tables.names import OUR_TABLES, is_ours
 
 _OURS = sorted(OUR_TABLES)
 
@@ -17,6 +17,14 @@ _SIZES = """
     UNION ALL
     SELECT relname::text, pg_total_relation_size(relid) FROM pg_stat_user_tables
     WHERE relname = ANY($1) AND schemaname = current_schema()
+"""
+_OTHER_TABLES = """
+    SELECT c.relname::text, n.nspname::text, n.nspname = current_schema()
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+        AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY n.nspname <> current_schema(), n.nspname, c.relname
 """
 _INDEXES = """
     SELECT relname::text, indexrelname::text, pg_relation_size(indexrelid), idx_scan FROM pg_stat_user_indexes
@@ -57,6 +65,13 @@ class PostgreSQLInspection(Inspection):
     async def sizes(self, driver: Any) -> list[Size]:
         first, *tables = await driver.fetch(_SIZES, _OURS)
         return [Size("database", first[1]), *(Size(name, size) for name, size in sorted(tables))]
+
+    async def other_tables(self, driver: Any) -> list[str]:
+        return [
+            name if is_here else f"{schema}.{name}"
+            for name, schema, is_here in await driver.fetch(_OTHER_TABLES)
+            if not is_here or not is_ours(name)
+        ]
 
     async def index_use(self, driver: Any) -> list[IndexUse]:
         return [IndexUse(*row) for row in await driver.fetch(_INDEXES, _OURS)]

@@ -11,6 +11,7 @@ from typing import Any
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
 from esource.dialect.sqlite.files import is_wal, wal_of
 from esource.errors import DatabaseError
+from esource.tables.names import is_ours
 
 WAL_BYTES = 64 * 1024 * 1024
 """A write-ahead log beyond this was not emptied for long: SQLite does that at 4 MiB."""
@@ -35,6 +36,12 @@ class SQLiteInspection(Inspection):
         if wal is not None:
             found.append(Size("write-ahead log", wal))
         return found
+
+    async def other_tables(self, driver: Any) -> list[str]:
+        rows = await driver.execute_fetchall(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        )
+        return [name for (name,) in rows if not is_ours(name) and not name.startswith("sqlite_")]
 
     async def index_use(self, driver: Any) -> list[IndexUse]:
         return []

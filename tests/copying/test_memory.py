@@ -16,7 +16,7 @@ from support.orders import placed
 
 from esource import InMemoryEventStore, Limits
 from esource.copying import copy, import_store, verify_copy
-from esource.database.database import Database
+from esource.database.sources import database_of
 from esource.errors import FileRefusedError
 
 MEBI = 2**20
@@ -100,7 +100,7 @@ async def test_a_number_that_would_fill_the_memory_is_compared_as_it_is_written(
     await store.initialize()
     order = placed()
     await store.append_events(order.aggregate_id, "Order", [order])
-    await Database.of(store).run_script(["UPDATE events SET payload = '{\"a\": 1e300000000}'"])
+    await database_of(store).run_script(["UPDATE events SET payload = '{\"a\": 1e300000000}'"])
     with at_most(50):
         await copy(*urls)
         assert (await verify_copy(*urls)).is_identical

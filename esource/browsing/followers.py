@@ -1,4 +1,4 @@
-"""Those beside the log: checkpoints, dead letters and the outbox."""
+"""Pages of the tables beside the log: checkpoints, dead letters and the outbox."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class CheckpointState:
     position: int | None
     """None: only says which version of its read model is in use."""
     behind: int
-    """Positions between there and the end of the log: so many events at most, of all types."""
+    """Positions between there and the end of the log. There are at most as many events, of all types."""
     lag_seconds: float
     """Age of the first event past it; 0 when there is none."""
     events_processed: int
     last_event_type: str | None
     last_processed_at: datetime | None
     worker: str | None
-    """Who works on it now, under a lease."""
+    """The worker that holds its lease now; None if there is none."""
     active_version: int | None
 
 

@@ -151,10 +151,10 @@ async def streams_by_id(
     after: tuple[UUID, str] | None = None,
     size: int = PAGE_ROWS,
 ) -> Page[StreamSummary]:
-    """The streams whose aggregate id begins so, in the order of their ids. One query.
+    """The streams whose aggregate id begins with a prefix, in the order of their ids. One query.
 
     Raises:
-        InvalidOptionError: no id begins so.
+        InvalidOptionError: no id begins with this prefix.
     """
     digits = prefix.replace("-", "").lower()
     if len(digits) > 32 or not set(digits) <= set("0123456789abcdef"):

@@ -18,7 +18,7 @@ def confirm(what: str, *, yes: bool) -> None:
 
     Raises:
         typer.Abort: no.
-        Refusal: nobody can be asked.
+        Refusal: there is no terminal to ask at.
     """
     if yes:
         return

@@ -60,7 +60,7 @@ class Code(IntEnum):
     """What is there does not allow it: another schema, a target or a file to be read that holds something else, a
     closed stream, a store that has moved, no such stream, event, checkpoint or row, or an event that cannot be read."""
     BUG = 70
-    """What nobody expected."""
+    """An unexpected error."""
     OUTPUT = 74
     """Standard output cannot be written: the disk behind it is full."""
     INTERRUPTED = 130
@@ -81,7 +81,7 @@ def wrong_usage(sentence: str) -> Refusal:
 
 
 def keep_secret(text: str) -> None:
-    """Never show this, whoever's error has it in its text."""
+    """Never show this text, in no error message."""
     _secrets.add(text)
 
 

@@ -43,9 +43,10 @@ Days = Annotated[int, typer.Option(min=0, help="Delete only rows older than N da
 
 
 def parse_id(text: str, what: str) -> UUID:
-    """
+    """The id that a text stands for.
+
     Raises:
-        Refusal: it is no UUID.
+        Refusal: it is not a UUID.
     """
     try:
         return UUID(text)

@@ -1,4 +1,4 @@
-"""Standard output that says of itself when it fails: a full disk behind it is nobody's bug."""
+"""Standard output whose failures have an error of their own: a full disk behind it is not a bug."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _told_apart() -> Iterator[None]:
 
 
 class Watched:
-    """A stream whose failures are told from those of any other file; all else is the stream's own."""
+    """A stream whose failures raise `OutputLostError`. Everything else is passed on to the stream."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -48,13 +48,13 @@ class Watched:
 
 @contextmanager
 def watched_output() -> Iterator[None]:
-    """Standard output is `Watched`, and at the end written out, before the interpreter does it: that would fail
-    without anybody to explain it.
+    """Standard output is `Watched`, and at the end written out, before the interpreter does it: a failure there
+    could not be explained.
 
     Raises:
         OutputLostError: it cannot be written.
     """
-    # Without any, whoever started us has closed it: nothing is to be said.
+    # It is None if the parent process has closed it: then the output goes nowhere.
     sys.stdout = Watched(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115, PTH123
     try:
         yield

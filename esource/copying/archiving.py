@@ -178,7 +178,7 @@ async def remove(
     """Delete from the log what an archive holds, all but the streams' ends; again, after it was ended.
 
     Raises:
-        FileRefusedError: the file is no archive, is not complete, or holds something else than the log.
+        FileRefusedError: the file is not an archive, is not complete, or holds something else than the log.
         ArchiveRefusedError: as for `archive`; what was deleted before stays deleted.
     """
 
@@ -205,7 +205,7 @@ async def restore(store: Source, file: str | Path) -> ArchiveResult:
     The streams stay closed.
 
     Raises:
-        FileRefusedError: the file is no archive, is not complete, or its streams are not this store's.
+        FileRefusedError: the file is not an archive, is not complete, or its streams are not this store's.
     """
 
     async def act(database: Database, stream: StreamId, rows: list[Row]) -> int:

@@ -74,7 +74,7 @@ async def export_store(
 
     Raises:
         InvalidOptionError: the file is there already or cannot be made, or the source is empty.
-        InvalidEventError: a row that another program wrote is no row of ours; nothing is left of the file.
+        InvalidEventError: a row that another program wrote cannot be read; nothing is left of the file.
         MissingDriverError: ``.zst`` without the extra ``zstd``.
         SchemaError: the tables are missing, older or newer.
     """

@@ -60,7 +60,7 @@ class RowsWriter:
         """Write rows of a table; at least one.
 
         Raises:
-            ValueError: a row holds what is no id, moment or JSON.
+            ValueError: a row holds a value that is not an id, a moment or JSON.
         """
         lines = [write_line(relation, row, self._source) for row in rows]
         self._write("\n".join(lines))
@@ -77,7 +77,7 @@ class RowsReader:
     becomes when it is decompressed.
 
     Raises:
-        FileRefusedError: it is no such file.
+        FileRefusedError: the file is not one of these.
     """
 
     def __init__(self, file: BinaryIO, name: str, limits: Limits = CEILING) -> None:
@@ -175,7 +175,7 @@ class RowsReader:
 
 
 OTHERS = (".7z", ".br", ".bz2", ".lz4", ".lzma", ".xz", ".zip")
-"""Endings that promise what a file would not hold."""
+"""Endings of other kinds of compression, which are refused."""
 
 
 def _zstandard() -> Any:
@@ -282,7 +282,7 @@ def opened(path: Path, limits: Limits = CEILING) -> Iterator[RowsReader]:
     """A file that was `written`, for reading.
 
     Raises:
-        FileRefusedError: it is no such file.
+        FileRefusedError: the file is not one of these.
         InvalidOptionError: there is no such file, or it may not be read.
         MissingDriverError: the extra for this kind of compression is not installed.
     """

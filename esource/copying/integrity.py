@@ -323,7 +323,7 @@ class _Inspection:
             )
         elif relation is EVENTS and self._codec is not None:
             try:
-                # Nobody's keys are asked for: whether the event can be read once they are destroyed.
+                # No key is asked for: the question is whether the event can be read after all keys are destroyed.
                 self._codec.decode(cast("EventRow", tuple(row)), ALL_ERASED)
             except UnknownEventTypeError as error:
                 self._add(

@@ -31,7 +31,7 @@ _NUMBERS = ("global_position", "version")
 _MIRRORED = {relation.name: relation for relation in MIRRORED}
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Of a value in braces or brackets only the text is wanted: a dict or list of it would take up to thirty times the
-# memory, and is no use. A fraction stays the text that it is.
+# memory without being used. A fraction stays the text that it is.
 _read = json.JSONDecoder(object_pairs_hook=bool, parse_float=str, parse_constant=str).raw_decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -48,7 +48,7 @@ def members(text: str, start: int = 0) -> dict[str, Member]:
     """The members of the JSON object that a text holds.
 
     Raises:
-        ValueError: it is no JSON object, or has a member twice.
+        ValueError: it is not a JSON object, or it has a member twice.
     """
     found: dict[str, Member] = {}
     place = _after(text, start, "{")
@@ -89,7 +89,7 @@ def write_line(relation: Relation, row: Row, source: str) -> str:
     """A row as JSON without a line break; ``source`` is the CloudEvents attribute.
 
     Raises:
-        ValueError: the row holds what is no id, moment or JSON.
+        ValueError: the row holds a value that is not an id, a moment or JSON.
     """
     values = {
         name: (value if value is None else _text(relation.table.c[name], value))
@@ -131,7 +131,7 @@ def read_line(found: dict[str, Member]) -> tuple[Relation, Row]:
     """The row of a line that `write_line` made, or another program in the same form.
 
     Raises:
-        ValueError: it is no such line, or no database could hold the row.
+        ValueError: it is not such a line, or no database could hold the row.
     """
     if KIND not in found:
         relation, values = EVENTS, dict(_event_values(found))

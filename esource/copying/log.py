@@ -69,7 +69,7 @@ async def require_prefix(source: Database, target: Database) -> int:
 
 
 def _told_apart(mine: str, other: str) -> str:
-    """What tells an event of the source from the target's: no payload, which would end up in somebody's log."""
+    """How an event of the source differs from the target's. Payloads are not shown: the text may end up in a log file."""
     names = EVENTS.columns(with_key=True)
     ours, theirs = (dict(zip(names, json.loads(text), strict=True)) for text in (mine, other))
     place, key = "global_position", "event_id"
@@ -80,7 +80,7 @@ def _told_apart(mine: str, other: str) -> str:
     return f"it holds {there}, where the source holds {here}"
 
 
-class _Overtaken(Exception):  # noqa: N818 - a turn of events, not an error
+class _Overtaken(Exception):  # noqa: N818 - it ends a pass, and is not an error
     """The target does not end any more where this copy has left it."""
 
 
@@ -109,7 +109,7 @@ class LogCopy:
             left: how many events those are about. If many, they need `build_indexes` afterwards.
 
         Raises:
-            CopyRefusedError: somebody has written something else to the target.
+            CopyRefusedError: another program has written something else to the target.
             InvalidEventError: another writer's row in the source holds what the target cannot.
         """
         before = self.copied
@@ -174,7 +174,7 @@ class LogCopy:
     async def _drop_indexes(self) -> None:
         if not await self.target.inspect(lambda driver: self._moving.may_alter(driver, EVENTS.table)):
             return
-        # Not in the first chunk's transaction: who appends takes the log's lock and the table's in either order.
+        # Not in the first chunk's transaction: an append takes the log's lock and the table's in either order.
         async with self._table_locked() as unit:
             if await last_position(self.target, unit) == 0:
                 await self._moving.drop_indexes(unit.driver, EVENTS.table)
@@ -196,7 +196,7 @@ class LogCopy:
 
     @asynccontextmanager
     async def _table_locked(self) -> AsyncIterator[Unit]:
-        """A transaction of the target in which nobody else writes to its log."""
+        """A transaction of the target in which no other connection writes to its log."""
         async with self.target.transaction() as unit:
             with self.target.backend.errors(self.target.name):
                 await self._moving.lock_tables(unit.driver, [EVENTS.table])

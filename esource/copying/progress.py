@@ -1,4 +1,4 @@
-"""How far a long work has come, for whoever shows it."""
+"""How far a long work has come, for a caller that shows it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rows as every database understands them.
 
-A row on the move is a tuple of text, whole numbers and None: ids, moments and JSON are text, and nothing of
+A row that is copied is a tuple of text, integers and None: ids, moments and JSON are text, and nothing of
 an event is decoded. Two databases may spell the same row differently (JSONB orders the keys of an object and
 writes 1e2 as 100; another writer's SQLite row may hold a moment in another form), so rows are compared, and
 digests made, in one canonical form.
@@ -27,7 +27,7 @@ from esource.tables.types import Identifier, Json, Timestamp, as_text
 Row: TypeAlias = "Sequence[Any]"
 
 PROCESS_COLUMNS = frozenset({"lease_owner", "lease_until", "claimed_by", "claimed_until"})
-"""Who is at work on what: that says something about processes, which do not move with the rows."""
+"""Which process works on what. Processes do not move with the rows, so these columns are not copied."""
 
 PAGE_ROWS = 4000
 """Rows in a page at most."""
@@ -119,7 +119,7 @@ class Relation:
         """The one text that stands for this row, whichever database it came from.
 
         Raises:
-            ValueError: a value is no id, moment or JSON.
+            ValueError: a value is not an id, a moment or JSON.
         """
         values = list(row)
         for place, form in self._forms:

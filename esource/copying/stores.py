@@ -83,7 +83,7 @@ async def copy(
 
     Global positions, their holes, and the moments at which events were stored stay what they are; nothing is
     decoded. A copy that was ended at any moment, even by SIGKILL, goes on where it was. The source may be
-    written to meanwhile; who holds a lease or a claim there is not copied.
+    written to meanwhile. Leases and claims are not copied: they belong to processes.
 
     What a projection has written is not copied either, but its checkpoint is: unless you bring its read model along,
     it would show what came after the move alone. The result lists the checkpoints, and the tables of the source's
@@ -132,7 +132,7 @@ async def cut_over(
 
     First everything is copied and compared while writers go on. Then they are made to wait, for as long as
     it takes to copy and compare what came meanwhile; the source is fenced off in the same transaction, and
-    whoever waited gets a `StoreMovedError`. If this fails or is killed at any moment before that, the source
+    the writers that waited get a `StoreMovedError`. If this fails or is killed at any moment before that, the source
     is as it was. Readers of the source go on.
 
     Args:
@@ -191,7 +191,7 @@ async def verify_copy(
 ) -> Verification:
     """Compare two stores row by row, all five tables, whatever kinds of databases they are in.
 
-    Best while nobody writes to the source. Leases and claims are not compared: they belong to processes.
+    Use it while no program writes to the source. Leases and claims are not compared: they belong to processes.
     Nor are the checkpoints of projections that begin anew in the target, if ``reset`` names them as for `copy`.
     """
     async with _both(source, target, prepare=False) as (here, there):
@@ -250,7 +250,7 @@ class _Move:
         self._total = self.log.copied + left
         try:
             await self.log.catch_up(left)
-        except CopyRefusedError:  # the target is somebody else's
+        except CopyRefusedError:  # another program writes to the target
             await self._build_indexes()
             raise
         await self._build_indexes()

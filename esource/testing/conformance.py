@@ -60,7 +60,7 @@ def opened(stream: UUID, **fields: Any) -> Opened:
 
 
 async def fill(store: EventStore, count: int, **fields: Any) -> UUID:
-    """A new stream with so many events."""
+    """A new stream with the given number of events."""
     stream = uuid4()
     await store.append_events(
         stream, "Conformance", [opened(stream, **fields) for _ in range(count)], NO_STREAM

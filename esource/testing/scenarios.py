@@ -1,7 +1,7 @@
 """Given these events, when this is done, then that follows: tests of aggregates and projections that say no more.
 
 Events are compared by their class and by what they say: ids, times and places (the aggregate, its version,
-correlation and causation) are left out, since nobody chose them.
+correlation and causation) are left out, since the test did not choose them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEvent = TypeVar("TEvent", bound=DomainEvent)
 P = ParamSpec("P")
 
 Expected = DomainEvent | type[DomainEvent]
-"""An event to be equal to, or a class whose instances will all do."""
+"""An event that must be equal, or a class of which any instance will do."""
 
 AN_AGGREGATE = UUID("00000000-0000-7000-8000-000000000001")
 """The aggregate that a scenario is about, unless told otherwise."""

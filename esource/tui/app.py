@@ -102,7 +102,7 @@ class Inspector(App[None]):
 
     @property
     def is_shown(self) -> bool:
-        """Whether the frame is there: at the end it goes before those who read do."""
+        """Whether the frame is there. At the end it is removed before the readers have ended."""
         return bool(self.screen_stack and self.frame.query("#trouble"))
 
     @property

@@ -22,10 +22,10 @@ from esource.store.store import EventStore
 from esource.tui.details import MUTED
 
 MOST_ROWS = 5_000
-"""Rows of a list: memory stays bounded, however long somebody scrolls. A filter leads to the others."""
+"""Rows of a list: memory stays bounded, however far the user scrolls. A filter leads to the others."""
 
 NEAR_END_ROWS = 10
-"""So many rows before its end, the next page is fetched."""
+"""How many rows before its end the next page is fetched."""
 
 LISTING = "listing"
 """The group of those workers of a pane that read pages."""

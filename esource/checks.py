@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, isinf
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -77,15 +78,39 @@ def check_moment(name: str, value: datetime) -> datetime:
     return value
 
 
-def check_seconds(name: str, value: float) -> float:
-    """The number of seconds itself, if it is more than none and finite.
+def check_seconds(name: str, value: float, *, least: float | None = None) -> float:
+    """The number of seconds itself, if it is finite and more than 0, or at least ``least``.
 
     Raises:
         InvalidOptionError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidOptionError(f"{name} must be more than 0 seconds, not {shown(value)}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not value < float("inf") or not (value > 0 if least is None else value >= least):
+        wanted = "more than 0" if least is None else f"{least:g} or more"
+        raise InvalidOptionError(f"{name} must be {wanted} seconds, not {shown(value)}")
     return float(value)
+
+
+def check_names(name: str, value: Iterable[str] | None) -> frozenset[str] | None:
+    """The names as a set, if they are several texts or none; None if any will do.
+
+    Raises:
+        InvalidOptionError: it is one text, which would be taken for its letters, or holds what is not text.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        raise InvalidOptionError(
+            f"{name} must be a collection of names, not {shown(value)}: write [{shown(value)}]"
+        )
+    try:
+        names = frozenset(value)
+    except TypeError:
+        raise InvalidOptionError(f"{name} must be a collection of names, not {shown(value)}") from None
+    for each in names:
+        if not isinstance(each, str):
+            raise InvalidOptionError(f"{name} must be a collection of names; {shown(each)} is not text")
+    return names
 
 
 _MEBI = 1024 * 1024
@@ -186,10 +211,17 @@ JSON_DIGITS = 4300
 """Digits that an integer may have: Python's and pydantic's readers take no more. Before pydantic 2.14.2
 the sign counts as one."""
 
-_LONG_NUMBER = re.compile(rf"[-\d]\d{{{JSON_DIGITS}}}")
+FLOAT_DIGITS = 309
+"""Digits before the point of the largest float."""
+
+LONGEST_EXPONENT = 9999
+"""How small a number may be: one below 1e-9999 is nothing to every reader, and PostgreSQL takes no scale above 16383."""
+
+# A search begins at the first digit of a number only, so that each digit is looked at once.
+_LONG_NUMBER = re.compile(rf"(?<![-\d])[-\d]\d{{{JSON_DIGITS}}}")
 # Begins with a letter, which the search leaps to: a third of the time of one that looks for digits.
-_PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]]|$)")
-_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+?\d+')
+_PERHAPS_EXPONENT = re.compile(r"[eE](?:\+?\d+|-\d{5,})(?:[,}\]\s]|$)")
+_EXPONENT = re.compile(r"(?<![-.\d])(-?)(\d+)(?:\.(\d+))?[eE](\+?\d+|-\d{5,})")
 
 
 def json_text(field: str, value: Any, limits: Limits = STANDARD_LIMITS) -> str:
@@ -243,7 +275,7 @@ def check_json(field: str, text: str, depth: int = JSON_DEPTH) -> str:
     if "\\u0000" in text or "NaN" in text or "Infinity" in text:
         find_unstorable(field, from_json(text))
     if _PERHAPS_EXPONENT.search(text):
-        text = _TEXT_OR_EXPONENT.sub(_without_exponent, text)
+        text = _without_exponents(field, text)
     return text
 
 
@@ -262,13 +294,51 @@ def _require_depth(field: str, value: Any, depth: int) -> None:
         deeper = [inner for part in deeper for inner in (part.values() if isinstance(part, dict) else part)]
 
 
-def _without_exponent(found: re.Match[str]) -> str:
-    """1e300 in full, with a fraction: JSONB would make an integer of it, and that is not the same number."""
-    token = found[0]
-    if token[0] == '"':
-        return token
-    digits = format(Decimal(token), "f")
-    return digits if "." in digits else f"{digits}.0"
+def _without_exponents(field: str, text: str) -> str:
+    """1e300 in full, with a fraction: JSONB would make an integer of it, and that is not the same number.
+
+    Raises:
+        InvalidEventError: a number is too large for a float, or too small for anything but nothing, or all of them
+            in full are too much: none is written out to see that.
+    """
+    in_full = _InFull(field)
+    masked = text.replace("\\\\", "  ").replace('\\"', "  ")  # what is left of quotes begins or ends a text
+    parts, start = [], 0
+    for index, part in enumerate(masked.split('"')):
+        end = start + len(part)
+        is_text = index % 2 == 1
+        parts.append(text[start:end] if is_text else _EXPONENT.sub(in_full, part))
+        start = end + 1
+    return '"'.join(parts)
+
+
+class _InFull:
+    """Writes numbers with exponents out, up to a limit."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field or "payload"
+        self._left = CEILING.payload_characters
+
+    def __call__(self, found: re.Match[str]) -> str:
+        sign, whole, fraction, exponent = found[1], found[2], found[3] or "", found[4]
+        if not (whole + fraction).strip("0"):
+            return f"{sign}0.0"
+        shift = int(exponent) if len(exponent) < 9 else LARGEST_POSITION * (-1 if exponent[0] == "-" else 1)
+        if shift < -LONGEST_EXPONENT or shift > 2 * FLOAT_DIGITS or isinf(float(found[0])):
+            raise InvalidEventError(
+                self._field,
+                f"holds the number {shown(found[0])}, which no float can be",
+                remedy="Write it as text",
+            )
+        digits = format(Decimal(found[0]), "f")
+        self._left -= len(digits)
+        if self._left < 0:
+            raise InvalidEventError(
+                self._field,
+                f"has more than {CEILING.payload_characters} characters of JSON once its numbers are written in full",
+                remedy="Write very large numbers as text",
+            )
+        return digits if "." in digits else f"{digits}.0"
 
 
 def find_unstorable(path: str, value: Any) -> None:

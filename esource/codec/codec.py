@@ -4,12 +4,11 @@ The columns hold what every event has; the payload holds the rest as JSON text. 
 the event to text in one pass of pydantic's serialiser; decoding splices the columns into the payload
 text and hands it to the class's validator, so that no dict is built on either way.
 
-An event comes back equal to what was appended, with the limits of JSON and of JSONB where no type is
-declared (``Any``, ``dict``, extra fields): keys become text, tuples and sets become lists, moments and
-other rich values become text. JSONB keeps neither the order of an object's keys nor the sign of -0.0.
-Numbers keep their value and their kind: a float is never stored as an integer. Declared moments keep
-their instant; pydantic writes offsets in minutes, so one with seconds (local mean time, before about
-1940) loses them: convert such a moment to UTC first.
+An event comes back equal to what was appended, or is refused: what its declared types do not prove is read back and
+compared before it is written. Where no type is declared (``Any``, ``dict``, extra fields) the limits of JSON hold:
+keys become text, tuples and sets become lists, moments and other rich values become text. JSONB keeps neither the
+order of an object's keys nor the sign of -0.0. Numbers keep their value and their kind: a float is never stored as
+an integer. Declared moments keep their instant.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from esource.codec.encoding import encode, require_its_stream
 from esource.codec.untyped import UuidNames
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry
+from esource.domain.stream_closed import SYSTEM_EVENTS
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.privacy.fields import Keys
 from esource.tables.rows import EncodedEvent
@@ -75,9 +75,30 @@ class Codec(Decoder):
                 f"holds {_kind_of(event)}, not a DomainEvent",
                 remedy="Pass a list of events, even of one: [event]",
             )
-        if event.aggregate_id != aggregate_id or event.aggregate_type != aggregate_type:
+        named = event.aggregate_id
+        # Most often it is the same object, and UUIDs compare in Python.
+        if (named is not aggregate_id and named != aggregate_id) or event.aggregate_type != aggregate_type:
             require_its_stream(event, aggregate_type, aggregate_id)
-        return encode(event, keys, self._limits)
+        registered = self.registry.get_or_none(event.event_type)
+        if registered is type(event):
+            return encode(event, keys, self._limits)
+        encoded = encode(event, keys, self._limits, registered)
+        if registered is None:
+            self._require_registered(event)
+        return encoded
+
+    def _require_registered(self, event: DomainEvent) -> None:
+        """Refuse an event that this very store could not read again.
+
+        Raises:
+            InvalidEventError: no class is registered for its type, and the store was not told what to do then.
+        """
+        if self.unknown_events == "raise" and event.event_type not in SYSTEM_EVENTS:
+            raise InvalidEventError(
+                "event_type",
+                f"{event.event_type!r} has no registered class, so that the event could not be read again",
+                remedy=f"Put @register_event on {type(event).__qualname__}, or register it where the store looks",
+            )
 
 
 def _kind_of(value: object) -> str:

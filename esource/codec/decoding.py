@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from esource.codec.untyped import UuidNames, untyped_fields
+from esource.domain.core_schemas import aliases_mislead, has_aliases, known_members, treats_extras_inside
 from esource.domain.events import DomainEvent, UntypedEvent
 from esource.domain.registry import EventRegistry
 from esource.domain.stream_closed import SYSTEM_EVENTS
@@ -52,6 +53,7 @@ class Form:
         "registered",
         "types",
         "validate",
+        "version",
     )
 
     def __init__(
@@ -66,10 +68,8 @@ class Form:
         self.event_class = event_class
         self.aggregate_type = aggregate_type
         self.types = f'"event_type":{json.dumps(event_type)},"aggregate_type":{json.dumps(aggregate_type)},'
-        self.validate: Callable[[str], Any] = event_class.__pydantic_validator__.validate_json
-        if "validation_alias" in str(event_class.__pydantic_core_schema__):  # its own or a nested model's
-            # Payloads are written with the fields' own names, whatever alias their class has today.
-            self.validate = partial(self.validate, by_alias=not _aliases_mislead(event_class), by_name=True)
+        self.validate = _validator(event_class)
+        self.version = newest_version(event_class)
         self.has_upcasters = bool(event_class.__esource_upcasters__)
         self.is_personal = personal_fields(event_class) is not None
         extra = event_class.model_config.get("extra") == "allow"
@@ -77,10 +77,29 @@ class Form:
 
 
 @lru_cache(maxsize=4096)
-def _aliases_mislead(event_class: type[DomainEvent]) -> bool:
-    """Whether one field's alias is another's name: then only names, which is what we write, are read."""
-    fields = event_class.model_fields
-    return any(field.validation_alias in fields.keys() - {name} for name, field in fields.items())
+def _validator(event_class: type[DomainEvent]) -> Callable[[str], Any]:
+    """What reads an event of a class from JSON."""
+    options: dict[str, Any] = {}
+    schema = event_class.__pydantic_core_schema__
+    if has_aliases(schema):
+        # Payloads are written with the fields' own names, whatever aliases their class has today.
+        options = {"by_alias": not aliases_mislead(schema), "by_name": True}
+    if forbids_extras(event_class) and not treats_extras_inside(event_class):
+        # Forbidden is what a program passes; stored events may have fields that their class no longer has.
+        options["extra"] = "ignore"
+    validate = event_class.__pydantic_validator__.validate_json
+    return partial(validate, **options) if options else validate
+
+
+def forbids_extras(event_class: type[DomainEvent]) -> bool:
+    return event_class.model_config.get("extra") == "forbid"
+
+
+@lru_cache(maxsize=4096)
+def newest_version(event_class: type[DomainEvent]) -> int | None:
+    """The greatest `event_version` that a class knows; None if any is read."""
+    version = event_class.model_fields["event_version"].default
+    return version if type(version) is int and event_class is not UntypedEvent else None
 
 
 class Decoder:
@@ -122,9 +141,7 @@ class Decoder:
             form = self._forms[event_type] = Form(registered, event_class, event_type, row[AGGREGATE_TYPE])
         if (keys is not None or form.is_personal) and MARK in payload:
             payload = _unsealed(row, keys)
-        if form.has_upcasters:
-            payload = _upcast(form.event_class, row, payload)
-        event = _read(form, row, payload)
+        event = read(form, row, payload)
         if form.has_untyped_fields or event.metadata:
             self._uuid_names.apply(event)
         return event
@@ -157,12 +174,7 @@ def _upcast(event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
             row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its event_version is {version!r}"
         )
     if version > current:
-        raise EventDecodeError(
-            row[EVENT_TYPE],
-            row[EVENT_ID],
-            row[POSITION],
-            f"its event_version is {version}, this program knows {current}",
-        )
+        raise _too_new(row, version, current)
     while version < current:
         step = event_class.__esource_upcasters__.get(version)
         if step is None:
@@ -190,8 +202,15 @@ def _upcast(event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
         ) from error
 
 
-def _read(form: Form, row: EventRow, payload: str) -> DomainEvent:
-    """The event of a row whose payload is in the form that the class has now."""
+def read(form: Form, row: EventRow, payload: str) -> DomainEvent:
+    """The event of a row, its payload being unsealed.
+
+    Raises:
+        EventDecodeError: the payload does not fit the class, or is newer than it.
+        KeyStoreMissingError: it does not fit without its personal fields.
+    """
+    if form.has_upcasters:
+        payload = _upcast(form.event_class, row, payload)
     tenant_id, actor_id = row[TENANT_ID], row[ACTOR_ID]
     if tenant_id is None and actor_id is None:
         owner = '"tenant_id":null,"actor_id":null'
@@ -205,8 +224,19 @@ def _read(form: Form, row: EventRow, payload: str) -> DomainEvent:
     try:
         event: DomainEvent = form.validate(text)
     except (ValidationError, InvalidEventError):
-        return _read_slowly(form, row, payload)
+        event = _read_slowly(form, row, payload)
+    if form.version is not None and event.event_version > form.version:
+        raise _too_new(row, event.event_version, form.version)
     return event
+
+
+def _too_new(row: EventRow, found: int, known: int) -> EventDecodeError:
+    return EventDecodeError(
+        row[EVENT_TYPE],
+        row[EVENT_ID],
+        row[POSITION],
+        f"its event_version is {found}, this program knows {known}",
+    )
 
 
 def _read_slowly(form: Form, row: EventRow, payload: str) -> DomainEvent:
@@ -222,7 +252,11 @@ def _read_slowly(form: Form, row: EventRow, payload: str) -> DomainEvent:
             "actor_id": row[ACTOR_ID],
             "occurred_at": to_iso(from_iso(row[TIMESTAMP])),
         }
-        merged = json.dumps({**json.loads(payload), **columns})
+        members = json.loads(payload)
+        if isinstance(members, dict) and forbids_extras(form.event_class):
+            known = known_members(form.event_class)
+            members = {name: value for name, value in members.items() if name in known}
+        merged = json.dumps({**members, **columns})
         event: DomainEvent = form.validate(merged)
     except (ValueError, TypeError, InvalidEventError) as error:
         if MARK in payload:

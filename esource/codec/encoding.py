@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from esource.checks import (
@@ -20,15 +21,20 @@ from esource.checks import (
     check_size,
     check_text,
     find_unstorable,
+    shown,
 )
-from esource.codec.decoding import Form
-from esource.codec.untyped import structured_fields
+from esource.codec.decoding import Form, newest_version
+from esource.codec.read_back import require_equal, require_readable
+from esource.domain.comparison import difference
 from esource.domain.events import UNASSIGNED, DomainEvent
-from esource.errors import InvalidEventError
+from esource.domain.shape import shape_of
+from esource.errors import InvalidEventError, KeyStoreMissingError
 from esource.moments import as_utc
 from esource.privacy.fields import COLUMN_FIELDS, SEALED, Keys, PersonalFields, personal_fields
-from esource.privacy.payloads import require_erasable, sealed_payload
+from esource.privacy.payloads import joined, personal_parts, require_erasable, sealed_payload
 from esource.tables.rows import EncodedEvent
+
+NoneType = type(None)
 
 _INFINITE = {
     1: datetime.min.replace(tzinfo=timezone.utc),
@@ -54,87 +60,192 @@ def require_its_stream(event: DomainEvent, aggregate_type: str, aggregate_id: UU
         )
 
 
-def encode(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> EncodedEvent:
-    """The row values of an event, wherever it belongs. No I/O.
+class _Writing:
+    """What writing a class of events takes, looked up once."""
 
-    Raises:
-        InvalidEventError: it holds what may not be stored, or is beyond a limit.
-        KeyStoreMissingError: it has personal fields, and there are no keys.
-        SubjectErasedError: the key of a subject was destroyed.
-    """
-    check_name("event_type", event.event_type, limits.name_characters)
-    if event.actor_id is not None:
-        check_text("actor_id", event.actor_id, limits.name_characters)
-    try:
-        # model_copy(update=...) skips the event's own validators
-        if event.occurred_at.utcoffset() is None:
-            raise InvalidEventError(
-                "occurred_at", "has no time zone", remedy="Use datetime.now(timezone.utc)"
-            )
-        occurred_at = event.occurred_at
-        if occurred_at.tzinfo is not timezone.utc:  # most are in UTC, and a call would cost each event
-            occurred_at = as_utc(occurred_at)
-    except OverflowError as error:
-        raise InvalidEventError(
-            "occurred_at", f"{event.occurred_at} is outside the years 1 to 9999 in UTC"
-        ) from error
-    if occurred_at.year in _INFINITE and occurred_at == _INFINITE[occurred_at.year]:
-        raise InvalidEventError("occurred_at", f"{occurred_at} is infinity to PostgreSQL's driver")
-    return EncodedEvent(
-        event.event_id,
-        event.event_type,
-        event.tenant_id,
-        event.actor_id,
-        occurred_at,
-        payload_of(event, keys, limits),
-    )
+    __slots__ = ("elsewhere", "event_type", "has_extras", "personal", "shape", "version")
+
+    def __init__(self, event_class: type[DomainEvent]) -> None:
+        self.shape = shape_of(event_class)
+        self.personal = personal_fields(event_class)
+        self.elsewhere = COLUMN_FIELDS if self.personal is None else self.personal.left_out
+        """The fields that are not in the plain part of the payload."""
+        self.has_extras = event_class.model_config.get("extra") == "allow"
+        self.version = newest_version(event_class)
+        self.event_type: str | None = event_class.model_fields["event_type"].default
+        """The class's own name, if it may be stored: it is not looked at again with each event."""
+        try:
+            check_name("event_type", self.event_type)
+        except InvalidEventError:
+            self.event_type = None
 
 
 @lru_cache(maxsize=4096)
-def _shape(event_class: type[DomainEvent]) -> tuple[tuple[str, ...], PersonalFields | None, set[str]]:
-    """What writing a class of events takes, looked up once: its fields that hold structures of their own, those
-    that are personal, and those that are not in the plain part of the payload."""
-    personal = personal_fields(event_class)
-    return (
-        structured_fields(event_class),
-        personal,
-        COLUMN_FIELDS if personal is None else personal.left_out,
-    )
+def _writing(event_class: type[DomainEvent]) -> _Writing:
+    return _Writing(event_class)
 
 
-def payload_of(event: DomainEvent, keys: Keys | None = None, limits: Limits = STANDARD_LIMITS) -> str:
-    """The JSON text of everything in an event that no column holds.
+def encode(
+    event: DomainEvent,
+    keys: Keys | None = None,
+    limits: Limits = STANDARD_LIMITS,
+    read_as: type[DomainEvent] | None = None,
+) -> EncodedEvent:
+    """The row values of an event, wherever it belongs. No I/O.
+
+    Args:
+        event: The event.
+        keys: What its personal fields are sealed with.
+        limits: What is too much.
+        read_as: The class that will read the event, if that is not its own: it has to take the event.
 
     Raises:
-        InvalidEventError: a value cannot be written as JSON, or both databases could not hold it.
+        InvalidEventError: it holds what may not be stored, what would not come back equal, or what is beyond a
+            limit.
         KeyStoreMissingError: it has personal fields, and there are no keys.
         SubjectErasedError: the key of a subject was destroyed.
     """
-    structured, personal, elsewhere = _shape(type(event))
+    writing = _writing(type(event))
+    values = event.__dict__
+    is_sure = (
+        (
+            writing.shape.holds_validated(values)
+            if type(event.__pydantic_fields_set__) is set
+            else writing.shape.holds(values)
+        )
+        and values["event_version"] == writing.version
+        and not (writing.has_extras and event.__pydantic_extra__)
+    )
+    if not is_sure:
+        _require_columns(event, writing)
+    event_type, actor_id = values["event_type"], values["actor_id"]
+    if event_type is not writing.event_type or limits is not STANDARD_LIMITS:
+        check_name("event_type", event_type, limits.name_characters)
+    if actor_id is not None:
+        check_text("actor_id", actor_id, limits.name_characters)
+    occurred_at = _moment(values["occurred_at"])
+    payload = _plain_payload(event, writing, is_sure, limits)
+    parts = _NO_PARTS if writing.personal is None else personal_parts(event, writing.personal, limits)
+    if not is_sure:
+        require_equal(event, joined([payload, *parts]) if parts else payload)
+    if read_as is not None:
+        require_readable(event, joined([payload, *parts]) if parts else payload, read_as)
+    if writing.personal is not None:
+        payload = _sealed(event, writing.personal, payload, parts, keys, limits)
+    return EncodedEvent(values["event_id"], event_type, values["tenant_id"], actor_id, occurred_at, payload)
+
+
+def _require_columns(event: DomainEvent, writing: _Writing) -> None:
+    """Look at what goes into columns: `model_copy` lets anything in, and SQLite would store it.
+
+    Raises:
+        InvalidEventError: a value is not of its column's type, or the event is newer than its class.
+    """
+    values = event.__dict__
+    for name, kinds in _COLUMN_TYPES.items():
+        if name not in values:
+            raise InvalidEventError(name, "is missing: the event was made without it")
+        if not isinstance(values[name], kinds) or isinstance(values[name], bool):
+            raise InvalidEventError(name, f"is {shown(values[name])}, which is not {_COLUMN_WORDS[kinds]}")
+    version = values["event_version"]
+    if writing.version is not None and version > writing.version:
+        raise InvalidEventError(
+            "event_version",
+            f"is {version}, and {type(event).__name__} knows {writing.version}: it could not be read again",
+            remedy="Declare the version in the class, as in `event_version: int = 2`",
+        )
+    if event.__pydantic_extra__:
+        find_unstorable("", event.__pydantic_extra__)
+        if SEALED in event.__pydantic_extra__:
+            raise InvalidEventError(SEALED, "is the name under which personal fields are sealed")
+
+
+_COLUMN_TYPES: dict[str, Any] = {
+    "event_id": UUID,
+    "event_type": str,
+    "aggregate_id": UUID,
+    "aggregate_type": str,
+    "aggregate_version": int,
+    "tenant_id": (UUID, NoneType),
+    "actor_id": (str, NoneType),
+    "occurred_at": datetime,
+    "event_version": int,
+}
+_COLUMN_WORDS: dict[Any, str] = {
+    UUID: "a UUID",
+    str: "text",
+    int: "an integer",
+    (UUID, NoneType): "a UUID",
+    (str, NoneType): "text",
+    datetime: "a datetime",
+}
+
+
+def _moment(occurred_at: datetime) -> datetime:
+    """When an event occurred, in UTC.
+
+    Raises:
+        InvalidEventError: the moment has no time zone, or one of the databases could not hold it.
+    """
+    moment = occurred_at
+    if occurred_at.tzinfo is not timezone.utc:
+        try:
+            if occurred_at.utcoffset() is None:  # model_copy(update=...) skips the event's own validators
+                raise InvalidEventError(
+                    "occurred_at", "has no time zone", remedy="Use datetime.now(timezone.utc)"
+                )
+            moment = as_utc(occurred_at)
+        except OverflowError as error:
+            raise InvalidEventError(
+                "occurred_at", f"{occurred_at} is outside the years 1 to 9999 in UTC"
+            ) from error
+    if moment.year in _INFINITE and moment == _INFINITE[moment.year]:
+        raise InvalidEventError("occurred_at", f"{moment} is infinity to PostgreSQL's driver")
+    return moment
+
+
+def _plain_payload(event: DomainEvent, writing: _Writing, is_sure: bool, limits: Limits) -> str:
+    """The JSON text of everything in an event that no column holds and that is not personal.
+
+    Raises:
+        InvalidEventError: a value cannot be written as JSON, or both databases could not hold it.
+    """
     try:
         payload = event.__pydantic_serializer__.to_json(
             event,
-            exclude=elsewhere,
+            exclude=writing.elsewhere,
             by_alias=False,
             round_trip=True,
+            warnings=is_sure,  # what is not sure is read back, which finds more
         ).decode()
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _explain_unserializable(event, error) from error
-    # A model inside the event writes NaN as null unless its own configuration says otherwise.
-    for name in structured:
-        value = event.__dict__[name]
-        if value is not None and value != {}:
-            find_unstorable(name, value)
-    if event.model_extra:
-        find_unstorable("", event.model_extra)
-        if SEALED in event.model_extra:
-            raise InvalidEventError(SEALED, "is the name under which personal fields are sealed")
     if len(payload) > limits.payload_characters:  # asked here: a call would cost each event more
         check_size("payload", payload, limits)
-    payload = check_json("", payload, limits.json_depth)
-    if personal is None:
-        return payload
-    payload = sealed_payload(event, personal, payload, keys, limits)
+    return check_json("", payload, limits.json_depth)
+
+
+_NO_PARTS: list[str] = []
+
+
+def _sealed(
+    event: DomainEvent,
+    personal: PersonalFields,
+    plain: str,
+    parts: list[str],
+    keys: Keys | None,
+    limits: Limits,
+) -> str:
+    """The payload with the personal fields sealed.
+
+    Raises:
+        InvalidEventError: it is beyond a limit.
+        KeyStoreMissingError: there are no keys.
+        SubjectErasedError: the key of a subject was destroyed.
+    """
+    if keys is None:
+        raise KeyStoreMissingError(event.event_type)
+    payload = sealed_payload(event, personal, plain, parts, keys)
     check_size("payload", payload, limits)
     require_erasable(event, payload, Form(None, type(event), event.event_type, event.aggregate_type).validate)
     return payload
@@ -146,8 +257,8 @@ def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEven
         if name in COLUMN_FIELDS:
             continue
         try:
-            event.__pydantic_serializer__.to_json(event, include={name})
-        except (ValueError, RecursionError) as cause:
+            event.__pydantic_serializer__.to_json(event, include={name}, warnings=False)
+        except (ValueError, TypeError, RecursionError) as cause:
             try:
                 find_unstorable(name, value)
             except InvalidEventError as found:
@@ -159,5 +270,5 @@ def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEven
 
 
 def same_payload(stored: str, new: str) -> bool:
-    """Whether two payloads say the same, whatever their spacing and key order."""
-    return stored == new or bool(json.loads(stored) == json.loads(new))
+    """Whether two payloads say the same, whatever their spacing and key order; true is not 1, and 1 is not 1.0."""
+    return stored == new or difference("", json.loads(stored), json.loads(new)) is None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel
+from typing_inspection.introspection import is_union_origin
+from typing_inspection.typing_objects import is_annotated
 
 from esource.domain.events import DomainEvent
 
@@ -21,12 +21,6 @@ def _is_untyped(annotation: Any) -> bool:
     return annotation is Any or annotation is object or annotation in (dict, list)
 
 
-def _is_structure(annotation: Any) -> bool:
-    return isinstance(annotation, type) and (
-        issubclass(annotation, BaseModel) or hasattr(annotation, "__dataclass_fields__")
-    )
-
-
 @lru_cache(maxsize=4096)
 def untyped_fields(event_class: type[DomainEvent]) -> tuple[tuple[str, Any], ...]:
     """The fields that can hold values of no declared type, with their annotations."""
@@ -34,16 +28,6 @@ def untyped_fields(event_class: type[DomainEvent]) -> tuple[tuple[str, Any], ...
         (name, field.annotation)
         for name, field in event_class.model_fields.items()
         if _mentions(field.annotation, _is_untyped)
-    )
-
-
-@lru_cache(maxsize=4096)
-def structured_fields(event_class: type[DomainEvent]) -> tuple[str, ...]:
-    """The fields that can hold models of their own, whose configuration is not ours."""
-    return tuple(
-        name
-        for name, field in event_class.model_fields.items()
-        if _mentions(field.annotation, lambda part: _is_untyped(part) or _is_structure(part))
     )
 
 
@@ -80,9 +64,9 @@ class UuidNames:
         if _is_untyped(annotation):
             return self._with_uuids(name, value)
         origin, parts = get_origin(annotation), get_args(annotation)
-        if origin is Annotated:
+        if is_annotated(origin):
             return self._where_untyped(parts[0], name, value)
-        if origin is Union or origin is UnionType:
+        if is_union_origin(origin):
             # A text is what the union says it is, if it names str; else the first member that fits.
             for part in parts:
                 if part is type(value):

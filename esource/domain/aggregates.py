@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_json
 from typing_extensions import get_original_bases
 
 from esource.checks import check_id
-from esource.domain.events import UNASSIGNED, DomainEvent
+from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.handles import marked_methods
+from esource.domain.states import StateForm
 from esource.errors import InvalidEventError, InvalidOptionError
 
 TState = TypeVar("TState")
@@ -192,7 +191,7 @@ class AggregateRoot(Generic[TState]):
             missing["aggregate_type"] = self.aggregate_type
         if "aggregate_version" not in event.model_fields_set:
             missing["aggregate_version"] = self._version + 1
-        return event.model_copy(update=missing) if missing else event
+        return filled_in(event, missing) if missing else event
 
     def load_from_history(self, events: Iterable[DomainEvent]) -> None:
         """Rebuild the state from stored events, in order."""
@@ -211,22 +210,16 @@ class AggregateRoot(Generic[TState]):
     # -- snapshots ---------------------------------------------------------------------------------------
 
     def _serialize_state(self) -> dict[str, Any]:
-        """The state as JSON values, for a snapshot."""
-        try:
-            if isinstance(self._state, BaseModel):
-                return self._state.model_dump(mode="json", round_trip=True)
-            return {"value": TypeAdapter(_state_type(type(self))).dump_python(self._state, mode="json")}
-        except ValueError as error:
-            raise InvalidEventError("state", f"cannot be written as JSON: {error}") from error
+        """The state as JSON values, for a snapshot.
+
+        Raises:
+            InvalidEventError: it would not come back equal.
+        """
+        return _state_form(type(self)).written(self._state)
 
     def _restore_from_snapshot(self, state: dict[str, Any], version: int) -> None:
         """Take over the state of a snapshot."""
-        state_type = _state_type(type(self))
-        is_model = isinstance(state_type, type) and issubclass(state_type, BaseModel)
-        # As JSON, which is what it is: a strict model would refuse the same values from Python.
-        self._state = TypeAdapter(state_type).validate_json(
-            to_json(state if is_model else state["value"]), by_alias=True, by_name=True
-        )
+        self._state = _state_form(type(self)).read(state)
         self._version = version
 
     def __repr__(self) -> str:
@@ -241,6 +234,29 @@ def _state_type(aggregate_class: type[AggregateRoot[Any]]) -> Any:
     if aggregate_class not in _state_types:
         _state_types[aggregate_class] = _find_state_type(aggregate_class)
     return _state_types[aggregate_class]
+
+
+_state_forms: WeakKeyDictionary[type, StateForm] = WeakKeyDictionary()
+
+
+def _state_form(aggregate_class: type[AggregateRoot[Any]]) -> StateForm:
+    if aggregate_class not in _state_forms:
+        _state_forms[aggregate_class] = StateForm(_state_type(aggregate_class))
+    return _state_forms[aggregate_class]
+
+
+def require_restorable(aggregate_class: Any) -> None:
+    """Refuse a class of aggregates whose snapshots could never be taken. What is no such class is not looked at.
+
+    Raises:
+        InvalidOptionError: its state has a field that can never come back from JSON.
+    """
+    if (
+        isinstance(aggregate_class, type)
+        and issubclass(aggregate_class, AggregateRoot)
+        and "_serialize_state" not in vars(aggregate_class)
+    ):
+        _state_form(aggregate_class).require_possible()
 
 
 def _find_state_type(aggregate_class: type[AggregateRoot[Any]]) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import types
 from inspect import get_annotations
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+from typing_inspection.introspection import get_literal_values, is_union_origin
+from typing_inspection.typing_objects import is_annotated, is_literal, is_newtype
 
 from esource.errors import InvalidOptionError
 
@@ -42,13 +43,13 @@ def _fits(found: Any, wanted: Any) -> bool:
 def _plain(annotation: Any) -> list[type]:
     """The classes that an annotation consists of; what is no class is left out."""
     origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
+    if is_union_origin(origin):
         return [kind for part in get_args(annotation) for kind in _plain(part)]
-    if origin is Annotated:
+    if is_annotated(origin):
         return _plain(get_args(annotation)[0])
-    if origin is Literal:
-        return [type(value) for value in get_args(annotation)]
-    kind = origin or getattr(annotation, "__supertype__", annotation)
+    if is_literal(origin):
+        return [type(value) for value in get_literal_values(annotation)]
+    kind = annotation.__supertype__ if is_newtype(annotation) else origin or annotation
     return [kind] if isinstance(kind, type) else []
 
 

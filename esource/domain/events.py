@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from inspect import get_annotations
 from typing import Any, ClassVar, TypeVar
@@ -13,12 +13,14 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
+from esource.domain.core_schemas import aliases_mislead, known_members
 from esource.domain.declarations import check_declaration
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.moments import utc_now
 
 Payload = dict[str, Any]
 """A stored payload as parsed JSON, which is what an upcaster receives and returns."""
+_TEvent = TypeVar("_TEvent", bound="DomainEvent")
 _Step = TypeVar("_Step", bound=Callable[[Payload], Payload])
 
 
@@ -67,6 +69,10 @@ def upcaster(*, from_version: int) -> Callable[[_Step], _Step]:
     return mark
 
 
+class Unvalidated(set[str]):
+    """The fields that were given to an event which was made without its validators."""
+
+
 class DomainEvent(BaseModel):
     """Something that happened to an aggregate: immutable, and stored for ever.
 
@@ -89,7 +95,8 @@ class DomainEvent(BaseModel):
     """
 
     # NaN must be seen to be refused: the default writes it as null.
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    # What is no field is refused: it would not be stored. Stored events may have fields that are gone.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants", extra="forbid")
 
     event_id: UUID = Field(default_factory=uuid7)
     """Unique in the whole log; ordered by time of creation unless given."""
@@ -143,6 +150,20 @@ class DomainEvent(BaseModel):
             )
         return value
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which pydantic does not validate: they are looked at before they are stored."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            object.__setattr__(copy, "__pydantic_fields_set__", Unvalidated(copy.__pydantic_fields_set__))
+        return copy
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """An event without validation: its values are looked at before they are stored."""
+        made = super().model_construct(_fields_set, **values)
+        object.__setattr__(made, "__pydantic_fields_set__", Unvalidated(made.__pydantic_fields_set__))
+        return made
+
     def with_causation(self, event: DomainEvent) -> Self:
         """A copy that names ``event`` as its cause and shares its correlation."""
         return self.model_copy(
@@ -155,7 +176,7 @@ class DomainEvent(BaseModel):
 
     def with_aggregate_version(self, version: int) -> Self:
         """A copy at this version of the stream."""
-        return self.model_copy(update={"aggregate_version": version})
+        return filled_in(self, {"aggregate_version": version})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
@@ -163,14 +184,23 @@ class DomainEvent(BaseModel):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The event that `to_dict` described."""
-        return cls.model_validate(data)
+        """The event that `to_dict` described; what its class does not declare (any more) is left out."""
+        if cls.model_config.get("extra") == "forbid":
+            known = known_members(cls)
+            data = {name: value for name, value in data.items() if name in known}
+        by_alias = not aliases_mislead(cls.__pydantic_core_schema__)
+        return cls.model_validate(data, by_alias=by_alias, by_name=True)
 
     def is_caused_by(self, event: DomainEvent) -> bool:
         return self.causation_id == event.event_id
 
     def is_correlated_with(self, event: DomainEvent) -> bool:
         return self.correlation_id == event.correlation_id
+
+
+def filled_in(event: _TEvent, fields: dict[str, Any]) -> _TEvent:
+    """A copy with what the program itself fills in: these values need no second look."""
+    return BaseModel.model_copy(event, update=fields)
 
 
 class UntypedEvent(DomainEvent):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
 from esource.domain.events import DomainEvent
+from esource.domain.impossible import require_possible
 from esource.errors import DuplicateEventTypeError, InvalidOptionError, UnknownEventTypeError
 
 TEvent = TypeVar("TEvent", bound="DomainEvent")
@@ -26,7 +27,7 @@ class EventRegistry:
 
         Raises:
             DuplicateEventTypeError: a different class has that name.
-            InvalidOptionError: it is no class of events.
+            InvalidOptionError: it is not a class of events, or has a field whose values can never come back.
         """
         if not (isinstance(event_class, type) and issubclass(event_class, DomainEvent)):
             raise InvalidOptionError(
@@ -39,6 +40,7 @@ class EventRegistry:
             event_class.__qualname__,
         ):
             raise DuplicateEventTypeError(name, existing, event_class)
+        require_possible(event_class)
         self._classes[name] = event_class
         return event_class
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from uuid import UUID
 
-from esource.checks import check_id, check_whole
+from esource.checks import check_id, check_seconds, check_whole
 from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.sources import SourceParts
@@ -140,12 +140,16 @@ class LogReader:
         if aggregate_type is None:
             aggregate_type = await self._only_type_of(aggregate_id)
         stream = StreamId(aggregate_id, aggregate_type)
-        options = _EVERYTHING
-        if from_version != 0 or from_timestamp is not None or to_timestamp is not None:
-            options = ReadOptions(
-                from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
-            )
-        with self._loading_span(stream):
+        options = ReadOptions(
+            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+        )
+        with span(
+            self.tracer,
+            "read_stream",
+            system=self.database.backend.name,
+            aggregate_type=aggregate_type,
+            aggregate_id=aggregate_id,
+        ):
             events, version = await self._load(self.selection(options, stream), from_version)
         if not events and version == from_version:
             version = await self.version_of(stream) if from_version else 0
@@ -159,8 +163,7 @@ class LogReader:
         if not rows:
             return [], version
         decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
-        skips = self.codec.unknown_events == "skip"
-        events = [decode(row) for row in (self.known(rows) if skips else rows)]
+        events = [decode(row) for row in self.known(rows)]
         version = rows[-1][VERSION]
         if len(rows) == PAGE_EVENTS:
             wanted.start = version
@@ -168,7 +171,7 @@ class LogReader:
                 async for rows in found:
                     if self.key_store is not None:
                         decode = await self.decoder(rows)
-                    events += [decode(row) for row in (self.known(rows) if skips else rows)]
+                    events += [decode(row) for row in self.known(rows)]
                     version = rows[-1][VERSION]
         return events, version
 
@@ -219,11 +222,6 @@ class LogReader:
                 course.wanted.move_past(last, count)
             raise
 
-    def _loading_span(self, stream: StreamId) -> AbstractContextManager[Any]:
-        if self.tracer is None:
-            return nullcontext()
-        return span(self.tracer, "read_stream", system=self.database.backend.name, **stream._asdict())
-
     def _reading_span(self, course: _Course) -> AbstractContextManager[None]:
         if self.tracer is None:
             return nullcontext()
@@ -243,12 +241,7 @@ class LogReader:
 
     async def wait_for_position(self, position: int, seconds: float) -> int:
         check_whole("position", position)
-        if (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, (int, float))
-            or not 0 <= seconds < float("inf")
-        ):
-            raise InvalidOptionError(f"timeout_seconds must be 0 or more seconds, not {seconds!r}")
+        check_seconds("timeout_seconds", seconds, least=0)
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         pause = FIRST_PAUSE_SECONDS

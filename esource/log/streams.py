@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from uuid import UUID
 from zlib import crc32
 
-from esource.checks import check_id, check_moment, check_whole, shown
+from esource.checks import check_id, check_moment, check_names, check_whole, shown
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import EventDecodeError, InvalidOptionError
@@ -89,22 +89,19 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.direction, ReadDirection):
             raise InvalidOptionError(f"direction must be a ReadDirection, not {shown(self.direction)}")
-        # A position beyond the last one that there can be is no mistake: nothing follows it.
         check_whole("from_position", self.from_position, most=None)
         if self.limit is not None:
             check_whole("limit", self.limit, most=None)
+        if self.from_timestamp is not None:
+            check_moment("from_timestamp", self.from_timestamp)
+        if self.to_timestamp is not None:
+            check_moment("to_timestamp", self.to_timestamp)
         if self.tenant_id is not None:
             check_id("tenant_id", self.tenant_id)
-        for name in ("from_timestamp", "to_timestamp"):
-            moment = getattr(self, name)
-            if moment is not None:
-                check_moment(name, moment)
-        for name in ("event_types", "aggregate_types"):
-            types = getattr(self, name)
-            if isinstance(types, (str, bytes)) or (types is not None and not isinstance(types, Iterable)):
-                raise InvalidOptionError(
-                    f"{name} must be a collection of names, not {shown(types)}: write [...]"
-                )
+        if self.event_types is not None:
+            check_names("event_types", self.event_types)
+        if self.aggregate_types is not None:
+            check_names("aggregate_types", self.aggregate_types)
 
 
 class StoredEvent:

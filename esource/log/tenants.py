@@ -26,7 +26,7 @@ from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_col
 
 from esource.database.database import Database
 from esource.database.transactions import Unit
-from esource.domain.events import DomainEvent
+from esource.domain.events import DomainEvent, filled_in
 from esource.errors import (
     ConstraintError,
     DuplicateEventError,
@@ -132,7 +132,7 @@ def owned(event: EncodedEvent, tenant_id: UUID) -> EncodedEvent:
 
 def of_its_tenant(event: DomainEvent, tenant_id: UUID) -> DomainEvent:
     """The event as the bound store has stored it."""
-    return event if event.tenant_id is not None else event.model_copy(update={"tenant_id": tenant_id})
+    return event if event.tenant_id is not None else filled_in(event, {"tenant_id": tenant_id})
 
 
 async def append_as_tenant(

@@ -11,7 +11,7 @@ from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
 from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.transactions import Connection, Unit, open_units
-from esource.domain.events import UNASSIGNED, DomainEvent
+from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
@@ -146,7 +146,7 @@ class LogWriter:
 def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
     """The event with the id of its aggregate, if it names none."""
     if isinstance(event, DomainEvent) and event.aggregate_id == UNASSIGNED:
-        return event.model_copy(update={"aggregate_id": aggregate_id})
+        return filled_in(event, {"aggregate_id": aggregate_id})
     return event
 
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from types import UnionType
-from typing import Any, Final, NamedTuple, Protocol, Union, get_args, get_origin
+from typing import Any, Final, NamedTuple, Protocol, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, to_jsonable_python
+from typing_inspection.introspection import is_union_origin
 
 from esource.checks import check_text
+from esource.domain.core_schemas import PERSONAL, personal_members
 from esource.domain.events import DomainEvent
 from esource.errors import InvalidEventError, InvalidOptionError
 from esource.tables.rows import EncodedEvent
@@ -81,6 +82,12 @@ class Personal:
     subject: str = "aggregate_id"
     placeholder: Any = _AUTOMATIC
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema as it would be, with the mark on it: so it is found wherever a class hides it."""
+        schema: Any = handler(source)
+        marked: CoreSchema = {**schema, "metadata": {**schema.get("metadata", {}), PERSONAL: True}}
+        return marked
+
 
 class Keys(Protocol):
     """Keys at hand, by subject."""
@@ -126,11 +133,12 @@ def personal_fields(event_class: type[DomainEvent]) -> PersonalFields | None:
         InvalidOptionError: a field is marked in a way that cannot be kept.
     """
     marked: dict[str, _Group] = {}
+    inside = personal_members(event_class)
     for name, field in event_class.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Personal)]
         where = f"{event_class.__name__}.{name}"
         if not marks:
-            if _holds_mark(field.annotation, set()):
+            if name in inside:
                 raise InvalidOptionError(
                     f"{where} has Personal() inside of its type: mark the whole field, as in "
                     "Annotated[str | None, Personal()]"
@@ -156,30 +164,10 @@ def personal_fields(event_class: type[DomainEvent]) -> PersonalFields | None:
     return PersonalFields(tuple(marked[name] for name in sorted(marked)), {*COLUMN_FIELDS, *names})
 
 
-def _holds_mark(annotation: Any, seen: set[Any]) -> bool:
-    """Whether anything that the annotation is made of is marked, nested models included."""
-    if isinstance(annotation, Personal):
-        return True
-    if isinstance(annotation, type) and annotation not in seen:
-        seen.add(annotation)
-        if issubclass(annotation, BaseModel):
-            return any(
-                any(isinstance(mark, Personal) for mark in field.metadata)
-                or _holds_mark(field.annotation, seen)
-                for field in annotation.model_fields.values()
-            )
-        if hasattr(annotation, "__dataclass_fields__"):
-            hints = getattr(annotation, "__annotations__", {})
-            return any("Personal(" in str(hint) or _holds_mark(hint, seen) for hint in hints.values())
-    alias = getattr(annotation, "__value__", None)  # of a `type` statement
-    return any(_holds_mark(part, seen) for part in (alias, *get_args(annotation)) if part is not None)
-
-
 def _placeholder(where: str, mark: Personal, annotation: Any) -> Any:
     if mark.placeholder is not _AUTOMATIC:
         return to_jsonable_python(mark.placeholder)
-    is_union = get_origin(annotation) in (Union, UnionType)
-    accepted = get_args(annotation) if is_union else (annotation,)
+    accepted = get_args(annotation) if is_union_origin(get_origin(annotation)) else (annotation,)
     if type(None) in accepted or None in accepted or Any in accepted:
         return None
     if str in accepted:

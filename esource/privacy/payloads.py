@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from esource.checks import STANDARD_LIMITS, Limits, check_json, check_size
 from esource.domain.events import DomainEvent, Payload
-from esource.errors import InvalidEventError, InvalidOptionError, KeyStoreMissingError, SubjectErasedError
+from esource.errors import InvalidEventError, InvalidOptionError, SubjectErasedError
 from esource.privacy.cipher import BrokenSealError, break_seal, seal
 from esource.privacy.fields import (
     ALL_ERASED,
@@ -48,38 +48,54 @@ def _subject(event: object, field: str) -> str:
         raise InvalidEventError(field, f"says whose personal data this is: {error}") from error
 
 
+def personal_parts(
+    event: DomainEvent, personal: PersonalFields, limits: Limits = STANDARD_LIMITS
+) -> list[str]:
+    """The personal fields of an event as JSON, one object for each subject.
+
+    Raises:
+        InvalidEventError: a value may not be stored.
+    """
+    parts = []
+    for group in personal.groups:
+        try:
+            text = event.__pydantic_serializer__.to_json(
+                event, include=group.names, by_alias=False, round_trip=True, warnings=False
+            ).decode()
+        except (ValueError, TypeError, RecursionError) as error:
+            names = ", ".join(sorted(group.names))
+            raise InvalidEventError(names, f"cannot be written as JSON: {type(error).__name__}") from None
+        check_size("payload", text, limits)
+        parts.append(check_json("", text, limits.json_depth))
+    return parts
+
+
+def joined(parts: list[str]) -> str:
+    """Several JSON objects as one."""
+    members = [part[1:-1] for part in parts if len(part) > 2]
+    return f"{{{','.join(members)}}}"
+
+
 def sealed_payload(
-    event: DomainEvent,
-    personal: PersonalFields,
-    payload: str,
-    keys: Keys | None,
-    limits: Limits = STANDARD_LIMITS,
+    event: DomainEvent, personal: PersonalFields, payload: str, parts: list[str], keys: Keys
 ) -> str:
     """The payload's plain part, with the personal fields sealed.
 
     Raises:
-        InvalidEventError: a value may not be stored.
-        KeyStoreMissingError: there are no keys.
+        InvalidEventError: a subject is no id.
         SubjectErasedError: the key of a subject was destroyed.
     """
-    if keys is None:
-        raise KeyStoreMissingError(event.event_type)
     entries = []
-    for group in personal.groups:
+    for group, part in zip(personal.groups, parts, strict=True):
         subject = _subject(event, group.subject)
         key = keys[subject]
         if key is None:
             raise SubjectErasedError(subject)
-        text = event.__pydantic_serializer__.to_json(
-            event, include=group.names, by_alias=False, round_trip=True
-        ).decode()
-        check_size("payload", text, limits)
-        content = check_json("", text, limits.json_depth).encode()
         entries.append(
             {
                 "form": FORM,
                 "subject": subject,
-                "data": seal(key, content, str(event.event_id), subject, str(FORM)),
+                "data": seal(key, part.encode(), str(event.event_id), subject, str(FORM)),
                 "erased": group.erased,
             }
         )

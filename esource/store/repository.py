@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from esource.database.sources import parts_of
-from esource.domain.aggregates import AggregateRoot
+from esource.domain.aggregates import AggregateRoot, require_restorable
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
 from esource.log.streams import EventStream
@@ -79,6 +79,8 @@ class AggregateRepository(Generic[TAggregate]):
             raise InvalidOptionError(f"snapshot_threshold must be 1 or more, not {snapshot_threshold}")
         if snapshot_threshold is not None and snapshot_store is None:
             raise InvalidOptionError("snapshot_threshold needs a snapshot_store")
+        if snapshot_store is not None:
+            require_restorable(aggregate_factory)
         if snapshot_mode not in ("sync", "background", "manual"):
             raise InvalidOptionError(
                 f"snapshot_mode must be 'sync', 'background' or 'manual', not {snapshot_mode!r}"

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from typing_extensions import Self
 
+from esource.checks import check_names, check_seconds
 from esource.database.wakeup import POLL_SECONDS, Ear
 from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import last_position
@@ -57,13 +58,12 @@ class Subscription:
             raise InvalidOptionError("from_position and checkpoint exclude each other")
         if partition is not None and not 0 <= partition[0] < partition[1]:
             raise InvalidOptionError(f"partition must be (number from 0, how many), not {partition}")
-        if poll_seconds <= 0:
-            raise InvalidOptionError(f"poll_seconds must be more than 0, not {poll_seconds}")
+        check_seconds("poll_seconds", poll_seconds)
         self._reader = reader
         self._database = reader.database
         self._checkpoint = checkpoint
-        self._event_types = None if event_types is None else frozenset(event_types)
-        self._aggregate_types = None if aggregate_types is None else frozenset(aggregate_types)
+        self._event_types = check_names("event_types", event_types)
+        self._aggregate_types = check_names("aggregate_types", aggregate_types)
         self._tenant_id = tenant_id
         self._partition = partition
         self._live = live

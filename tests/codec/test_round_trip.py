@@ -96,7 +96,7 @@ events = st.builds(
     Everything,
     event_id=st.builds(uuid4),
     aggregate_id=st.just(UUID(int=1)),
-    event_version=st.integers(1, 2**31),
+    event_version=st.integers(-(2**31), 1),
     occurred_at=moments,
     tenant_id=st.none() | st.uuids(),
     actor_id=st.none() | column_texts,

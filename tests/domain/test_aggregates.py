@@ -1,12 +1,21 @@
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from support.orders import Order, OrderPlaced, OrderShipped, OrderState, placed
 
-from esource import AggregateRoot, DeclarativeAggregate, DomainEvent, InvalidEventError, handles
+from esource import (
+    AggregateRepository,
+    AggregateRoot,
+    DeclarativeAggregate,
+    DomainEvent,
+    InMemoryEventStore,
+    InMemorySnapshotStore,
+    InvalidEventError,
+    handles,
+)
 from esource.errors import InvalidOptionError
 
 
@@ -227,6 +236,88 @@ def test_a_state_of_any_type_survives_a_snapshot(kind, state, base):
     assert restored.state == state
     assert type(restored.state) is type(state)
     assert restored.version == 4
+
+
+class Hiding(BaseModel):
+    a: int = 0
+    _rule: str = PrivateAttr("")
+
+
+class Excluding(BaseModel):
+    note: str = Field("x", exclude=True)
+
+
+class Crossed(BaseModel):
+    first: int = Field(alias="second")
+    second: int = Field(alias="first")
+
+
+class Part(BaseModel):
+    a: int = 0
+
+
+class Special(Part):
+    b: int = 0
+
+
+class Parts(BaseModel):
+    parts: list[Part] = []
+
+
+def hiding(rule):
+    state = Hiding()
+    state._rule = rule
+    return state
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "field", "problem"),
+    [
+        (Hiding, hiding("no more than three"), "state._rule", "private attribute"),
+        (Excluding, Excluding(note="y"), "state.note", "comes back as another str"),
+        (Parts, Parts(parts=[Special(b=1)]), "state.parts[0]", "comes back as Part, not as Special"),
+        (Parts, Parts().model_copy(update={"parts": [5]}), "state", "could not be read again"),
+        (dict, {"ids": uuid4()}, "state.ids", "comes back as str, not as UUID"),
+        (Any, (1, 2), "state", "comes back as list, not as tuple"),
+        (float | str, "1.5", "state", ""),
+    ],
+)
+def test_a_state_that_would_come_back_otherwise_is_refused(kind, state, field, problem):
+    class Kept(AggregateRoot[kind]):
+        pass
+
+    aggregate = Kept(uuid4())
+    aggregate._state = state
+    if not problem:
+        assert aggregate._serialize_state() == {"value": state}
+        return
+    with pytest.raises(InvalidEventError, match="without snapshot_store") as refused:
+        aggregate._serialize_state()
+    assert refused.value.field == field
+    assert problem in str(refused.value)
+
+
+def test_a_state_whose_aliases_are_each_other_s_names_is_not_swapped():
+    class Kept(AggregateRoot[Crossed]):
+        pass
+
+    aggregate, restored = Kept(i := uuid4()), Kept(i)
+    aggregate._state = Crossed(first=1, second=2)
+    restored._restore_from_snapshot(aggregate._serialize_state(), 1)
+    assert restored.state == aggregate.state
+
+
+def test_a_class_of_states_that_can_never_come_back_is_told_with_its_repository():
+    class Secretive(BaseModel):
+        password: SecretStr
+
+    class Kept(AggregateRoot[Secretive]):
+        pass
+
+    store = InMemoryEventStore()
+    AggregateRepository(store, Kept)
+    with pytest.raises(InvalidOptionError, match=r"Secretive\.password is a secret"):
+        AggregateRepository(store, Kept, snapshot_store=InMemorySnapshotStore(store))
 
 
 def test_a_state_that_is_no_json_is_named():

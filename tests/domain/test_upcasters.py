@@ -54,6 +54,7 @@ async def read_as(store):
     """Appends an event, and reads it back as another class would."""
 
     async def read(event, event_class):
+        store.codec.registry = only(type(event))
         await store.append_events(event.aggregate_id, "Item", [event])
         store.codec.registry = only(event_class)
         (found,) = (await store.get_events(event.aggregate_id, "Item")).events

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from support.leaks import check_connections
-from support.orders import OrderPlaced, placed, several
+from support.orders import OrderPlaced, OrderShipped, placed, several
 
 from esource import DomainEvent, EventRegistry, ReadDirection, ReadOptions, UntypedEvent, register_event
 from esource.errors import EventDecodeError, InvalidOptionError, UnknownEventTypeError
@@ -95,9 +95,8 @@ async def test_conditions_hold_all_at_once(store):
             )
         ],
     )
-    await store.append_events(
-        invoice, "Invoice", [placed(invoice, aggregate_type="Invoice", event_type="OrderShipped")]
-    )
+    sent = OrderShipped(aggregate_id=invoice, aggregate_type="Invoice", tracking_number="t")
+    await store.append_events(invoice, "Invoice", [sent])
     assert await positions(store, tenant_id=mine) == [1, 2, 5]
     assert await positions(store, tenant_id=mine, aggregate_types=["Invoice"]) == [5]
     assert await positions(store, event_types={"OrderShipped"}) == [6]
@@ -252,7 +251,9 @@ async def mixed(database_url, open_stores):
         store = await open_stores(database_url, event_registry=known, unknown_events=policy)
         order = uuid4()
         events = [placed(order), Vanished(aggregate_id=order, note="n", parent_id=str(order)), placed(order)]
+        known.register(Vanished)
         await store.append_events(order, "Order", events)
+        known.unregister("Vanished")
         return store, order
 
     return make
@@ -308,7 +309,10 @@ async def test_an_event_that_does_not_fit_its_class_says_where_it_is(store):
     class Smaller(DomainEvent):
         aggregate_type: str = "Order"
 
-    await store.append_events(order, "Order", [placed(order), Smaller(aggregate_id=order)])
+    await store.append_events(order, "Order", [placed(order)])
+    known, store.codec.registry = store.codec.registry, registry
+    await store.append_events(order, "Order", [Smaller(aggregate_id=order)])
+    store.codec.registry = known
     with pytest.raises(EventDecodeError, match="global position 2") as caught:
         await store.get_events(order, "Order")
     assert (caught.value.event_type, caught.value.global_position) == ("OrderPlaced", 2)
@@ -457,3 +461,37 @@ async def test_the_last_positions_and_versions_that_a_database_can_count_are_rea
     assert await versions(store, name, direction=BACKWARD, from_position=greatest) == [2, 1]
     assert await versions(store, name, direction=BACKWARD, from_position=2**40) == [greatest, 2, 1]
     assert await versions(store, name, from_position=2**40) == []
+
+
+# -- options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": "5"},
+        {"limit": True},
+        {"limit": -1},
+        {"from_position": 1.5},
+        {"from_position": -1},
+        {"from_timestamp": "2024-01-01"},
+        {"to_timestamp": datetime(2024, 1, 1)},
+        {"event_types": "OrderPlaced"},
+        {"event_types": 5},
+        {"aggregate_types": "Order"},
+        {"aggregate_types": ["Order", 5]},
+        {"tenant_id": "shop"},
+        {"direction": "backward"},
+    ],
+    ids=repr,
+)
+def test_an_option_of_the_wrong_kind_is_refused(wrong):
+    with pytest.raises(InvalidOptionError, match=next(iter(wrong))):
+        ReadOptions(**wrong)
+
+
+async def test_a_single_name_is_not_taken_for_its_letters(store):
+    with pytest.raises(
+        InvalidOptionError, match=r"event_types must be a collection of names, not 'OrderPlaced'"
+    ):
+        store.subscribe(event_types="OrderPlaced")

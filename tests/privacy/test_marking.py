@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel, Field, field_validator
+from typing_extensions import TypedDict
 
 from esource import DomainEvent, InMemoryEventStore, InvalidEventError
 from esource.errors import InvalidOptionError, MissingDriverError
@@ -46,6 +47,34 @@ class InDataclass(Base):
     address: MarkedData
 
 
+class MarkedDict(TypedDict):
+    street: Annotated[str, Personal()]
+
+
+class MarkedTuple(NamedTuple):
+    street: Annotated[str, Personal()]
+
+
+class InTypedDict(Base):
+    address: list[MarkedDict]
+
+
+class InNamedTuple(Base):
+    address: MarkedTuple | None = None
+
+
+class InTree(Base):
+    address: Tree
+
+
+class Tree(BaseModel):
+    children: list[Tree] = []
+    marked: MarkedDict
+
+
+InTree.model_rebuild()
+
+
 class NoPlaceholder(Base):
     age: Annotated[int, Personal()]
 
@@ -74,6 +103,9 @@ class Version(Base):
         (InList, "mark the whole field"),
         (InModel, "mark the whole field"),
         (InDataclass, "mark the whole field"),
+        (InTypedDict, "mark the whole field"),
+        (InNamedTuple, "mark the whole field"),
+        (InTree, "mark the whole field"),
         (NoPlaceholder, "placeholder="),
         (OfNobody, "must name a field"),
         (OfSecret, "must name a field"),

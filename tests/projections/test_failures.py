@@ -177,8 +177,9 @@ async def test_an_event_that_cannot_be_decoded_fails_like_a_handler(store: Event
 async def test_an_event_type_without_a_class_fails_like_a_handler(database_url, open_stores):
     from esource import EventRegistry
 
-    store = await open_stores(database_url, event_registry=EventRegistry())
+    store = await open_stores(database_url)
     await append(store, "a")
+    store.codec.registry = EventRegistry()
     with pytest.raises(ProjectionFailedError, match="UnknownEventTypeError"):
         await catch_up(store, Journal())
 

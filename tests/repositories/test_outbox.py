@@ -26,6 +26,14 @@ def unknown_id(like):
     return uuid4() if isinstance(like, UUID) else like + 1
 
 
+async def test_an_event_that_would_not_come_back_is_not_added(outbox):
+    for update, field in (({"total": "much"}, "total"), ({"event_id": "order-77"}, "event_id")):
+        with pytest.raises(InvalidEventError) as refused:
+            await outbox.add_event(placed().model_copy(update=update))
+        assert refused.value.field == field
+    assert await outbox.get_pending_events() == []
+
+
 async def test_an_event_added_by_hand_is_kept_whole(outbox):
     event = placed(tenant_id=uuid4(), actor_id="me", metadata={"a": [1e300]}, aggregate_version=3)
     before = utc_now()

@@ -1,17 +1,30 @@
-"""Work that goes on to its end when its task is cancelled."""
+"""Work that goes on to its end when its task is cancelled, and when the whole program is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def uninterrupted(work: Awaitable[T]) -> T:
+def unseen(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that `asyncio.all_tasks` does not list.
+
+    A program that shuts down usually cancels all tasks that are listed there. A commit that is cancelled half-way
+    leaves nobody knowing what became of it. Such a task must come to its end soon and by itself, and somebody must
+    wait for it.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    # A documented call, for those who make tasks of their own ("Extending asyncio").
+    asyncio._unregister_task(task)  # noqa: SLF001
+    return task
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Await to the end even if the task is cancelled meanwhile; the cancellation follows afterwards."""
-    task = asyncio.ensure_future(work)
+    task = unseen(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

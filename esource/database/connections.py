@@ -8,18 +8,25 @@ the others read; an in-memory database has only one for everything; PostgreSQL h
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import uninterrupted, unseen
 from esource.database.lanes import Lane, LanePool
 from esource.dialect.backend import Backend
-from esource.errors import DatabaseUnavailableError, InvalidOptionError, StoreClosedError
+from esource.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    InvalidOptionError,
+    StoreClosedError,
+)
 
 
 class Connections:
@@ -27,6 +34,10 @@ class Connections:
 
     readers: LanePool
     writers: LanePool
+    transactions: LanePool
+    """Where a transaction gets its connection."""
+    passing: LanePool
+    """Connections for one use each, a transaction, a snapshot or a watch: they are not held."""
 
     def __init__(
         self,
@@ -47,8 +58,13 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._closed = False
-        self.is_ready = False
+        self.ready_in: asyncio.AbstractEventLoop | None = None
+        """The event loop in which the connections are open; None if they are not."""
+
+    @property
+    def is_ready(self) -> bool:
         """Whether the connections are open, in the running loop or in another."""
+        return self.ready_in is not None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -72,8 +88,6 @@ class Connections:
     def set_option(self, name: str, value: Any) -> None:
         """Set an engine option before the first connection."""
         self._options[name] = value
-
-    # -- opening and closing -----------------------------------------------------------------------
 
     async def ensure_open(self) -> None:
         """Open on first use; refuse what was closed."""
@@ -100,16 +114,11 @@ class Connections:
                 return
             self._closed = False
             if self._lent is not None:
-                self._share(1)
+                self._make_pools()
                 self.readers.add(Lane(None, self._lent))
             else:
                 await self._open_engine()
-            self.is_ready = True
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether the connections are open in the running loop."""
-        return self.is_ready and self._loop is asyncio.get_running_loop()
+            self.ready_in = loop
 
     async def _open_engine(self) -> None:
         try:
@@ -118,93 +127,150 @@ class Connections:
                     self._backend.prepare(self._url, read_only=bool(self._options.get("read_only")))
                 self._make_pools()
                 lane = await self.connect()
+                if not self.writers.holds:
+                    await uninterrupted(self.disconnect(lane))
         except BaseException:
             self._loop = None
             if self._owns_engine and self._engine is not None:
                 await uninterrupted(self._engine.dispose())
                 self._engine = None
             raise
-        self.writers.add(lane)
-        if not self.writers.give(self.writers.idle.pop()):
-            await self.writers.discard(lane)
+        if self.writers.holds:
+            self.writers.add(lane)
         if not event.contains(self.engine.sync_engine, "engine_disposed", self._on_disposed):
             event.listen(self.engine.sync_engine, "engine_disposed", self._on_disposed)
 
-    def _share(self, limit: int, *, hold: bool = True) -> None:
-        self.readers = LanePool(self._backend, limit, self.connect, self.disconnect, hold=hold)
-        self.writers = self.readers
-
     def _make_pools(self) -> None:
-        """How many connections may be held, leaving at least half of a borrowed pool to its owner."""
-        pool = self.engine.pool
-        if isinstance(pool, StaticPool):
-            self._share(1)
-            return
-        limit, hold = self._backend.held_connections, True
-        if not self._owns_engine and isinstance(pool, QueuePool):
+        """Decide how many connections may be held, leaving at least half of a borrowed pool to its owner."""
+        pool = None if self._lent is not None else self.engine.pool
+        limit, passing, hold, pool_timeout = self._backend.held_connections, sys.maxsize, True, None
+        is_single = pool is None or isinstance(pool, StaticPool)
+        if is_single:
+            limit = 1
+        elif isinstance(pool, QueuePool):
             overflow = pool._max_overflow  # noqa: SLF001 - the pool says it nowhere else
-            capacity = pool.size() + overflow if overflow >= 0 else 2 * limit
-            limit, hold = max(1, min(limit, capacity // 2)), capacity > 1
-        self._share(limit, hold=hold)
-        if not self._backend.concurrent_writers:
-            self.writers = LanePool(self._backend, 1, self.connect, self.disconnect, hold=hold)
+            if not self._owns_engine:
+                capacity = pool.size() + overflow if overflow >= 0 else 2 * limit
+                limit, hold = max(1, min(limit, capacity // 2)), capacity > 1
+            if overflow >= 0:
+                pool_timeout = pool.timeout()
+                passing = max(1, pool.size() + overflow - limit)
+        busy = self._backend.busy_seconds(self._options)
+        one_writes = not self._backend.concurrent_writers
+        self.readers = self._pool(limit, busy if is_single and one_writes else None, hold=hold)
+        self.writers = self.readers
+        if one_writes and not is_single:
+            self.writers = self._pool(1, busy, hold=hold)
+        if is_single or not (hold or one_writes):
+            self.passing = self.readers  # there is no other connection
+        else:
+            self.passing = LanePool(
+                self._backend,
+                self._name,
+                passing,
+                lambda: self.connect(),
+                self.disconnect,
+                hold=False,
+                patience=pool_timeout,
+                impatient=lambda: PoolTimeoutError(
+                    f"all {passing} connections that the pool has for transactions were in use for {pool_timeout} s"
+                ),
+            )
+        self.transactions = self.writers if one_writes else self.passing
 
-    async def close(self) -> None:
-        """Give the held connections back; close the engine if it is our own. Never fails on a dead server."""
+    def _pool(self, limit: int, patience: float | None, *, hold: bool) -> LanePool:
+        return LanePool(
+            self._backend,
+            self._name,
+            limit,
+            self.connect,
+            self.disconnect,
+            hold=hold,
+            patience=patience,
+            impatient=lambda: DatabaseBusyError(
+                f"{self._name}: a transaction of this program kept the connection that writes for longer than "
+                f"busy_timeout ({patience} s). Keep transactions short, or raise busy_timeout (milliseconds)."
+            ),
+        )
+
+    def _pools(self) -> list[LanePool]:
+        return list(dict.fromkeys((self.readers, self.writers, self.passing)))
+
+    async def close(self, seconds: float) -> None:
+        """Refuse new work, wait so long for what is under way, give every connection back, and close the engine if it is
+        our own. Whoever is not done by then loses his connection. Never fails on a dead server."""
+        async with self._opening:
+            pass  # of one that is just being opened there is nothing to close yet
         if not self.is_ready:
             return
+        pools = self._pools()
         self._forget()
         self._closed = True
         if self._lent is not None:
+            for pool in pools:
+                pool.close()
             return
         if event.contains(self.engine.sync_engine, "engine_disposed", self._on_disposed):
             event.remove(self.engine.sync_engine, "engine_disposed", self._on_disposed)
-        for lane in self._held():
-            await self.disconnect(lane)
+        for pool in pools:
+            for lane in pool.close():
+                await self.disconnect(lane)
+        coming_back = [unseen(pool.empty()) for pool in pools]
+        _, late = await asyncio.wait(coming_back, timeout=seconds)
+        if late:
+            for pool in pools:
+                await pool.cut()
+            await asyncio.wait(late)
         if self._owns_engine:
             await self.engine.dispose()
             self._engine = None
 
-    def _held(self) -> list[Lane]:
-        lanes = self.readers.empty()
-        return lanes if self.writers is self.readers else [*lanes, *self.writers.empty()]
-
     def _forget(self) -> None:
-        self.is_ready = False
+        self.ready_in = None
         self._loop = None
         self._opening = asyncio.Lock()  # the old one may belong to a loop that ends
 
     def _on_disposed(self, engine: Any) -> None:
-        """The application disposed of its engine without closing the store: let our connections go."""
+        """Let our connections go when the application disposes of its engine without closing the store. Those that are
+        in use are closed when they come back."""
+        if not self.is_ready:
+            return
         self._forget()
-        for lane in self._held():
-            if lane.connection is not None and lane.connection.sync_connection is not None:
-                lane.connection.sync_connection.invalidate()
-
-    # -- one connection ----------------------------------------------------------------------------
+        for pool in self._pools():
+            for lane in pool.close():
+                if lane.connection is not None and lane.connection.sync_connection is not None:
+                    lane.connection.sync_connection.invalidate()
 
     async def connect(self) -> Lane:
-        """A new connection from the engine's pool."""
+        """Get a connection from the engine's pool: one that is alive, and in no transaction."""
         if self._lent is not None:
             raise DatabaseUnavailableError(f"{self._name}: the aiosqlite connection it was given is closed")
+        pool = self.engine.pool
         connection = await self.engine.connect()
         try:
             driver = (await connection.get_raw_connection()).driver_connection
             while not self._backend.is_alive(driver):  # it died while it lay in the pool
                 await connection.invalidate()
                 driver = (await connection.get_raw_connection()).driver_connection
+            if self._backend.is_in_transaction(driver):
+                await self._backend.abandon(driver)
         except BaseException:
             await uninterrupted(connection.close())
             raise
-        return Lane(connection, driver)
+        return Lane(connection, driver, pool)
 
     async def disconnect(self, lane: Lane) -> None:
-        """Give a connection back to the engine's pool; a broken one is thrown away."""
+        """Give a connection back to the engine's pool; a broken one is thrown away, and so is one whose pool the engine
+        does not have any more."""
         if lane.connection is None:
             return
+        is_of_old_pool = self._engine is None or lane.source is not self._engine.pool
         try:
-            if not self._backend.is_alive(lane.driver):
+            if lane.is_cut or is_of_old_pool or not self._backend.is_alive(lane.driver):
                 await lane.connection.invalidate()
+            elif self._backend.is_in_transaction(lane.driver):
+                # A COMMIT or ROLLBACK that the server cancelled leaves one.
+                await self._backend.abandon(lane.driver)
             await lane.connection.close()
         except Exception:  # a connection that cannot be closed is gone already; its place in the pool is not
             await lane.connection.invalidate()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from esource.checks import STANDARD_LIMITS
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
-from esource.database.lanes import Lane
+from esource.database.lanes import put_back
 from esource.database.patience import retry
 from esource.database.transactions import Connection, Transactions, Unit, open_units
 from esource.database.wakeup import WakeUp
@@ -30,6 +30,10 @@ RETRY_SECONDS = 15.0
 """How long what can be repeated safely keeps trying to reach a lost server, in seconds."""
 
 
+CLOSE_SECONDS = 5.0
+"""How long closing waits for what is under way, in seconds."""
+
+
 class Database:
     """An engine (or one lent connection), its backend, and what runs on it. Opened on first use."""
 
@@ -38,6 +42,7 @@ class Database:
         self.url = url
         self.name = backend.describe(url)
         self.retry_seconds = RETRY_SECONDS
+        self.close_seconds = CLOSE_SECONDS
         self.limits = STANDARD_LIMITS
         """What may be written, by whatever shares this database: those of its store."""
         self.connections = Connections(backend, url, **connections)
@@ -61,24 +66,38 @@ class Database:
         """Connect; does nothing when open."""
         await self.connections.open()
 
-    async def close(self) -> None:
-        """Give every connection back; close the engine if it is our own. To its end, even if it is cancelled:
-        of a connection that is half closed nobody would know."""
-        await uninterrupted(self._close())
+    async def close(self, finish: Callable[[float], Awaitable[None]] | None = None) -> None:
+        """Refuse new work, wait for what is under way, and give every connection back; close the engine if it is our own.
 
-    async def _close(self) -> None:
+        Goes to its end even if it is cancelled, because nobody would know of a connection that is half closed. What is
+        not done after `close_seconds` loses its connection, and fails.
+
+        Args:
+            finish: What is to be done before, in so many seconds at most.
+        """
+        await uninterrupted(self._close(finish))
+
+    async def _close(self, finish: Callable[[float], Awaitable[None]] | None) -> None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.close_seconds
+        if finish is not None:
+            await finish(self.close_seconds)
         await self.wake_up.close()
-        await self.connections.close()
+        await self.connections.close(max(0.0, until - clock()))
 
     async def _watch(self, wake: Callable[[], None], ready: Callable[[], None]) -> None:
-        if self.connections.is_private or self.connections.is_lent or not self.backend.listens:
+        connections = self.connections
+        if connections.is_lent or connections.is_private or not self.backend.listens:
             # Nobody else can append, or there is nothing to watch with.
             await asyncio.Event().wait()
-        lane = await self.connections.connect()
+        await connections.ensure_open()
+        if connections.passing.limit == 1:
+            await asyncio.Event().wait()  # the only one is for transactions, and the poll must do
+        lane = await connections.passing.take()
         try:
             await self.backend.watch(lane.driver, wake, ready)
         finally:
-            await uninterrupted(self.connections.disconnect(lane))
+            await uninterrupted(put_back(lane))
 
     def current_unit(self) -> Unit | None:
         """The open transaction of this database that the running task is inside of."""
@@ -109,7 +128,7 @@ class Database:
     async def _run(self, work: Callable[[Any], Awaitable[T]], *, writing: bool = False) -> T:
         """Run work on a connection that nobody else uses meanwhile. Raises the driver's own errors."""
         connections = self.connections
-        if not connections.is_usable:
+        if connections.ready_in is not asyncio.get_running_loop():
             await connections.ensure_open()
         return await (connections.writers if writing else connections.readers).run(work)
 
@@ -129,16 +148,15 @@ class Database:
 
     async def inspect_connection(self, work: Callable[[SyncConnection], T]) -> T:
         """Run what only reads, with SQLAlchemy's synchronous connection, in a transaction on one for readers."""
-        if not self.connections.is_usable:
-            await self.connections.ensure_open()
-
-        async def inspect(lane: Lane) -> T:
-            assert lane.connection is not None
-            async with lane.connection.begin():
-                return await lane.connection.run_sync(work)
-
+        await self.connections.ensure_open()
         with self.backend.errors(self.name):
-            return await self.connections.readers.run_on_lane(inspect)
+            lane = await self.connections.readers.take()
+            try:
+                assert lane.connection is not None
+                async with lane.connection.begin():
+                    return await lane.connection.run_sync(work)
+            finally:
+                await uninterrupted(put_back(lane))
 
     async def moved_to(self) -> str | None:
         """Where a cut-over has sent the writers of this store; None if it takes writes."""

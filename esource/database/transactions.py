@@ -14,19 +14,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncTransacti
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.effects import Effects
-from esource.database.lanes import Lane, settle
+from esource.database.lanes import Lane, put_back, settle
 from esource.database.lent import LentConnection
 from esource.dialect.backend import Backend
 from esource.dialect.errors import driver_error, unavailable
-from esource.errors import InvalidOptionError, StoreClosedError
+from esource.errors import DatabaseError, EventSourceError, InvalidOptionError, StoreClosedError
 
 Connection = AsyncConnection | AsyncSession
 """A transaction of the application's own that an append may join."""
 
+_ABORTED = "an error inside the transaction was caught, but the database had given the transaction up: nothing of it is stored"
+_GONE = "an error has rolled back the transaction as a whole, and nothing of it is stored"
+_SAVEPOINT_ABORTED = (
+    "an error inside the savepoint was caught, but the database had given the savepoint up: nothing that was written in "
+    "it is kept"
+)
+_AVOID = "Let such errors leave the block, or put what may fail into a savepoint of its own, a transaction() inside it"
+_LOST = "the connection was lost inside the transaction"
+_REPEAT = "Nothing of it is stored: repeat it"
 _IN_DOUBT = "the connection was lost during the commit, and it is not known whether the transaction is stored"
 _FIND_OUT = "Look for what it wrote, or repeat it with the same event ids: events are not stored twice"
-
-
 _ENDED_INSIDE = (
     "the application has ended the transaction inside its block, by a session or on the synchronous connection: what "
     "was written before that may be stored, and what came after it is not. Leave the end to the block"
@@ -36,22 +43,33 @@ _ENDED_INSIDE = (
 class Unit:
     """An open transaction: everything that runs on it commits or vanishes together."""
 
-    def __init__(self, owner: Transactions, connection: AsyncConnection, driver: Any) -> None:
+    def __init__(self, owner: Transactions, connection: AsyncConnection, lane: Lane) -> None:
         self.owner = owner
         """The transactions of the database that it belongs to."""
         self.connection = connection
-        self.driver = driver
-        self._lock = asyncio.Lock()
+        self.driver = lane.driver
+        self.first_error: Exception | None = None
+        """What failed in it first, as far as it went through here: the application has statements of its own."""
+        self.is_spoiled = False
+        """Whether it must not be committed, because a part of it could not be taken back."""
         self.is_open = True
         self.effects = Effects()
         self._lent: LentConnection | None = None
+        self._lane = lane
+        self._lock = asyncio.Lock()
+        self._savepoints = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Tasks of one transaction take turns: a connection runs one statement at a time."""
         async with self._lock:
             self.require_open()
-            yield
+            self.owner.require_begun(self)
+            try:
+                yield
+            except Exception as error:
+                self.first_error = self.first_error or error
+                raise
 
     def require_open(self) -> None:
         """Refuse work after the end.
@@ -59,6 +77,10 @@ class Unit:
         Raises:
             StoreClosedError: the transaction has ended; its connection may be somebody else's by now.
         """
+        if self._lane.is_cut:
+            raise StoreClosedError(
+                "the store was closed while the transaction was open: nothing of it is stored"
+            )
         if not self.is_open:
             raise StoreClosedError("the transaction has ended: work with it inside its `async with` block")
 
@@ -79,6 +101,11 @@ class Unit:
         self.is_open = False
         async with self._lock:
             await finish()
+
+    def savepoint(self) -> str:
+        """A name that no other savepoint of this transaction has."""
+        self._savepoints += 1
+        return f"esource_{self._savepoints}"
 
 
 open_units: ContextVar[tuple[Unit, ...]] = ContextVar("esource_units", default=())
@@ -120,10 +147,10 @@ class Transactions:
                 # A connection can die unnoticed while it lies in the pool; a new one cannot.
                 lane, transaction = await self._begin(changes_schema=changes_schema)
         assert lane.connection is not None
-        unit = Unit(self, lane.connection, lane.driver)
+        unit = Unit(self, lane.connection, lane)
 
         async def commit() -> None:
-            await self._commit(lane, transaction)
+            await self._commit(unit, lane, transaction)
             unit.effects.are_stored = True
 
         before = open_units.get()
@@ -152,25 +179,37 @@ class Transactions:
             async with self.transaction():
                 yield
             return
-        if not self._connections.is_usable:
-            await self._connections.ensure_open()
-        with self._backend.errors(self._name):
-            lane = await self._connections.connect()
+        await self._connections.ensure_open()
         before = open_units.get()
+        with self._backend.errors(self._name):
+            lane = await self._connections.passing.take()
+            transaction = await self._begin_on(lane, self._backend.begin_snapshot)
+        assert lane.connection is not None
+        unit = Unit(self, lane.connection, lane)
+        open_units.set((*before, unit))
+        error: BaseException | None = None
         try:
-            assert lane.connection is not None
-            with self._backend.errors(self._name):
-                transaction = await lane.connection.begin()
-                await self._backend.begin_snapshot(lane.connection)
-            unit = Unit(self, lane.connection, lane.driver)
-            open_units.set((*before, unit))
-            try:
-                yield
-            finally:
-                open_units.set(before)
-                await uninterrupted(unit.end(transaction.rollback))
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            await uninterrupted(self._connections.disconnect(lane))
+            open_units.set(before)
+            try:
+                with self._backend.errors(self._name):
+                    await uninterrupted(unit.end(partial(self._roll_back, lane, transaction, error)))
+            finally:
+                await uninterrupted(put_back(lane))
+
+    def require_begun(self, unit: Unit) -> None:
+        """Refuse work in a transaction that the database has rolled back by itself: it would be stored at once.
+
+        Raises:
+            DatabaseError: it has.
+        """
+        driver = unit.driver
+        if self._backend.is_alive(driver) and not self._backend.is_in_transaction(driver):
+            raise DatabaseError(f"{self._name}: {_GONE}. {_AVOID}") from unit.first_error
 
     async def join(self, connection: Connection) -> Unit:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
@@ -184,87 +223,134 @@ class Transactions:
             if unit.connection.sync_connection is connection.sync_connection:
                 return unit
         with self._backend.errors(self._name):
-            await self._backend.begin(connection)
-            raw = await connection.get_raw_connection()
-        return Unit(self, connection, raw.driver_connection)
+            driver = await self._backend.join(connection, self._name)
+        return Unit(self, connection, Lane(connection, driver))
 
     async def _begin(self, *, changes_schema: bool) -> tuple[Lane, AsyncTransaction]:
         """A connection inside a new write transaction."""
-        if not self._connections.is_usable:
-            await self._connections.ensure_open()
-        if self._backend.concurrent_writers:
-            lane = await self._connections.connect()
-        else:
-            lane = await self._connections.writers.take()
-        assert lane.connection is not None
+        await self._connections.ensure_open()
+        lane = await self._connections.transactions.take()
         try:
             if changes_schema:
                 await self._backend.before_schema_change(lane.driver)
-            transaction = await lane.connection.begin()
-            try:
-                await self._backend.begin(lane.connection)
-            except BaseException:
-                await uninterrupted(transaction.rollback())
-                raise
         except BaseException:
-            await uninterrupted(self._release(lane, changes_schema=changes_schema))
+            await uninterrupted(self._release(lane, changes_schema=True))
             raise
-        return lane, transaction
+        return lane, await self._begin_on(lane, self._backend.begin, changes_schema=changes_schema)
 
-    async def _commit(self, lane: Lane, transaction: AsyncTransaction) -> None:
+    async def _release(self, lane: Lane, *, changes_schema: bool) -> None:
         try:
-            self._backend.before_commit(lane.driver)
-            if not transaction.is_active:
-                raise InvalidOptionError(_ENDED_INSIDE)  # noqa: TRY301 - rolled back like any other error
-            await transaction.commit()
+            if changes_schema and not lane.is_cut and self._backend.is_alive(lane.driver):
+                await self._backend.after_schema_change(lane.driver)
+        finally:
+            await put_back(lane)
+
+    async def _begin_on(
+        self,
+        lane: Lane,
+        begin: Callable[[AsyncConnection, Any], Awaitable[AsyncTransaction]],
+        *,
+        changes_schema: bool = False,
+    ) -> AsyncTransaction:
+        assert lane.connection is not None
+        try:
+            return await begin(lane.connection, lane.driver)
         except BaseException as error:
-            # SQLite stays inside a transaction that it could not commit, and this connection is kept.
-            await self._backend.abandon(lane.driver)
-            await self._roll_back(lane, transaction, error)  # SQLAlchemy's own record of it
+            await uninterrupted(self._forsake(lane, error, changes_schema=changes_schema))
+            raise
+
+    async def _forsake(self, lane: Lane, error: BaseException, *, changes_schema: bool) -> None:
+        """Give back a connection on which no transaction could be begun."""
+        try:
+            await settle(self._backend, lane.driver, error)
+            if self._backend.is_alive(lane.driver):
+                await self._backend.abandon(lane.driver)
+        finally:
+            await self._release(lane, changes_schema=changes_schema)
+
+    async def _commit(self, unit: Unit, lane: Lane, transaction: AsyncTransaction) -> None:
+        if lane.is_cut:
+            unit.require_open()
+        if not self._backend.is_alive(lane.driver):
+            await self._roll_back(lane, transaction, None)
+            raise unavailable(self._name, _LOST, _REPEAT) from unit.first_error
+        if not transaction.is_active:
+            await self._roll_back(lane, transaction, None)
+            raise InvalidOptionError(_ENDED_INSIDE)
+        if unit.is_spoiled:
+            await self._roll_back(lane, transaction, unit.first_error)
+            raise DatabaseError(f"{self._name}: {_ABORTED}. {_AVOID}") from unit.first_error
+        try:
+            is_stored = await self._backend.commit(transaction, lane.driver)
+        except BaseException as error:
+            await self._roll_back(lane, transaction, error)
             if self._backend.classify(error) == "lost":
                 raise unavailable(self._name, _IN_DOUBT, _FIND_OUT) from driver_error(error)
             raise
+        if not is_stored:
+            raise DatabaseError(f"{self._name}: {_ABORTED}. {_AVOID}") from unit.first_error
 
-    async def _roll_back(self, lane: Lane, transaction: AsyncTransaction, error: BaseException) -> None:
-        await settle(self._backend, lane.driver, error)
+    async def _roll_back(
+        self, lane: Lane, transaction: AsyncTransaction, error: BaseException | None
+    ) -> None:
+        if lane.is_cut:
+            return
+        if error is not None:
+            await settle(self._backend, lane.driver, error)
         try:
-            if transaction.is_active:
-                await transaction.rollback()
-            elif lane.connection is not None and lane.connection.in_transaction():
+            if not transaction.is_active and lane.connection is not None and lane.connection.in_transaction():
                 await lane.connection.rollback()  # one that was begun after the application had ended ours
+            await self._backend.roll_back(transaction, lane.driver)
         except Exception as failure:
-            if self._backend.classify(failure) != "lost":
+            if self._backend.classify(failure) != "lost" and self._backend.is_alive(lane.driver):
                 raise
             # Without its connection the transaction is rolled back by the server: what the caller has to know
             # is why it ended.
 
-    async def _release(self, lane: Lane, *, changes_schema: bool) -> None:
-        if changes_schema:
-            await self._backend.after_schema_change(lane.driver)
-        if self._backend.concurrent_writers:
-            await self._connections.disconnect(lane)
-            return
-        writers = self._connections.writers
-        invalidated = lane.connection is not None and lane.connection.invalidated
-        if invalidated or not writers.give(lane):
-            await writers.discard(lane)
-
     @asynccontextmanager
     async def _savepoint(self, outer: Unit) -> AsyncIterator[None]:
-        async with outer.turn():
-            savepoint = await outer.connection.begin_nested()
+        name = outer.savepoint()
+        with self._backend.errors(self._name):
+            await self._run_in(outer, f"SAVEPOINT {name}")
         noted = outer.effects.count
+        is_kept = False
 
-        async def end(finish: Callable[[], Awaitable[None]]) -> None:
-            async with outer.turn():
-                await finish()
+        async def keep() -> None:
+            nonlocal is_kept
+            await self._keep(outer, name)
+            is_kept = True
 
         try:
             yield
-        except BaseException:
-            outer.effects.take_back(noted)
             with self._backend.errors(self._name):
-                await uninterrupted(end(savepoint.rollback))
+                await uninterrupted(keep())
+        except BaseException:
+            if not is_kept:
+                outer.effects.take_back(noted)
+                await uninterrupted(self._undo(outer, name))
             raise
-        with self._backend.errors(self._name):
-            await uninterrupted(end(savepoint.commit))
+
+    async def _undo(self, outer: Unit, name: str) -> None:
+        """Let nothing of what was written since a savepoint be stored. What has ended the block is what its user has to
+        know: if this fails, the whole transaction will."""
+        try:
+            await self._run_in(outer, f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}")
+        except Exception as error:
+            outer.is_spoiled = True
+            outer.first_error = outer.first_error or error
+
+    async def _keep(self, outer: Unit, name: str) -> None:
+        """Let what was written since a savepoint belong to the transaction around it."""
+        try:
+            await self._run_in(outer, f"RELEASE SAVEPOINT {name}")
+        except EventSourceError:
+            raise
+        except Exception as error:
+            if self._backend.classify(error) == "lost":
+                raise
+            raise DatabaseError(f"{self._name}: {_SAVEPOINT_ABORTED}. {_AVOID}") from error
+
+    async def _run_in(self, unit: Unit, *statements: str) -> None:
+        async with unit.turn():
+            for statement in statements:
+                await self._backend.run(unit.driver, statement)

@@ -9,11 +9,19 @@ from contextlib import contextmanager
 
 logger = logging.getLogger("esource")
 
+POLL_SECONDS = 1.0
+"""How long a subscription sleeps at most before it looks again, in seconds: the safety net."""
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between a watch that broke off and the next: the pause doubles each time."""
+
 
 class Ear:
     """One waiter's memory of whether it was called."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+        self._prepare = prepare
         self._called = asyncio.Event()
 
     def clear(self) -> None:
@@ -24,6 +32,8 @@ class Ear:
 
     async def wait(self, seconds: float) -> None:
         """Wait until called, or until the time is over."""
+        if self._prepare is not None:
+            self._prepare()
         # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the call.
         alarm = asyncio.get_running_loop().call_later(seconds, self._called.set)
         try:
@@ -33,7 +43,7 @@ class Ear:
 
 
 class WakeUp:
-    """Calls everybody who listens. What happens in other processes is watched only while somebody does."""
+    """Calls everybody who listens. What happens in other processes is watched only while somebody waits for it."""
 
     def __init__(self, watch: Callable[[Callable[[], None], Callable[[], None]], Awaitable[None]]) -> None:
         self._watch = watch
@@ -51,10 +61,9 @@ class WakeUp:
     @contextmanager
     def listening(self) -> Iterator[Ear]:
         """An ear that hears every call until the block ends."""
-        ear = Ear()
+        ear = Ear(self.watch)
         self._ears.add(ear)
-        if self._watcher is None:
-            self._watcher = asyncio.get_running_loop().create_task(self._keep_watching())
+        self.watch()
         try:
             yield ear
         finally:
@@ -62,12 +71,27 @@ class WakeUp:
             if not self._ears:
                 self._stop()
 
+    def watch(self) -> None:
+        """Let a task watch what others append, if none does: the one before may have been cancelled by somebody."""
+        if self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._keep_watching())
+            self._watcher.add_done_callback(self._ended)
+
+    def _ended(self, watcher: asyncio.Task[None]) -> None:
+        self._ending.discard(watcher)
+        if not watcher.cancelled():
+            watcher.exception()  # seen: it was logged where it happened
+        if watcher is self._watcher:
+            # Nobody here has ended it, but a program that stops and cancels all its tasks. Whoever goes on all the
+            # same looks once more, and starts another one when he waits again.
+            self._watcher = None
+            self.set()
+
     def _stop(self) -> None:
         watcher, self._watcher = self._watcher, None
-        if watcher is not None:
+        if watcher is not None and not watcher.done():
             watcher.cancel()
             self._ending.add(watcher)
-            watcher.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """End the watch, and wait until it has let go of its connection."""
@@ -81,7 +105,7 @@ class WakeUp:
 
     async def _keep_watching(self) -> None:
         """Watch again, after a pause, whenever the connection is lost: meanwhile the poll serves."""
-        pause = 0.1
+        pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 await self._watch(self.set, self._watching)
@@ -90,12 +114,8 @@ class WakeUp:
             finally:
                 self.is_watching = False
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _watching(self) -> None:
         self.is_watching = True
         self.set()  # whatever was missed before
-
-
-POLL_SECONDS = 1.0
-"""How long a subscription sleeps at most before it looks again, in seconds: the safety net."""

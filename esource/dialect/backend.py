@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 Failure = Literal["unique", "lost", "again", "other"]
 """What a driver's error means for a retry: a unique constraint refused a row; the connection is gone
@@ -101,19 +101,50 @@ class Backend(ABC):
     def append(self, driver: Any, plan: Plan, *, commit: bool) -> Awaitable[Written]:
         """Write a batch under the append lock: one hop or round trip, one transaction."""
 
-    @abstractmethod
-    async def begin(self, connection: AsyncConnection) -> None:
-        """Make sure that a write transaction is open on SQLAlchemy's connection."""
+    def busy_seconds(self, options: Mapping[str, Any]) -> float | None:
+        """How long an engine with these options promises to wait for another writer; None if it promises nothing."""
+        return None
 
     @abstractmethod
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        """Let everything that is read in the transaction just begun be of one moment."""
+    async def begin(self, connection: AsyncConnection, driver: Any) -> AsyncTransaction:
+        """Begin a write transaction on a connection of ours, whatever the engine's isolation level is: each statement
+        in it sees what was committed before. SQLAlchemy's record of it, for `commit` and `roll_back`."""
 
-    def before_commit(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
-        """Refuse, by raising, a commit that could not be kept. No I/O but a look at the file's name."""
+    @abstractmethod
+    async def begin_snapshot(self, connection: AsyncConnection, driver: Any) -> AsyncTransaction:
+        """Begin a transaction in which everything that is read is of one moment."""
 
-    async def abandon(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
-        """Leave the transaction that a failed commit may have left open."""
+    @abstractmethod
+    async def join(self, connection: AsyncConnection, database: str) -> Any:
+        """The driver's connection, inside the transaction of the application's own on SQLAlchemy's connection.
+
+        Raises:
+            InvalidOptionError: the connection is in AUTOCOMMIT, so that it can have none.
+        """
+
+    @abstractmethod
+    async def commit(self, transaction: AsyncTransaction, driver: Any) -> bool:
+        """End a transaction that `begin` has begun; whether it is stored. It is not if the database has given it up
+        after an error in it, whoever caught that.
+
+        Raises what refuses a commit that could not be kept.
+        """
+
+    @abstractmethod
+    async def roll_back(self, transaction: AsyncTransaction, driver: Any) -> None:
+        """End a transaction of ours, also after a commit that failed, so that nothing of it is stored."""
+
+    @abstractmethod
+    async def run(self, driver: Any, text: str) -> None:
+        """Run a statement that has no parameters and returns nothing, in the open transaction."""
+
+    @abstractmethod
+    def is_in_transaction(self, driver: Any) -> bool:
+        """Whether the connection is inside a transaction, even in one that was aborted. No I/O."""
+
+    @abstractmethod
+    async def abandon(self, driver: Any) -> None:
+        """Leave whatever transaction the connection is inside of, before it goes back to its pool."""
 
     async def before_schema_change(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """What a connection needs before the transaction of a migration begins on it."""

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from esource.database.cancellation import unseen
 from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.dialect.plan import Plan, StreamWrite
@@ -42,7 +43,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Payload characters that one transaction takes at most, unless a single append is larger."""
 
 QUEUE_EVENTS = 10_000
-"""Events that may wait; further callers of append wait for room (back-pressure)."""
+"""Events that may wait; whoever comes when there are more has a place behind them, and enters the queue in turn."""
 
 _EVERYBODYS = (
     DatabaseUnavailableError,
@@ -63,8 +64,14 @@ class Appender:
         self._outbox = outbox
         self._queue: deque[Append] = deque()
         self._waiting_events = 0
-        self._room: asyncio.Event | None = None
+        self._outside: deque[Append] = deque()
+        """Those that came when the queue was full, in their order."""
         self._flusher: asyncio.Task[None] | None = None
+        self._writing: list[Append] = []
+        """What the flusher is about to decide."""
+        self._undecided: list[Append] = []
+        """What has to be decided with the log locked, before anything else."""
+        self._is_closed = False
         self._leading = False
         self._crowded = False
         """Whether appends have lately come in company: then one loop turn is waited for the others."""
@@ -76,15 +83,15 @@ class Appender:
         Cancelling the caller removes an append that still waits. A batch that has started is written to its
         end; an append that is written alone may be stopped on its way. It is stored whole or not at all.
         """
+        if self._is_closed:
+            raise self._refusal("it takes no more appends")
         if self._flusher is None and not self._leading and not self._crowded:
             return await self._lead(append)
-        while self._waiting_events >= QUEUE_EVENTS:
-            if self._room is None:
-                self._room = asyncio.Event()
-            await self._room.wait()
         append.future = asyncio.get_running_loop().create_future()
-        self._queue.append(append)
-        self._waiting_events += len(append.events)
+        if self._outside or self._waiting_events >= QUEUE_EVENTS:
+            self._outside.append(append)
+        else:
+            self._enqueue(append)
         if self._flusher is None and not self._leading:
             self._start_flusher()
         return await append.future
@@ -106,7 +113,29 @@ class Appender:
                 self._quiet = asyncio.Event()
             await self._quiet.wait()
 
-    # -- who writes --------------------------------------------------------------------------------
+    async def close(self, seconds: float) -> None:
+        """Refuse appends from now on, and write those that were accepted, for so many seconds at most. Afterwards
+        those that still wait in the queue fail; none of them was written."""
+        self._is_closed = True
+        draining = unseen(self.drain())
+        done, _ = await asyncio.wait([draining], timeout=seconds)
+        if not done:
+            draining.cancel()
+            error = self._refusal("this append was not written")
+            _settle((append, error) for append in (*self._queue, *self._outside))
+
+    def reopen(self) -> None:
+        """Take appends again."""
+        self._is_closed = False
+
+    def _refusal(self, what: str) -> StoreClosedError:
+        return StoreClosedError(
+            f"{self._database.name} was closed: {what}. Use the store inside `async with store:`."
+        )
+
+    def _enqueue(self, append: Append) -> None:
+        self._queue.append(append)
+        self._waiting_events += len(append.events)
 
     async def _lead(self, append: Append) -> AppendResult:
         """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
@@ -138,29 +167,47 @@ class Appender:
 
     def _start_flusher(self) -> None:
         self._flusher = asyncio.get_running_loop().create_task(self._flush_all())
+        self._flusher.add_done_callback(self._flusher_ended)
+
+    def _flusher_ended(self, flusher: asyncio.Task[None]) -> None:
+        """Go on when somebody else has ended the flusher: a program that stops and cancels all its tasks.
+
+        What it was about to write may be stored or not. Whoever still waits for it has to be told.
+        """
+        if flusher is not self._flusher:
+            return
+        self._flusher = None
+        held, self._writing = self._writing, []
+        error = None if flusher.cancelled() else flusher.exception()
+        if isinstance(error, Exception):
+            _settle((append, error) for append in held)
+        self._undecided += [append for append in held if append.waits]
+        self._rest()
 
     def _rest(self) -> None:
         """Hand on what has queued up meanwhile, or say that there is nothing left."""
-        if self._queue:
+        if self._queue or self._undecided:
             self._start_flusher()
         elif self._quiet is not None:
             self._quiet.set()
             self._quiet = None
 
     async def _flush_all(self) -> None:
-        try:
-            while self._queue:
+        while self._queue or self._undecided:
+            if self._undecided:
+                self._writing, self._undecided = self._undecided, []
+                outcomes = await self._decide_exactly(self._writing)
+            else:
                 batch = self._next_batch()
-                if batch.appends:
-                    self._crowded = len(batch.appends) > 1
-                    outcomes = await self._decide(batch)
-                    _settle(outcomes)
-                    again = [append for append, outcome in outcomes if outcome is None]
-                    if again:
-                        _settle(await self._decide_exactly(again))
-        finally:
-            self._flusher = None
-            self._rest()
+                self._writing = batch.appends
+                if not self._writing:
+                    continue
+                self._crowded = len(self._writing) > 1
+                outcomes = await self._decide(batch)
+            self._writing = []
+            self._undecided = _settle(outcomes)
+        self._flusher = None
+        self._rest()
 
     def _next_batch(self) -> Batch:
         batch = Batch(self._outbox)
@@ -174,18 +221,14 @@ class Appender:
             ):
                 break
             queue.popleft()
-            cancelled = append.future is None or append.future.done()
-            if cancelled or batch.take(append):
+            if not append.waits or batch.take(append):
                 self._waiting_events -= len(append.events)
             else:
                 left.append(append)
         queue.extendleft(reversed(left))
-        if self._room is not None and self._waiting_events < QUEUE_EVENTS:
-            self._room.set()
-            self._room = None
+        while self._outside and self._waiting_events < QUEUE_EVENTS:
+            self._enqueue(self._outside.popleft())
         return batch
-
-    # -- what becomes of it ------------------------------------------------------------------------
 
     async def _decide(self, batch: Batch) -> list[tuple[Append, Outcome | None]]:
         """Write a batch; each append with its outcome, None for one that has to be decided exactly."""
@@ -225,8 +268,6 @@ class Appender:
         explained.__cause__ = error
         return explained
 
-    # -- with the log locked -----------------------------------------------------------------------
-
     async def _settle_exactly(self, unit: Unit, appends: list[Append]) -> list[tuple[Append, Outcome | None]]:
         """Decide and write appends in an open transaction. Valid once that transaction commits."""
         backend = self._database.backend
@@ -264,16 +305,20 @@ class Appender:
         return {row[EVENT_ID]: row for row in rows}
 
 
-def _settle(outcomes: Iterable[tuple[Append, Outcome | None]]) -> None:
-    """Tell the callers that still wait; an outcome that is not known yet is not told."""
+def _settle(outcomes: Iterable[tuple[Append, Outcome | None]]) -> list[Append]:
+    """Tell the callers that still wait, and return the appends whose outcome is not known yet."""
+    unknown = []
     for append, outcome in outcomes:
         future = append.future
-        if future is None or future.done() or outcome is None:
+        if future is None or future.done():
             continue
-        if isinstance(outcome, AppendResult):
+        if outcome is None:
+            unknown.append(append)
+        elif isinstance(outcome, AppendResult):
             future.set_result(outcome)
         else:
             future.set_exception(outcome)
+    return unknown
 
 
 def _deliver(outcome: Outcome | None) -> AppendResult:

@@ -43,6 +43,11 @@ class Append:
         self.bytes = sum(len(event.payload) for event in events)
         self.future: asyncio.Future[AppendResult] | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody still waits for the outcome."""
+        return self.future is not None and not self.future.done()
+
     def conflict(self, actual_version: int) -> OptimisticLockError | StreamClosedError:
         """Why the stream, which is at this version, does not take it; negative: it is closed."""
         aggregate_id, aggregate_type = self.stream

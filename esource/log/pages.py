@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 
 from esource.checks import LARGEST_POSITION
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.log.streams import ReadDirection, ReadOptions
@@ -172,6 +172,10 @@ def next_size(rows: Sequence[Any], most: int, *, size: int = PAGE_BYTES, place: 
     return max(1, min(most, size // average))
 
 
+async def _await(fetch: Fetch[TRow]) -> list[TRow]:
+    return await fetch()
+
+
 async def ahead(
     fetch: Fetch[TRow], follow: Callable[[list[TRow]], Fetch[TRow] | None], is_wanted: Callable[[], bool]
 ) -> AsyncGenerator[list[TRow], None]:
@@ -191,7 +195,7 @@ async def ahead(
                 yield rows
                 return
             if is_wanted():
-                early = asyncio.ensure_future(following())
+                early = unseen(_await(following))
                 yield rows
                 rows = await early
                 early = None
@@ -202,7 +206,9 @@ async def ahead(
         if early is not None:
             early.cancel()
             # Its connection is back after this, even if the reader is cancelled a second time.
-            await uninterrupted(asyncio.gather(early, return_exceptions=True))
+            await uninterrupted(asyncio.wait([early]))
+            if not early.cancelled():
+                early.exception()  # seen: nobody wants that page any more
 
 
 def reads_ahead(database: Database) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, literal_column, or_, update
 from typing_extensions import Self
 
 from esource.checks import check_name, check_seconds, storable_text
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
 from esource.database.sources import Source, database_of, require_whole
 from esource.moments import utc_now
@@ -126,8 +126,8 @@ class Leases:
 class Keeper:
     """Renews what is held for a term, several times within each term, for as long as the block runs.
 
-    It lives in timers of the event loop, not in a task: a shutdown that cancels every task of the loop ends one
-    renewal at most, and the next follows. A renewal that fails is logged and tried again: while the database is
+    It lives in timers of the event loop, and a renewal in a task that a shutdown which cancels every task of the loop
+    does not see. A renewal that fails is logged and tried again: while the database is
     away, nobody else can take over either.
 
     Args:
@@ -159,7 +159,7 @@ class Keeper:
         self._timer = asyncio.get_running_loop().call_later(self._pause, self._begin)
 
     def _begin(self) -> None:
-        self._renewal = asyncio.get_running_loop().create_task(self._renew_once())
+        self._renewal = unseen(self._renew_once())
         self._renewal.add_done_callback(self._ended)
 
     def _ended(self, renewal: asyncio.Task[None]) -> None:

@@ -115,14 +115,18 @@ class EventStore:
             DatabaseUnavailableError: the database cannot be opened or reached.
         """
         await self._database.open()
+        self._appender.reopen()
 
     async def close(self) -> None:
-        """Write what is queued, then give every connection back. Afterwards the store refuses work
-        until it is opened again. A store bound to a tenant does nothing here: the one it came from closes."""
+        """Refuse new work, write what was accepted, wait for what is under way, and give every connection back.
+
+        What is not done after 5 seconds (`CLOSE_SECONDS`) fails: a transaction that is still open is rolled back.
+        Afterwards the store refuses work until it is opened again. A store bound to a tenant does nothing here: the
+        one it came from closes.
+        """
         if self.reader.tenant_id is not None:
             return
-        await self._appender.drain()
-        await self._database.close()
+        await self._database.close(self._appender.close)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -34,6 +34,7 @@ from esource.errors import (
     DatabaseFullError,
     DatabaseReadOnlyError,
     EventSourceError,
+    InvalidOptionError,
     SchemaMissingError,
     StoreMovedError,
     TenantMismatchError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 _Connection = Any
 """An `asyncpg.Connection`, which carries no types."""
@@ -145,12 +146,47 @@ class PostgreSQLBackend(Backend):
             raise _without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
 
-    async def begin(self, connection: AsyncConnection) -> None:
+    async def begin(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
+        # Said here, because role, database or engine may have a default of their own. In a stricter level an append
+        # would see the log as it was before the lock, and fail where another has come before it.
+        return await _begin(connection, driver, "BEGIN ISOLATION LEVEL READ COMMITTED")
+
+    async def begin_snapshot(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
+        return await _begin(connection, driver, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    async def join(self, connection: AsyncConnection, database: str) -> _Connection:
         # SQLAlchemy starts the transaction with the first statement that it runs itself.
         await connection.exec_driver_sql("SELECT 1")
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if not driver.is_in_transaction():
+            raise InvalidOptionError(
+                f"{database}: the connection is in AUTOCOMMIT: each statement would be stored by itself, and no rollback "
+                "takes it back. Give a connection whose isolation_level is READ COMMITTED."
+            )
+        return driver
 
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    async def commit(self, transaction: AsyncTransaction, driver: _Connection) -> bool:
+        await transaction.commit()  # SQLAlchemy's events, and its record: it sends nothing
+        # The server answers ROLLBACK, and no error, when it has aborted the transaction before.
+        return await driver.execute("COMMIT") == "COMMIT"  # type: ignore[no-any-return]
+
+    async def roll_back(self, transaction: AsyncTransaction, driver: _Connection) -> None:
+        if transaction.is_active:
+            await transaction.rollback()
+        if not driver.is_closed() and driver.is_in_transaction():
+            await driver.execute("ROLLBACK")
+
+    async def run(self, driver: _Connection, text: str) -> None:
+        await driver.execute(text)
+
+    def is_in_transaction(self, driver: _Connection) -> bool:
+        return driver.is_in_transaction()  # type: ignore[no-any-return]
+
+    async def abandon(self, driver: _Connection) -> None:
+        try:
+            await asyncio.wait_for(driver.execute("ROLLBACK"), SETTLE_SECONDS)
+        except Exception:  # nothing comes through it any more, or somebody cancels whatever it does
+            driver.terminate()
 
     async def missing_tables(self, names: Sequence[str], driver: _Connection) -> list[str]:
         return [name for (name,) in await driver.fetch(_MISSING_TABLES, list(names))]
@@ -251,6 +287,13 @@ class PostgreSQLBackend(Backend):
         return None
 
 
+async def _begin(connection: AsyncConnection, driver: _Connection, statement: str) -> AsyncTransaction:
+    # SQLAlchemy keeps away from BEGIN and COMMIT: it would not say what the server has answered to a COMMIT.
+    await connection.execution_options(isolation_level="AUTOCOMMIT")
+    await driver.execute(statement)
+    return await connection.begin()
+
+
 def _other(error: Any, database: str) -> EventSourceError:
     if getattr(error, "sqlstate", None) == MOVED:
         return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
@@ -291,6 +334,10 @@ _SHARED_CONNECTIONS = (
     "transaction_pooling=True, or connect to the server itself."
 )
 _REMEDIES = {
+    asyncpg.InFailedSQLTransactionError: (
+        ". An error before it was caught inside the transaction, which ended it: let such errors leave the block, or "
+        "put what may fail into a savepoint, a transaction() inside this one."
+    ),
     asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
     asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
 }

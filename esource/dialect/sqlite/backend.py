@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 WATCH_SECONDS = 0.02
 """Pause between two looks at whether another process has committed: half a percent of one core."""
@@ -195,23 +196,60 @@ class SQLiteBackend(Backend):
             execute(self._outbox, (first, last))
         return Written(versions, accepted, known, range(first, last + 1))
 
-    async def begin(self, connection: AsyncConnection) -> None:
-        driver = (await connection.get_raw_connection()).driver_connection
-        if not driver.in_transaction:  # type: ignore[union-attr]
+    def busy_seconds(self, options: Mapping[str, Any]) -> float | None:
+        milliseconds: int = options.get("busy_timeout", 0)
+        return milliseconds / 1000 if milliseconds else None
+
+    async def begin(self, connection: AsyncConnection, driver: aiosqlite.Connection) -> AsyncTransaction:
+        if not driver.in_transaction:
             # A deferred BEGIN would fail at once, busy timeout or not, when its first write meets another.
+            await self.run(driver, "BEGIN IMMEDIATE")
+        return await connection.begin()
+
+    async def begin_snapshot(
+        self, connection: AsyncConnection, driver: aiosqlite.Connection
+    ) -> AsyncTransaction:
+        if not driver.in_transaction:
+            await self.run(driver, "BEGIN")
+        return await connection.begin()
+
+    async def join(self, connection: AsyncConnection, database: str) -> aiosqlite.Connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if not driver.in_transaction:
+            # Through SQLAlchemy, which otherwise would not know that there is something to commit.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return driver  # type: ignore[no-any-return]
 
-    async def begin_snapshot(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("BEGIN")
-
-    def before_commit(self, driver: aiosqlite.Connection) -> None:
+    async def commit(self, transaction: AsyncTransaction, driver: aiosqlite.Connection) -> bool:
+        if not driver.in_transaction:
+            # Some errors (a full disk, a conflict resolved by ROLLBACK) roll back the transaction as a whole.
+            await transaction.rollback()
+            return False
         place = place_of(driver)
         if place is not None:
             place.check()
+        await transaction.commit()
+        return True
+
+    async def roll_back(self, transaction: AsyncTransaction, driver: aiosqlite.Connection) -> None:
+        if transaction.is_active:
+            await transaction.rollback()
+        if driver.in_transaction:  # after a commit that failed, SQLAlchemy has nothing to roll back
+            await driver.rollback()
+
+    async def run(self, driver: aiosqlite.Connection, text: str) -> None:
+        await driver.execute_fetchall(text)
+
+    def is_in_transaction(self, driver: aiosqlite.Connection) -> bool:
+        return driver.in_transaction
 
     async def abandon(self, driver: aiosqlite.Connection) -> None:
-        if driver.in_transaction:
-            await driver.rollback()
+        # Whether there is a transaction or not: a BEGIN that was cancelled may be on its way to the thread.
+        await driver.rollback()
+
+    def break_off(self, driver: aiosqlite.Connection) -> None:
+        with suppress(ValueError, sqlite3.Error):  # it is closed already
+            driver._conn.interrupt()  # noqa: SLF001 - the public call is a coroutine
 
     async def before_schema_change(self, driver: aiosqlite.Connection) -> None:
         # To write a table anew means to drop it, and with foreign keys on SQLite deletes its rows first: what refers to

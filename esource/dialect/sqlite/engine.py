@@ -127,7 +127,7 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     import aiosqlite
 
     opening = _Opening()
-    # SQLAlchemy asks for check_same_thread=False, so that another thread may close the connection.
+    arguments["check_same_thread"] = False  # so that another thread may close the connection
     connection = aiosqlite.connect(path, factory=opening.connect, **arguments)
     thread: Thread = connection if isinstance(connection, Thread) else connection._thread  # noqa: SLF001
     thread.daemon = True

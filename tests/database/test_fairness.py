@@ -1,0 +1,148 @@
+"""Whoever waits for a connection gets it in turn: no loop of others starves anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import Context
+from statistics import median
+from typing import Any
+
+import pytest
+from support.orders import placed
+
+from esource import CheckpointRepository, EventStore, Lease
+from esource.errors import DatabaseBusyError
+
+ROUNDS = 5
+
+
+@asynccontextmanager
+async def in_a_loop(works: list[Callable[[], Awaitable[Any]]]):
+    """Tasks that do their work again and again until the block ends; how often each has done it."""
+    done = [0] * len(works)
+    ended = False
+
+    async def again(number: int) -> None:
+        while not ended:
+            await works[number]()
+            done[number] += 1
+
+    tasks = [asyncio.create_task(again(number)) for number in range(len(works))]
+    try:
+        yield done
+    finally:
+        ended = True
+        await asyncio.gather(*tasks)
+
+
+async def append(store: EventStore) -> None:
+    event = placed()
+    await store.append_events(event.aggregate_id, "Order", [event], 0)
+
+
+async def transact(store: EventStore) -> None:
+    async with store.transaction() as tx:
+        await tx.connection.exec_driver_sql("SELECT 1")
+
+
+async def save(store: EventStore, name: str) -> None:
+    event = placed()
+    await CheckpointRepository(store).update_checkpoint(name, event.event_id, "OrderPlaced")
+
+
+async def renew(store: EventStore) -> None:
+    async with Lease(store, "lease"):
+        pass
+
+
+OTHERS = {
+    "read": lambda store: store.get_global_position(),
+    "append": append,
+    "transaction": transact,
+    "checkpoint": lambda store: save(store, "other"),
+    "lease": renew,
+}
+
+
+@pytest.mark.parametrize("greedy", ["readers", "checkpoints", "transactions", "appends"])
+async def test_nobody_is_starved_by_tasks_that_go_round_in_a_loop(store: EventStore, greedy: str):
+    for _ in range(3):
+        await append(store)
+    loops = {
+        "readers": [store.get_global_position] * 20,
+        "checkpoints": [lambda number=number: save(store, f"p-{number}") for number in range(20)],
+        "transactions": [lambda: transact(store)] * 20,
+        "appends": [lambda: append(store)] * 20,
+    }[greedy]
+    async with in_a_loop(loops) as done:
+        for name, work in OTHERS.items():
+            for _ in range(ROUNDS):
+                before = sum(done)
+                await asyncio.wait_for(work(store), 60)
+                others = sum(done) - before
+                # Each of twenty has its turn, and whoever joins a group of appends waits for the one before it.
+                # A lease and a transaction wait several times.
+                assert others <= 20 * 20, f"{name} waited for {others} turns of others"
+
+
+async def test_the_slowest_of_fifty_tasks_waits_about_as_long_as_the_others(store: EventStore):
+    """Counted in turns of the others, which a busy machine does not change."""
+    await append(store)
+    await asyncio.gather(*(store.get_global_position() for _ in range(50)))  # opens what there is to open
+    turns = 0
+    waits: list[list[int]] = []
+
+    async def read(mine: list[int]) -> None:
+        nonlocal turns
+        for _ in range(20):
+            before = turns
+            await store.get_global_position()
+            turns += 1
+            mine.append(turns - before)
+
+    for _ in range(50):
+        waits.append([])
+    await asyncio.gather(*(read(mine) for mine in waits))
+    longest = [max(mine) for mine in waits]
+    assert max(longest) <= 3 * median(longest), sorted(longest)
+
+
+async def test_a_transaction_does_not_wait_for_a_long_queue_of_appends(store: EventStore):
+    done = 0
+
+    async def count() -> None:
+        nonlocal done
+        await append(store)
+        done += 1
+
+    appends = [asyncio.create_task(count()) for _ in range(5000)]
+    await asyncio.sleep(0)
+    await transact(store)
+    before = done
+    await asyncio.gather(*appends)
+    assert before <= 3000, f"the transaction waited for {before} of 5000 appends"
+
+
+async def test_a_transaction_that_keeps_the_connection_makes_others_wait_no_longer_than_the_busy_timeout(
+    sqlite_url: str, open_stores
+):
+    store = await open_stores(sqlite_url, busy_timeout=50)
+    for work in (append, transact, lambda store: save(store, "p")):
+        async with store.transaction():
+            other = Context().run(asyncio.create_task, work(store))
+            with pytest.raises(DatabaseBusyError, match="busy_timeout"):
+                await other
+    await append(store)
+
+
+async def test_a_task_that_is_cancelled_at_its_turn_hands_it_on(store: EventStore):
+    await append(store)
+    for _ in range(50):
+        tasks = [asyncio.create_task(store.get_global_position()) for _ in range(30)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(result == 1 for result in results[1::2])

@@ -58,7 +58,7 @@ class Databases:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._admin = self._run(asyncpg.connect(**dsn(server)))
-        self._fingerprint: str | None = None
+        self._as_new: tuple[str, str] | None = None
         self._free: list[str] = []
         self._made: set[str] = set()
 
@@ -72,7 +72,7 @@ class Databases:
     @contextmanager
     def with_tables(self) -> Iterator[str]:
         """The URL of a database with our tables, all of them empty."""
-        if self._fingerprint is None:
+        if self._as_new is None:
             self._run(self._make_template())
         name = self._free.pop() if self._free else self._run(self._create(TEMPLATE))
         yield self._url(name)
@@ -89,7 +89,7 @@ class Databases:
         self._run(self._drop(name))
 
     def close(self) -> None:
-        for name in [*self._made, *([TEMPLATE] if self._fingerprint else [])]:
+        for name in [*self._made, *([TEMPLATE] if self._as_new else [])]:
             self._run(self._drop(name))
         self._run(self._admin.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -101,8 +101,12 @@ class Databases:
         await self._admin.execute(f"CREATE DATABASE {TEMPLATE}")
         await schema.upgrade(self._url(TEMPLATE))
         connection = await self._connect(TEMPLATE)
-        self._fingerprint = await connection.fetchval(_FINGERPRINT)
+        self._as_new = await self._state(connection)
         await connection.close()
+
+    async def _state(self, connection: Any) -> tuple[str, str]:
+        revision = await connection.fetchval("SELECT version_num FROM esource_alembic_version")
+        return revision, await connection.fetchval(_FINGERPRINT)
 
     async def _create(self, template: str) -> str:
         name = f"test_{uuid4().hex}"
@@ -125,8 +129,7 @@ class Databases:
             return False  # the test has dropped or closed it
         try:
             await connection.execute(_OTHERS_END)
-            version = await connection.fetchval("SELECT version_num FROM esource_alembic_version")
-            if version != schema.HEAD or await connection.fetchval(_FINGERPRINT) != self._fingerprint:
+            if await self._state(connection) != self._as_new:
                 return False
             await connection.execute(f"TRUNCATE {', '.join(sorted(schema.TABLES))} RESTART IDENTITY")
         except asyncpg.PostgresError:

@@ -467,3 +467,11 @@ class ConstraintError(DatabaseError):
         self.constraint = constraint
         """The constraint's name, the same on both databases."""
         super().__init__(message)
+
+
+def error_text(error: BaseException) -> str:
+    """An error's type and text, whatever its class makes of that."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as failure:
+        return f"{type(error).__name__} (its text cannot be made: {type(failure).__name__})"

@@ -28,6 +28,7 @@ from functools import cache
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from esource.errors import error_text
 from esource.moments import from_iso
 
 
@@ -155,7 +156,7 @@ class FollowerStats:
     def failed(self, error: BaseException) -> None:
         """An attempt failed."""
         self.failures += 1
-        self.last_error = f"{type(error).__name__}: {error}"
+        self.last_error = error_text(error)
         self.last_error_at = datetime.now(timezone.utc)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,3 +36,12 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
             task.exception()  # seen, so that the loop does not report it as lost
         raise cancelled
     return task.result()
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is being cancelled: else a `CancelledError` comes from what it awaited.
+
+    Before Python 3.11 a task does not tell, and every `CancelledError` is taken for its own.
+    """
+    cancelling: Callable[[], int] | None = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0

@@ -150,7 +150,7 @@ async def retry(job: Job, ids: Collection[int] | None) -> Retried:
                 if error is not None:
                     failed += 1
                     blocked.add(stream)
-                    job.stats.failed(error)
+                    job.failed(error, f"dead letter {row[-2]} failed again")
 
 
 async def _retry_one(job: Job, row: Any) -> Exception | None:

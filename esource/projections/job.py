@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from esource.database.cancellation import is_cancelled
 from esource.database.patience import retry
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
+    error_text,
 )
 from esource.log.pages import Selection
 from esource.log.reader import LogReader
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from esource.database.transactions import Unit
 
 T = TypeVar("T")
+
+logger = logging.getLogger("esource")
 
 _OUTAGES = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError, DatabaseUnavailableError)
 
@@ -168,7 +173,15 @@ class Job:
         except KeyError:
             handler = self._handlers[kind] = self.projection.handler(kind)
         if handler is not None:
-            await handler(event, ProjectionContext(stored, unit, writes))
+            try:
+                await handler(event, ProjectionContext(stored, unit, writes))
+            except asyncio.CancelledError as error:
+                if is_cancelled():
+                    raise
+                raise RuntimeError(
+                    "the handler raised CancelledError, and nobody has cancelled the projection: something that it "
+                    "awaits was cancelled"
+                ) from error
 
     async def fetch_keys(self, rows: list[EventRow]) -> None:
         """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""
@@ -197,6 +210,11 @@ class Job:
             error = self.database.backend.explain(error, self.database.name) or error
         return isinstance(error, _OUTAGES)
 
+    def failed(self, error: BaseException, what: str) -> None:
+        """Count an attempt that failed, and say what comes of it."""
+        self.stats.failed(error)
+        logger.warning("projection %s: %s: %s", self.stats.name, what, error_text(error), exc_info=error)
+
     async def retry_outages(
         self,
         operation: Callable[[], Awaitable[T]],
@@ -210,7 +228,7 @@ class Job:
         def is_outage(error: BaseException) -> bool:
             found = self.is_outage(error)
             if found:
-                self.stats.failed(error)
+                self.failed(error, "The database is away; it is tried again")
             return found
 
         return await retry(

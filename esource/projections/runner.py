@@ -12,7 +12,7 @@ from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import uninterrupted
 from esource.database.sources import require_whole
 from esource.database.wakeup import POLL_SECONDS
-from esource.errors import DatabaseError, InvalidOptionError
+from esource.errors import DatabaseError, InvalidOptionError, error_text
 from esource.log.pages import LAST_POSITION
 from esource.log.reader import Readable
 from esource.projections.checkpoints import State, states
@@ -136,6 +136,14 @@ class ProjectionRunner:
                 await self._share(None if live else await self._head())
             except Stopping:
                 return
+            except Exception as error:
+                logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
+                    "projection %s has ended, and does nothing until it is run again: %s",
+                    job.stats.name,
+                    error_text(error),
+                    exc_info=error,
+                )
+                raise
             finally:
                 await uninterrupted(self._let_go())
 
@@ -189,9 +197,8 @@ class ProjectionRunner:
                     if await self._balance(goal):
                         return
                 except DatabaseError as error:
-                    job.stats.failed(error)
                     # The leases run out if this lasts; a worker that takes them over is behind the fence.
-                    logger.warning("%s: cannot renew leases: %s", job.stats.name, error)
+                    job.failed(error, "its leases cannot be renewed; it is tried again")
                 standing_by = len(self._tasks) < job.partitions or goal is not None
                 await asyncio.wait(
                     {stopped, *self._tasks.values()},
@@ -270,7 +277,13 @@ class ProjectionRunner:
         for number, task in list(self._tasks.items()):
             if task.done():
                 self._forget(number)
-                error = None if task.cancelled() else task.exception()
+                if task.cancelled():
+                    logger.warning(
+                        "projection %s: its task was cancelled by somebody else, and begins anew",
+                        self._job.stats.name,
+                    )
+                    continue
+                error = task.exception()
                 if error is not None and not isinstance(error, (LostCheckpoint, Stopping)):
                     raise error
 

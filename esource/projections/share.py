@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from esource.errors import ProjectionFailedError
+from esource.errors import ProjectionFailedError, error_text
 from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
 from esource.projections.context import Writes
 from esource.projections.dead_letters import halted_streams, hold_back, record, stream_of
@@ -18,6 +19,8 @@ from esource.tables.rows import EVENT_ID, EVENT_TYPE, PAYLOAD, POSITION, STORED_
 
 if TYPE_CHECKING:
     from esource.database.transactions import Unit
+
+logger = logging.getLogger("esource")
 
 IDLE_SAVE_SECONDS = 1.0
 """A checkpoint that only moves past events of other types is saved so often at most, in seconds."""
@@ -210,7 +213,11 @@ class Share:
         """Try one event with growing pauses; when it has failed for the last time, do as the policy says."""
         retry = self.job.projection.retry
         for attempts in count(1):
-            self.job.stats.failed(error)
+            self.job.failed(
+                error,
+                f"attempt {attempts} of {retry.attempts} at event {row[EVENT_ID]} ({row[EVENT_TYPE]}, position "
+                f"{row[POSITION]}) failed",
+            )
             if attempts == retry.attempts:
                 break
             await self.job.pause(retry.pause_after(attempts))
@@ -235,7 +242,7 @@ class Share:
                 row[EVENT_TYPE],
                 row[EVENT_ID],
                 row[POSITION],
-                f"{type(error).__name__}: {error}",
+                error_text(error),
             ) from error
 
         async def write() -> None:
@@ -247,6 +254,14 @@ class Share:
 
         await self.job.retry_outages(write)
         self._is_saved(1, row[POSITION])
+        logger.error(
+            "projection %s: event %s (%s, position %d) has become a dead letter. Mend the handler, then call "
+            "retry_dead_letters()",
+            projection.checkpoint_name,
+            row[EVENT_ID],
+            row[EVENT_TYPE],
+            row[POSITION],
+        )
         if projection.on_failure == "halt_stream":
             self._halted.setdefault(stream_of(row), row[POSITION])
 

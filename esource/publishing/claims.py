@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from esource.checks import storable_text
 from esource.database.database import Database
+from esource.errors import error_text
 from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of
 from esource.tables.constructs import member_of, moment_after
 from esource.tables.model import event_outbox
@@ -231,7 +232,7 @@ class Claims:
     async def fail(self, entry: OutboxEntry, error: BaseException, *, delay: float, most: int) -> bool:
         """Record a failed attempt; whether there will be another, so many seconds from now.
         Does nothing for a row that another relay has taken over."""
-        text = storable_text(f"{type(error).__name__}: {error}")
+        text = storable_text(error_text(error))
         rows = await self._write(_FAIL, ids=self._ids([entry]), error=text, delay=delay, most=most)
         again = bool(rows) and rows[0][0] == "pending"
         if again:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
 
@@ -19,14 +16,13 @@ from esource.database.cancellation import uninterrupted
 from esource.database.patience import Retry
 from esource.database.sources import Source, database_of, require_whole
 from esource.database.wakeup import POLL_SECONDS
-from esource.errors import DatabaseError
+from esource.errors import DatabaseError, error_text
 from esource.moments import utc_now
 from esource.publishing.claims import Claims
-from esource.publishing.publishers import BatchPublisher, Publisher
-from esource.repositories.lease import LEASE_SECONDS, Keeper, new_owner
+from esource.publishing.publishers import Publisher
+from esource.publishing.sending import Batch, Retries
+from esource.repositories.lease import LEASE_SECONDS, new_owner
 from esource.repositories.outbox import OutboxRepository
-from esource.repositories.outbox_entries import OutboxEntry
-from esource.tables.rows import StreamId
 from esource.telemetry import FollowerStats, Health
 
 logger = logging.getLogger("esource")
@@ -96,7 +92,7 @@ class OutboxRelay:
         self._publisher = publisher
         self._batch_size = check_whole("batch_size", batch_size, least=1)
         self._concurrency = check_whole("concurrency", concurrency, least=1)
-        self._retries = _Retries(
+        self._retries = Retries(
             Retry(
                 attempts=check_whole("max_attempts", max_attempts, least=1),
                 first_seconds=check_seconds("retry_seconds", retry_seconds),
@@ -133,7 +129,7 @@ class OutboxRelay:
             await uninterrupted(claims.release())
             raise
         if entries:
-            await _Batch(
+            await Batch(
                 entries, claims, self._publisher, self._retries, self._concurrency, self._stats
             ).publish()
         return len(entries)
@@ -157,6 +153,14 @@ class OutboxRelay:
         try:
             with self._stats.running(metrics=self._enable_metrics):
                 await self._keep_publishing()
+        except Exception as error:
+            logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
+                "relay %s has ended, and publishes nothing until it is run again: %s",
+                self._stats.name,
+                error_text(error),
+                exc_info=error,
+            )
+            raise
         finally:
             await uninterrupted(self._database.wake_up.settle())
 
@@ -169,7 +173,11 @@ class OutboxRelay:
                     await self._clean()
                 except DatabaseError as error:
                     self._stats.failed(error)
-                    logger.warning("relay %s: %s", self._stats.name, error)
+                    logger.warning(
+                        "relay %s: %s. It is tried again with the next poll",
+                        self._stats.name,
+                        error_text(error),
+                    )
                     busy = 0
                 if not busy and not self._stopping:
                     await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
@@ -208,126 +216,3 @@ class OutboxRelay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-@dataclass(slots=True)
-class _Retries:
-    """When a row that failed is tried again, and when no more."""
-
-    retry: Retry
-    blocking: bool
-    _next: float = 0.0
-    """When the next row that failed here is due, by the monotonic clock."""
-
-    def pause_after(self, attempts: int) -> float:
-        """How long a row waits that has failed so many times, in seconds."""
-        pause = self.retry.pause_after(attempts)
-        now = time.monotonic()
-        self._next = now + pause if self._next < now else min(self._next, now + pause)
-        return pause
-
-    def seconds_to_next(self) -> float:
-        """How long until a row that failed here is due; endless if none is."""
-        left = self._next - time.monotonic()
-        return left if left > 0 else math.inf
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Claimed rows on their way to the publisher."""
-
-    entries: Sequence[OutboxEntry]
-    claims: Claims
-    publisher: Publisher
-    retries: _Retries
-    concurrency: int
-    stats: FollowerStats
-    _published: list[OutboxEntry] = field(default_factory=list)
-    _confirmed: int = 0
-    _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def publish(self) -> None:
-        """Send them; whatever happens, record what was sent and let go of the rest."""
-        try:
-            async with Keeper(self._renew, self.claims.seconds):
-                await self._send()
-        finally:
-            await uninterrupted(self._settle())
-
-    async def _send(self) -> None:
-        if isinstance(self.publisher, BatchPublisher):
-            try:
-                await self.publisher.publish_many(self.entries)
-            except Exception as error:
-                logger.warning(
-                    "publishing %d rows at once failed, now one by one: %r", len(self.entries), error
-                )
-            else:
-                self._published += self.entries
-                return
-        await self._send_by_stream()
-
-    async def _send_by_stream(self) -> None:
-        """Send row by row: those of one stream one after the other, several streams side by side."""
-        streams: dict[StreamId, list[OutboxEntry]] = {}
-        for entry in self.entries:
-            streams.setdefault(StreamId(entry.aggregate_id, entry.aggregate_type), []).append(entry)
-        room = asyncio.Semaphore(self.concurrency)
-
-        async def send(stream: list[OutboxEntry]) -> None:
-            async with room:
-                for entry in stream:
-                    if not await self._is_done(entry):
-                        return
-
-        # Waited for, not gathered: that one of them was cancelled by somebody else does not cancel the relay.
-        tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            if not task.cancelled():
-                task.result()
-
-    async def _is_done(self, entry: OutboxEntry) -> bool:
-        """Send one; whether what follows it in its stream may be sent."""
-        if self.claims.are_running_out:
-            return False
-        most = self.retries.retry.attempts if entry.event_data else 1
-        try:
-            await self._send_one(entry)
-        except Exception as error:
-            self.stats.failed(error)
-            # First what went before it in its stream: nobody else is to find that free.
-            await self._confirm()
-            pause = self.retries.pause_after(entry.retry_count + 1)
-            again = await self.claims.fail(entry, error, delay=pause, most=most)
-            return not (again or self.retries.blocking)
-        self._published.append(entry)
-        return True
-
-    async def _send_one(self, entry: OutboxEntry) -> None:
-        if not entry.event_data:
-            raise LookupError("the event was deleted from the log")
-        await self.publisher.publish(entry)
-
-    async def _renew(self) -> None:
-        """While publishing takes long: record what is done, and keep the rest for another term."""
-        await self._confirm()
-        await self.claims.renew()
-
-    async def _settle(self) -> None:
-        await self.claims.database.persist(self._confirm)
-        if self._confirmed < len(self.entries):
-            await self.claims.release()
-
-    async def _confirm(self) -> None:
-        async with self._confirming:
-            done = self._published[self._confirmed :]
-            await self.claims.confirm(done)
-            self._confirmed += len(done)
-            reached = max([self.stats.position, *(entry.global_position or 0 for entry in done)])
-            self.stats.advance(reached, len(done))

@@ -24,7 +24,7 @@ from esource.checks import (
     storable_text,
 )
 from esource.database.sources import Source
-from esource.errors import InvalidOptionError
+from esource.errors import InvalidOptionError, error_text
 from esource.moments import utc_now
 from esource.repositories.access import Access, count_of
 from esource.tables.constructs import member_of, upsert
@@ -220,7 +220,7 @@ class DLQRepository:
             projection_name=check_name("projection_name", projection_name),
             event_type=check_name("event_type", event_type),
             event_data=json_text("event_data", event_data, CEILING),
-            error_message=storable_text(f"{type(error).__name__}: {error}"),
+            error_message=storable_text(error_text(error)),
             error_stacktrace=storable_text("".join(traceback.format_exception(error))),
             retry_count=check_whole("retry_count", retry_count, most=LARGEST_INTEGER),
             now=utc_now(),

@@ -1,0 +1,182 @@
+"""One batch of claimed rows on its way to the publisher, and what becomes of each row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+
+from esource.database.cancellation import is_cancelled, uninterrupted
+from esource.database.patience import Retry
+from esource.errors import error_text
+from esource.publishing.claims import Claims
+from esource.publishing.publishers import BatchPublisher, Publisher
+from esource.repositories.lease import Keeper
+from esource.repositories.outbox_entries import OutboxEntry
+from esource.tables.rows import StreamId
+from esource.telemetry import FollowerStats
+
+logger = logging.getLogger("esource")
+
+
+@dataclass(slots=True)
+class Retries:
+    """When a row that failed is tried again, and when no more."""
+
+    retry: Retry
+    blocking: bool
+    _next: float = 0.0
+    """When the next row that failed here is due, by the monotonic clock."""
+
+    def pause_after(self, attempts: int) -> float:
+        """How long a row waits that has failed so many times, in seconds."""
+        pause = self.retry.pause_after(attempts)
+        now = time.monotonic()
+        self._next = now + pause if self._next < now else min(self._next, now + pause)
+        return pause
+
+    def seconds_to_next(self) -> float:
+        """How long until a row that failed here is due; endless if none is."""
+        left = self._next - time.monotonic()
+        return left if left > 0 else math.inf
+
+
+@dataclass(slots=True)
+class Batch:
+    """Claimed rows on their way to the publisher."""
+
+    entries: Sequence[OutboxEntry]
+    claims: Claims
+    publisher: Publisher
+    retries: Retries
+    concurrency: int
+    stats: FollowerStats
+    _published: list[OutboxEntry] = field(default_factory=list)
+    _confirmed: int = 0
+    _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def publish(self) -> None:
+        """Send them; whatever happens, record what was sent and let go of the rest."""
+        try:
+            async with Keeper(self._renew, self.claims.seconds):
+                await self._send()
+        finally:
+            await uninterrupted(self._settle())
+
+    async def _send(self) -> None:
+        if isinstance(self.publisher, BatchPublisher):
+            try:
+                await _own_errors(self.publisher.publish_many(self.entries))
+            except Exception as error:
+                logger.warning(
+                    "relay %s: publishing %d rows at once failed, now one by one: %s",
+                    self.stats.name,
+                    len(self.entries),
+                    error_text(error),
+                    exc_info=error,
+                )
+            else:
+                self._published += self.entries
+                return
+        await self._send_by_stream()
+
+    async def _send_by_stream(self) -> None:
+        """Send row by row: those of one stream one after the other, several streams side by side."""
+        streams: dict[StreamId, list[OutboxEntry]] = {}
+        for entry in self.entries:
+            streams.setdefault(StreamId(entry.aggregate_id, entry.aggregate_type), []).append(entry)
+        room = asyncio.Semaphore(self.concurrency)
+
+        async def send(stream: list[OutboxEntry]) -> None:
+            async with room:
+                for entry in stream:
+                    if not await self._is_done(entry):
+                        return
+
+        # Waited for, not gathered: that one of them was cancelled by somebody else does not cancel the relay.
+        tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
+    async def _is_done(self, entry: OutboxEntry) -> bool:
+        """Send one; whether what follows it in its stream may be sent."""
+        if self.claims.are_running_out:
+            return False
+        most = self.retries.retry.attempts if entry.event_data else 1
+        try:
+            await self._send_one(entry)
+        except Exception as error:
+            self.stats.failed(error)
+            attempts = entry.retry_count + 1
+            self._say(entry, error, attempts, most)
+            # First what went before it in its stream: nobody else is to find that free.
+            await self._confirm()
+            pause = self.retries.pause_after(attempts)
+            again = await self.claims.fail(entry, error, delay=pause, most=most)
+            return not (again or self.retries.blocking)
+        self._published.append(entry)
+        return True
+
+    def _say(self, entry: OutboxEntry, error: BaseException, attempts: int, most: int) -> None:
+        is_last = attempts >= most
+        logger.log(
+            logging.ERROR if is_last else logging.WARNING,
+            "relay %s: attempt %d of %d at row %s (%s, event %s) failed: %s. %s",
+            self.stats.name,
+            attempts,
+            most,
+            entry.id,
+            entry.event_type,
+            entry.event_id,
+            error_text(error),
+            "It is given up; mend the cause, then call OutboxRepository.retry_failed()"
+            if is_last
+            else "It is tried again",
+            exc_info=error,
+        )
+
+    async def _send_one(self, entry: OutboxEntry) -> None:
+        if not entry.event_data:
+            raise LookupError("the event was deleted from the log")
+        await _own_errors(self.publisher.publish(entry))
+
+    async def _renew(self) -> None:
+        """While publishing takes long: record what is done, and keep the rest for another term."""
+        await self._confirm()
+        await self.claims.renew()
+
+    async def _settle(self) -> None:
+        await self.claims.database.persist(self._confirm)
+        if self._confirmed < len(self.entries):
+            await self.claims.release()
+
+    async def _confirm(self) -> None:
+        async with self._confirming:
+            done = self._published[self._confirmed :]
+            await self.claims.confirm(done)
+            self._confirmed += len(done)
+            reached = max([self.stats.position, *(entry.global_position or 0 for entry in done)])
+            self.stats.advance(reached, len(done))
+
+
+async def _own_errors(publishing: Awaitable[None]) -> None:
+    """Publish; a `CancelledError` of the publisher's own is a failure like any other."""
+    try:
+        await publishing
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise RuntimeError(
+            "the publisher raised CancelledError, and nobody has cancelled the relay: something that it awaits was "
+            "cancelled"
+        ) from error

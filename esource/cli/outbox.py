@@ -14,7 +14,7 @@ from esource.cli.loading import loaded, made
 from esource.cli.looking import Days, Limit
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
-from esource.cli.running import asynchronous, shows
+from esource.cli.running import asynchronous, ended_by_sigterm, log_to_stderr, shows
 from esource.errors import MissingDriverError
 from esource.publishing.publishers import Publisher, to_cloud_event
 from esource.repositories.outbox import OutboxEntry, OutboxStats
@@ -120,9 +120,13 @@ async def relay(
         raise wrong_usage(f"{publisher!r} is no Publisher: it has no method publish.")
     chosen: Publisher = sends
     async with writing(url) as store, OutboxRelay(store, chosen) as running:
-        count = await running.drain()
         if follow:
-            await running.run()
+            log_to_stderr()
+            with ended_by_sigterm(running.stop):
+                count = await running.drain()
+                await running.run()
+        else:
+            count = await running.drain()
         failed = (await OutboxRepository(store).get_stats()).failed_count
     print(f"{count} rows were dealt with, {failed} are given up.", file=sys.stderr)  # noqa: T201
     if failed:

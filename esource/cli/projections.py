@@ -1,7 +1,10 @@
-"""Projections: ``projections list``, ``lag``, ``reset`` and ``rebuild``."""
+"""Projections: ``projections list``, ``lag``, ``reset``, ``rebuild`` and ``run``."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -15,7 +18,7 @@ from esource.cli.looking import say_lags
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
 from esource.cli.progress import Bar
-from esource.cli.running import asynchronous, shows
+from esource.cli.running import asynchronous, ended_by_sigterm, log_to_stderr, shows
 from esource.copying.progress import Progress
 from esource.repositories.checkpoint import CheckpointData, LagMetrics
 
@@ -97,3 +100,50 @@ async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
             )
         health = await runner.health()
     Output().say(f"{projection.name} is at position {health.position}.")
+
+
+@commands.command("run")
+@asynchronous
+async def run(
+    apps: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE:PROJECTION...", help="The projections: their classes, or objects of them."
+        ),
+    ],
+    url: DatabaseUrl = None,
+    partitions: Annotated[
+        int, typer.Option(min=1, help="How many workers may share the work of each projection.")
+    ] = 1,
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end of the log.")] = False,
+) -> None:
+    """Run projections as a service, until SIGTERM. If one fails, all stop, and the exit code says why."""
+    projections = [projection_of(app) for app in apps]
+    log_to_stderr()
+    async with writing(url, unknown_events="raise") as store:
+        runners = [ProjectionRunner(store, projection, partitions=partitions) for projection in projections]
+
+        def stop() -> None:
+            for runner in runners:
+                runner.stop()
+
+        with ended_by_sigterm(stop):
+            tasks = [asyncio.create_task(runner.run(live=not once)) for runner in runners]
+            print(f"Running {', '.join(each.name for each in projections)}.", file=sys.stderr)  # noqa: T201
+            await _ended(tasks, stop)
+
+
+async def _ended(tasks: list[asyncio.Task[None]], stop: Callable[[], None]) -> None:
+    """Wait until all tasks have ended. If one fails, the others stop, and its error is raised."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if any(task.done() and task.exception() is not None for task in tasks):
+            stop()
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -28,6 +31,29 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
         asyncio.run(command(*args, **kwargs))
 
     return run
+
+
+@contextmanager
+def ended_by_sigterm(stop: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM, by which supervisors end a service, ends a follower after its batch, and not within it.
+
+    Ctrl-C still interrupts it; what was not committed is done again by the next run.
+    """
+    loop = asyncio.get_running_loop()
+    # Not every system has signals for a loop, and none outside of the main thread.
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.remove_signal_handler(signal.SIGTERM)
+
+
+def log_to_stderr() -> None:
+    """Write the library's log records of INFO and above to standard error, each on a line with its moment."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("esource").setLevel(logging.INFO)
 
 
 def shows(

@@ -158,6 +158,17 @@ CEILING: Final = Limits(**Limits.CEILINGS)
 """For rows that were stored before, under whatever limits."""
 
 
+def check_limits(value: Limits) -> Limits:
+    """The limits themselves, if they are such.
+
+    Raises:
+        InvalidOptionError: they are something else.
+    """
+    if not isinstance(value, Limits):
+        raise InvalidOptionError(f"limits must be esource.Limits, not {type(value).__name__}")
+    return value
+
+
 def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
     """The text itself, if both databases can hold it.
 

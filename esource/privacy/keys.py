@@ -9,7 +9,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from esource.checks import check_seconds, check_whole
-from esource.errors import KeyNotFoundError, MissingDriverError, SubjectErasedError
+from esource.errors import InvalidOptionError, KeyNotFoundError, MissingDriverError, SubjectErasedError
 from esource.privacy.cipher import new_key, require_cipher
 from esource.privacy.fields import Keys, subject_name
 from esource.privacy.payloads import sealed_subjects, subjects_of
@@ -134,8 +134,9 @@ class KeyStore(ABC):
         subjects = sealed_subjects(payloads)
         return await self._get(subjects, make=False) if subjects else None
 
-    def require_apart_from(self, database: Database) -> None:  # noqa: B027 - most are
-        """
+    def require_apart_from(self, database: Database) -> None:  # noqa: B027 - most kinds of key stores are apart
+        """Refuse to keep the keys where the events are: a backup of one would hold both.
+
         Raises:
             InvalidOptionError: the keys are in the same database as the events.
         """
@@ -160,6 +161,21 @@ class KeyStore(ABC):
             keys = _KeysAtHand(found)
             self._held.add(keys)
             return keys
+
+
+def check_key_store(value: KeyStore | None, database: Database) -> KeyStore | None:
+    """The key store itself, if it may serve a store on this database.
+
+    Raises:
+        InvalidOptionError: it is no key store, or keeps the keys in the same database.
+    """
+    if value is not None:
+        if not isinstance(value, KeyStore):
+            raise InvalidOptionError(
+                f"key_store must be a KeyStore of esource.privacy, not {type(value).__name__}"
+            )
+        value.require_apart_from(database)
+    return value
 
 
 class InMemoryKeyStore(KeyStore):

@@ -12,7 +12,7 @@ from uuid import UUID
 from typing_extensions import Self
 
 from esource import schema
-from esource.checks import STANDARD_LIMITS, Limits, check_id
+from esource.checks import STANDARD_LIMITS, Limits, check_id, check_limits
 from esource.codec.codec import Codec
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
@@ -21,13 +21,13 @@ from esource.database.transactions import Connection
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, default_registry
-from esource.errors import AsyncRequiredError, InvalidOptionError
+from esource.errors import AsyncRequiredError
 from esource.log.appender import Appender
 from esource.log.reader import LogReader
 from esource.log.streams import AppendResult, EventStream, ExpectedVersion, ReadOptions, StoredEvent
 from esource.log.tenants import require_own
 from esource.log.writer import LogWriter
-from esource.privacy.keys import KeyStore
+from esource.privacy.keys import KeyStore, check_key_store
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
 from esource.tables.rows import StreamId
@@ -56,15 +56,8 @@ class EventStore:
         key_store: KeyStore | None = None,
         limits: Limits = STANDARD_LIMITS,
     ) -> None:
-        if not isinstance(limits, Limits):
-            raise InvalidOptionError(f"limits must be esource.Limits, not {type(limits).__name__}")
-        database.limits = limits
-        if key_store is not None:
-            if not isinstance(key_store, KeyStore):
-                raise InvalidOptionError(
-                    f"key_store must be a KeyStore of esource.privacy, not {type(key_store).__name__}"
-                )
-            key_store.require_apart_from(database)
+        database.limits = check_limits(limits)
+        check_key_store(key_store, database)
         self.codec = Codec(
             event_registry if event_registry is not None else default_registry,
             uuid_fields=uuid_fields,
@@ -97,11 +90,6 @@ class EventStore:
     @property
     def event_registry(self) -> EventRegistry:
         return self.codec.registry
-
-    @property
-    def observes(self) -> bool:
-        """Whether OpenTelemetry is wanted and installed."""
-        return self.reader.tracer is not None
 
     @property
     def is_connected(self) -> bool:
@@ -200,9 +188,9 @@ class EventStore:
             aggregate_type: Its type, at most 255 characters.
             events: In order. An empty sequence writes nothing.
             expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
-            connection: A transaction of the application's own on the same database. READ COMMITTED is
-                the isolation level to have on PostgreSQL: a stricter one cannot see what was appended
-                since its first statement, so that it only finds out by failing.
+            connection: A transaction of the application's own on the same database. On PostgreSQL use the
+                isolation level READ COMMITTED: a stricter one does not see what was appended since its first
+                statement, so that the append fails.
 
         Raises:
             OptimisticLockError: the stream is at another version.
@@ -211,7 +199,7 @@ class EventStore:
             InvalidEventError: an event belongs to another stream, may not be stored, or is beyond a limit.
             TenantMismatchError: the store is bound to a tenant; an event or the stream is not that tenant's.
             KeyStoreMissingError: an event has personal fields, and the store has no key store.
-            SubjectErasedError: an event has personal fields of somebody whose key was destroyed.
+            SubjectErasedError: an event has personal fields of a person whose key was destroyed.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
         return await self.writer.append(

@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 from typing_extensions import Self
 
-from esource import schema
 from esource.checks import STANDARD_LIMITS, Limits, check_id, check_limits
 from esource.codec.codec import Codec
 from esource.codec.decoding import UnknownEvents
@@ -21,20 +19,20 @@ from esource.database.transactions import Connection
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, default_registry
-from esource.errors import AsyncRequiredError
 from esource.log.appender import Appender
 from esource.log.reader import LogReader
 from esource.log.streams import AppendResult, EventStream, ExpectedVersion, ReadOptions, StoredEvent
 from esource.log.tenants import require_own
 from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore, check_key_store
+from esource.store.lifecycle import Lifecycle
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
 from esource.tables.rows import StreamId
 from esource.telemetry import get_tracer
 
 
-class EventStore:
+class EventStore(Lifecycle):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
@@ -90,61 +88,6 @@ class EventStore:
     @property
     def event_registry(self) -> EventRegistry:
         return self.codec.registry
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the store is open."""
-        return self._database.connections.is_ready
-
-    async def open(self) -> None:
-        """Connect; does nothing when connected. ``async with`` does this.
-
-        Raises:
-            DatabaseUnavailableError: the database cannot be opened or reached.
-        """
-        await self._database.open()
-        self._appender.reopen()
-
-    async def close(self) -> None:
-        """Refuse new work, write what was accepted, wait for what is under way, and give every connection back.
-
-        What is not done after 5 seconds (`CLOSE_SECONDS`) fails: a transaction that is still open is rolled back.
-        Afterwards the store refuses work until it is opened again. A store bound to a tenant does nothing here: the
-        one it came from closes.
-        """
-        if self.reader.tenant_id is not None:
-            return
-        await self._database.close(self._appender.close)
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
-
-    if not TYPE_CHECKING:  # a type checker refuses it by itself
-
-        def __enter__(self) -> NoReturn:
-            raise AsyncRequiredError("a store", "async with store")
-
-        def __exit__(self, *exc_info: object) -> None:
-            """Never reached."""
-
-    async def initialize(self, *, upgrade: bool | None = None) -> None:
-        """Bring the database to the newest schema, through the Alembic scripts. Safe to repeat, and safe
-        when many processes do it at once.
-
-        A fresh database gets all tables. An older schema is upgraded on SQLite; on PostgreSQL only when
-        it holds no data, or with ``upgrade=True``, because a migration of a live server is a decision.
-
-        Raises:
-            SchemaOutdatedError: the schema is older and was not to be upgraded.
-            SchemaTooNewError: the schema is newer than this library.
-            SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
-        """
-        await self.open()
-        await schema.initialize(self._database, upgrade=upgrade)
 
     @property
     def tenant_id(self) -> UUID | None:
@@ -250,7 +193,9 @@ class EventStore:
         rolled back, even where its result was returned. Such tasks cannot be made to wait, because the
         savepoint's own task may be waiting for them. Open savepoints where no other task writes.
 
-        The log stays locked from the first append to the end: keep it short.
+        The log stays locked from the first append to the end: keep it short, and never await in it an append that a
+        task outside of it makes. Each of the two waits for the other then, until that append fails with
+        `DatabaseBusyError`: after ``busy_timeout`` on SQLite, after ``lock_timeout`` on PostgreSQL, if it is set.
 
         Raises:
             DatabaseBusyError: another writer held the lock for too long.

@@ -19,7 +19,7 @@ from esource import (
     Snapshot,
     SnapshotStore,
 )
-from esource.errors import InvalidOptionError, StoreClosedError
+from esource.errors import DatabaseBusyError, InvalidOptionError, StoreClosedError
 
 totals = Table("totals", MetaData(), Column("id", Integer, primary_key=True), Column("total", Integer))
 
@@ -408,3 +408,32 @@ async def test_something_that_is_no_connection_is_refused(store):
     order = uuid4()
     with pytest.raises(InvalidOptionError, match="AsyncConnection or AsyncSession"):
         await store.append_events(order, "Order", [placed(order)], 0, connection=object())
+
+
+async def append_one(to):
+    event = placed()
+    return await to.append_events(event.aggregate_id, "Order", [event])
+
+
+async def test_a_transaction_that_awaits_an_append_made_outside_of_it_gets_that_append_s_error(
+    database_url, open_stores
+):
+    limits: dict = {"busy_timeout": 50}
+    if database_url.startswith("postgres"):
+        limits = {"connect_args": {"server_settings": {"lock_timeout": "50ms"}}}
+    store = await open_stores(database_url, **limits)
+    may_append = asyncio.Event()
+
+    async def append_outside():
+        await may_append.wait()
+        return await append_one(store)
+
+    outside = asyncio.create_task(append_outside())  # begun before the transaction, so not inside of it
+    async with store.transaction() as transaction:
+        await append_one(transaction)
+        may_append.set()
+        with pytest.raises(DatabaseBusyError):
+            await outside
+        await append_one(transaction)
+    assert await store.get_global_position() == 2
+    assert (await append_one(store)).success

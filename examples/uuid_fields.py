@@ -7,9 +7,10 @@ what no type is declared for: here, an event that is read without its class.
 import asyncio
 from uuid import UUID, uuid4
 
-from esource import DomainEvent, EventRegistry, SQLiteEventStore
+from esource import DomainEvent, EventRegistry, SQLiteEventStore, register_event
 
 
+@register_event
 class PaymentTaken(DomainEvent):
     aggregate_type: str = "Payment"
     user_id: UUID

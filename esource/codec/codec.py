@@ -97,8 +97,13 @@ class Codec(Decoder):
             raise InvalidEventError(
                 "event_type",
                 f"{event.event_type!r} has no registered class, so that the event could not be read again",
-                remedy=f"Put @register_event on {type(event).__qualname__}, or register it where the store looks",
+                remedy=f"Put @register_event above {_place(type(event))}, or open the store with "
+                "unknown_events='untyped' or 'skip'",
             )
+
+
+def _place(event_class: type) -> str:
+    return f"{event_class.__module__}.{event_class.__qualname__}"
 
 
 def _kind_of(value: object) -> str:

@@ -12,7 +12,18 @@ from decimal import Decimal
 from enum import Enum, Flag, IntEnum
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypeVar, Union, get_args
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Optional,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -283,7 +294,8 @@ KEYS = [
 
 def _parts(annotation: Any) -> list[Any]:
     """What a type is made of, itself included."""
-    return [annotation, *(part for inner in get_args(annotation) for part in _parts(inner))]
+    inner = [] if get_origin(annotation) is Literal else get_args(annotation)
+    return [annotation, *(part for each in inner for part in _parts(each))]
 
 
 @st.composite
@@ -392,9 +404,19 @@ def classes_with_values(draw: Any) -> tuple[type[DomainEvent], dict[str, Any], d
     slipped = {}
     if draw(st.integers(0, 3)) == 0:
         _, others = draw(typed(1))
-        slipped[draw(st.sampled_from([*fields, "typo", "event_id", "tenant_id", "actor_id", "metadata"]))] = (
-            draw(others)
-        )
+        typed_fields = [
+            name for name, (annotation, _) in fields.items() if not {Any, dict} & {*_parts(annotation)}
+        ]
+        targets = [
+            *typed_fields,
+            "typo",
+            "event_id",
+            "tenant_id",
+            "actor_id",
+            "event_version",
+            "correlation_id",
+        ]
+        slipped[draw(st.sampled_from(targets))] = draw(others)
     return made, values, slipped
 
 

@@ -119,7 +119,11 @@ async def test_a_closed_store_says_async_with(store):
 
 
 async def test_a_class_that_was_not_registered_is_named(store):
-    await store.append_events(i := uuid4(), "Cup", [Spilled(aggregate_id=i)])
+    with pytest.raises(InvalidEventError, match=r"Put @register_event above .*test_mistakes\.Spilled"):
+        await store.append_events(i := uuid4(), "Cup", [Spilled(aggregate_id=i)])
+    store.event_registry.register(Spilled)  # in the program that writes
+    await store.append_events(i, "Cup", [Spilled(aggregate_id=i)])
+    store.event_registry.unregister("Spilled")  # not in the one that reads
     with pytest.raises(
         UnknownEventTypeError, match=r"Put @register_event above .*test_mistakes\.Spilled"
     ) as found:
@@ -129,8 +133,9 @@ async def test_a_class_that_was_not_registered_is_named(store):
 
 async def test_a_class_that_was_not_imported_is_to_be_imported(database_url, open_stores):
     store = await open_stores(database_url)
-    event = CupFilled(event_type="Mended")
-    await store.append_events(i := uuid4(), "Cup", [event])
+    store.event_registry.register(CupFilled, "Mended")
+    await store.append_events(i := uuid4(), "Cup", [CupFilled(event_type="Mended")])
+    store.event_registry.unregister("Mended")
     with pytest.raises(
         UnknownEventTypeError, match="Import the module that defines it under @register_event"
     ):

@@ -298,9 +298,10 @@ class Transactions:
         if error is not None:
             await settle(self._backend, lane.driver, error)
         try:
-            if not transaction.is_active and lane.connection is not None and lane.connection.in_transaction():
-                await lane.connection.rollback()  # one that was begun after the application had ended ours
             await self._backend.roll_back(transaction, lane.driver)
+            # SQLAlchemy's own record: of ours after a commit that failed, or of one that the application has begun.
+            assert lane.connection is not None
+            await lane.connection.rollback()
         except Exception as failure:
             if self._backend.classify(failure) != "lost" and self._backend.is_alive(lane.driver):
                 raise

@@ -1,6 +1,21 @@
-"""Numbers as people read them."""
+"""Numbers and stored texts as people read them."""
 
 from __future__ import annotations
+
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LINE_ENDS = re.compile("[\n\t\u2028\u2029]")
+
+
+def plain(text: str) -> str:
+    """A stored text without characters that a terminal would obey, but for line ends and tabs."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str) -> str:
+    """A stored name without characters that a terminal would obey, line ends and tabs included."""
+    return _LINE_ENDS.sub("\N{REPLACEMENT CHARACTER}", plain(text))
 
 
 def size(count: int) -> str:

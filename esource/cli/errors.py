@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from esource.browsing.units import plain
 from esource.cli.saying import OutputLostError, forget_output, watched_output
 from esource.errors import (
     AggregateNotFoundError,
@@ -146,8 +147,8 @@ class Commands(TyperGroup):
             sentence, code = explain(error)
             if ctx.params.get("traceback"):
                 trace = "".join(traceback.format_exception(error))
-                print(masked(trace), file=sys.stderr, end="")  # noqa: T201
-            sentence = masked(" ".join(sentence.split()))
+                print(plain(masked(trace)), file=sys.stderr, end="")  # noqa: T201
+            sentence = plain(masked(" ".join(sentence.split())))
             ending = "" if sentence.endswith((".", "!", "?")) else "."
             print(f"Error: {sentence}{ending}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(code) from None

@@ -12,7 +12,7 @@ import typer
 
 from esource import ReadDirection, ReadOptions, StoredEvent
 from esource.browsing import StreamSummary, overview
-from esource.browsing.units import duration, size
+from esource.browsing.units import duration, one_line, size
 from esource.checks import check_whole
 from esource.cli.errors import Refusal, wrong_usage
 from esource.cli.opening import DatabaseUrl, reading
@@ -174,7 +174,7 @@ def _say_events(found: list[StoredEvent], output: Output) -> None:
 
 def _say_event(stored: StoredEvent, output: Output) -> None:
     output.heading(
-        f"{stored.event_type}  version {stored.stream_position}, position {stored.global_position}"
+        f"{one_line(stored.event_type)}  version {stored.stream_position}, position {stored.global_position}"
     )
     facts = {
         "stream": stored.stream_id,
@@ -285,7 +285,7 @@ def _json_line(stored: StoredEvent) -> None:
 def _line(output: Output, stored: StoredEvent) -> None:
     moment = stored.stored_at.strftime("%Y-%m-%d %H:%M:%S")
     output.say(
-        f"{stored.global_position:>8}  {moment}  {stored.event_type}  {stored.stream_id}  "
+        f"{stored.global_position:>8}  {moment}  {one_line(stored.event_type)}  {one_line(stored.stream_id)}  "
         f"v{stored.stream_position}"
     )
 

@@ -6,6 +6,7 @@ On a terminal with colours and in its width; elsewhere plain text, one row a lin
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
@@ -18,9 +19,13 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from esource.browsing.units import one_line, plain
+
 WIDE = 100_000
 """Columns where there is no terminal: nothing is wrapped."""
 
+
+_TERMINAL = re.compile("[\x7f-\x9f]")
 
 GAP = 2
 """Blanks between columns."""
@@ -34,7 +39,7 @@ class _Column:
 
     def __init__(self, name: str, values: Sequence[Any]) -> None:
         self.name = name
-        self.cells = [shown(value) for value in values]
+        self.cells = [one_line(shown(value)) for value in values]
         self.is_number = all(isinstance(value, (int, float)) or value is None for value in values)
         self.is_sentence = any(isinstance(value, str) and " " in value for value in values)
         self.least = max(map(cell_len, (name, *self.cells)))
@@ -53,16 +58,16 @@ class Output:
 
     def document(self, value: Any) -> None:
         """One JSON document."""
-        sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(_json(value, indent=2) + "\n")
 
     def json_line(self, value: Any) -> None:
         """One JSON value on a line of its own, at once."""
-        sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":")) + "\n")
+        sys.stdout.write(_json(value, separators=(",", ":")) + "\n")
         sys.stdout.flush()
 
     def say(self, text: str = "", style: str | None = None) -> None:
-        """A line of text."""
-        self.console.print(Text(text, style=style or ""), soft_wrap=not self.console.is_terminal)
+        """A line of text, or several."""
+        self.console.print(Text(plain(text), style=style or ""), soft_wrap=not self.console.is_terminal)
 
     def heading(self, text: str) -> None:
         """The title of what follows."""
@@ -73,7 +78,7 @@ class Output:
         """Names and values, one a line."""
         grid = Table.grid(padding=(0, 2))
         for name, value in facts:
-            grid.add_row(Text(name, style="dim"), Text(shown(value), overflow="fold"))
+            grid.add_row(Text(name, style="dim"), Text(plain(shown(value)), overflow="fold"))
         self.console.print(grid)
 
     def table(
@@ -119,13 +124,19 @@ class Output:
 
     def json_text(self, value: Any) -> None:
         """A JSON value to be read by a person: indented, with colours on a terminal."""
-        text = json.dumps(jsonable(value), indent=2, ensure_ascii=False)
+        text = _json(value, indent=2)
         if self.console.is_terminal:
             self.console.print(
                 Syntax(text, "json", background_color="default", word_wrap=True, theme="ansi_dark")
             )
         else:
             self.say(text)
+
+
+def _json(value: Any, **style: Any) -> str:
+    """JSON in which no character is one that a terminal would obey: those that JSON allows as they are become escapes."""
+    text = json.dumps(jsonable(value), ensure_ascii=False, **style)
+    return _TERMINAL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def jsonable(value: Any) -> Any:

@@ -16,10 +16,11 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from esource import browsing
 from esource.browsing.followers import Pending
+from esource.browsing.units import plain
 from esource.database.sources import database_of
 from esource.store.store import EventStore
 from esource.tui.dead_letters import DeadLettersPane
-from esource.tui.details import MUTED, plain
+from esource.tui.details import MUTED
 from esource.tui.help import HelpScreen
 from esource.tui.log import LogPane
 from esource.tui.outbox import OutboxPane

@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from esource import browsing
 from esource.browsing.pages import Page
+from esource.browsing.units import plain
 from esource.repositories.dlq import DLQEntry
 from esource.tui.details import (
     age,
@@ -22,7 +23,6 @@ from esource.tui.details import (
     number,
     paragraphs,
     payload,
-    plain,
     traceback,
 )
 from esource.tui.panes import ALL, Pane, chooser, chosen

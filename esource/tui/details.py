@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,7 @@ from rich.text import Text
 from textual.content import Content
 from textual.highlight import HighlightTheme, highlight
 
-from esource.browsing.units import duration, size
+from esource.browsing.units import duration, plain, size
 from esource.domain.events import DomainEvent
 from esource.log.streams import StoredEvent
 from esource.moments import utc_now
@@ -26,13 +25,6 @@ MUTED = "$foreground 60%"
 
 COMMON_FIELDS = frozenset({*DomainEvent.model_fields, "aggregate_version"})
 """What every event has."""
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def plain(text: str) -> str:
-    """A stored text without characters that a terminal would obey."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def cell(value: Any, style: str = "", *, right: bool = False) -> Text:

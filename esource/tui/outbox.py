@@ -13,8 +13,9 @@ from textual.widgets import Select
 from esource import browsing
 from esource.browsing.followers import OutboxStatus
 from esource.browsing.pages import Page
+from esource.browsing.units import plain
 from esource.repositories.outbox_entries import OutboxEntry
-from esource.tui.details import age, cell, facts, first_line, heading, number, paragraphs, payload, plain
+from esource.tui.details import age, cell, facts, first_line, heading, number, paragraphs, payload
 from esource.tui.panes import Pane, chooser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Generic
 
+from rich.markup import escape
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -17,6 +18,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Input, Select, Static
 
 from esource.browsing.pages import Page, Row
+from esource.browsing.units import plain
 from esource.database.sources import database_of
 from esource.store.store import EventStore
 from esource.tui.details import MUTED
@@ -111,6 +113,7 @@ class Pane(Vertical, Generic[Row]):
         super().__init__(id=id)
         self.store = store
         self.database = database_of(store)
+        self._title = ""
         self.in_front = False
         """Whether it is what is seen: the app says so."""
         self.rows: dict[str, Row] = {}
@@ -176,8 +179,9 @@ class Pane(Vertical, Generic[Row]):
             more = ", the others are found by the filter"
         parts = [self.heading, f"{len(self.rows):,}{more}" if self.rows else "", self.caption()]
         title = "  ".join(filter(None, parts))
-        if title != self.listing.border_title:  # setting it draws the list again
-            self.listing.border_title = title
+        if title != self._title:  # setting it draws the list again
+            self._title = title
+            self.listing.border_title = escape(plain(title))
 
     def enter(self, *, focus: bool = True) -> None:
         """Come to the front, with what there is now."""
@@ -296,7 +300,8 @@ class Pane(Vertical, Generic[Row]):
             self.selected(self.row)
 
     def action_filter(self) -> None:
-        for widget in self.query("Input, Select"):
+        """The text to type comes first; a choice has its own keys."""
+        for widget in (*self.query(Input), *self.query(Select)):
             widget.focus()
             return
 
@@ -337,7 +342,12 @@ class Pane(Vertical, Generic[Row]):
 
 def chooser(options: Iterable[tuple[str, str]], id: str) -> Select[str]:  # noqa: A002 - Textual's word
     """A choice above a list."""
-    return Select(list(options), allow_blank=False, compact=True, id=id)
+    return Select(prompts(options), allow_blank=False, compact=True, id=id)
+
+
+def prompts(options: Iterable[tuple[str, str]]) -> list[tuple[Content, str]]:
+    """Choices whose names are shown as they are stored: a bracket in one is no markup."""
+    return [(Content(plain(name)), value) for name, value in options]
 
 
 def chosen(pane: Pane[Any], selector: str) -> str | None:

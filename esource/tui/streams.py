@@ -18,7 +18,7 @@ from esource.browsing.streams import StreamSummary
 from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
 from esource.store.store import EventStore
 from esource.tui.details import age, below, cell, event_details, facts, heading, number, paragraphs, payload
-from esource.tui.panes import ALL, Pane, chooser, chosen
+from esource.tui.panes import ALL, Pane, chooser, chosen, prompts
 
 PREVIEW_EVENTS = 8
 """Events of a stream that its details name."""
@@ -116,7 +116,7 @@ async def offer(pane: Pane[Any], selector: str, everything: str, names: Any) -> 
         pane._offered = options  # type: ignore[attr-defined]  # noqa: SLF001
         value = select.value
         with pane.prevent(Select.Changed):
-            select.set_options(options)
+            select.set_options(prompts(options))
             if value in [name for _, name in options]:
                 select.value = value
 

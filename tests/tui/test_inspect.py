@@ -80,6 +80,23 @@ async def test_streams_are_listed_opened_and_left_again(look, orders, shared_dat
 
 
 @pytest.mark.slow
+async def test_brackets_in_a_name_are_shown_as_they_are(look, shared_store, shared_database_url):
+    event = placed().model_copy(update={"aggregate_type": "[/b]x"})
+    await shared_store.append_events(event.aggregate_id, "[/b]x", [event])
+    async with look(shared_database_url) as seen:
+        await seen.lists(str(event.aggregate_id))
+        chooser = seen.app.pane.query_one("#type", Select)
+        await seen.until(lambda: len(chooser._options) == 2)
+        await seen.press("slash")
+        await seen.until(lambda: seen.app.pane.query_one("#prefix", Input).has_focus)
+        await seen.press("escape")
+        chooser.value = "[/b]x"
+        await seen.lists(str(event.aggregate_id))
+        await seen.press("enter")
+        await seen.until(lambda: "[/b]x" in seen.title())
+
+
+@pytest.mark.slow
 async def test_streams_are_filtered_by_type_and_by_the_beginning_of_their_id(
     look, orders, shared_database_url
 ):

@@ -64,26 +64,25 @@ def _program(name: str, what: str, prints: str) -> Step:
     )
 
 
-SCRIPTS = "esource:migrations/versions"
-SETTINGS = {
-    "sqlalchemy.url": "sqlite:///application.db",
-    "version_locations": f"\n    %(here)s/migrations/versions\n    {SCRIPTS}",
-    "path_separator": "newline",
-}
+SETTING = "sqlalchemy.url = sqlite:///events.db"
 """What is set in the `alembic.ini` that `alembic init` has made."""
+FILTER = "include_name=include_name"
+"""What both calls of `context.configure` in its `env.py` get."""
 
 
-def _set_up_alembic(folder: Path, scripts: str) -> None:
+def _set_up_alembic(folder: Path) -> None:
     place = folder / "alembic.ini"
     text = place.read_text(encoding="utf-8")
-    for name, value in SETTINGS.items():
-        text = re.sub(rf"^{re.escape(name)} =.*\n", "", text, flags=re.MULTILINE)
-        text = text.replace("[alembic]\n", f"[alembic]\n{name} = {value.replace(SCRIPTS, scripts)}\n")
-    place.write_text(text, encoding="utf-8")
+    place.write_text(re.sub(r"^sqlalchemy\.url = .*$", SETTING, text, flags=re.MULTILINE), encoding="utf-8")
+    place = folder / "migrations" / "env.py"
+    text = place.read_text(encoding="utf-8")
+    assert text.count("target_metadata=target_metadata") == 2
+    text = text.replace("target_metadata=target_metadata", f"target_metadata=target_metadata, {FILTER}")
+    place.write_text(f"from esource.schema import include_name\n{text}", encoding="utf-8")
 
 
-def steps(postgres_url: str, scripts: str = SCRIPTS) -> list[Step]:
-    """Everything after the installation, in order; an editable one has its scripts elsewhere."""
+def steps(postgres_url: str) -> list[Step]:
+    """Everything after the installation, in order."""
     return [
         _program("event", "the first stored event", "1"),
         _program("aggregate", "the first aggregate", "120"),
@@ -91,10 +90,10 @@ def steps(postgres_url: str, scripts: str = SCRIPTS) -> list[Step]:
         Step("an Alembic of one's own", ["alembic init migrations"], 0, ""),
         Step(
             "the first migration in it",
-            ["alembic upgrade heads", "alembic current"],
-            len(SETTINGS) + SETTINGS["version_locations"].count("\n"),
-            "(head)",
-            lambda folder: _set_up_alembic(folder, scripts),
+            ["alembic revision -m customers", "alembic upgrade head"],
+            3,
+            "",
+            _set_up_alembic,
         ),
         Step(
             "the move to PostgreSQL",

@@ -5,24 +5,24 @@
     EventSourceError
     ├── InvalidEventError             an event that may not be stored; nothing was written
     ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
-    ├── AsyncRequiredError            what is asynchronous was used as if it were not (also a TypeError)
+    ├── AsyncRequiredError            an asynchronous call was written like a synchronous one (also a TypeError)
     ├── OptimisticLockError           the stream is not at the expected version
     ├── StreamClosedError             the stream was closed for good; nothing was written
-    ├── DuplicateEventError           the event id is already stored somewhere else
-    ├── TenantMismatchError           a store bound to one tenant met another's; nothing was written
+    ├── DuplicateEventError           the event id is already stored at another place, or with other content
+    ├── TenantMismatchError           a store bound to one tenant got data of another; nothing was written
     ├── AggregateNotFoundError        the stream to load has no events
     ├── UnknownEventTypeError         no class is registered for a stored event type
     ├── DuplicateEventTypeError       another class is registered under this name
     ├── EventDecodeError              a stored event does not fit its class
     ├── ProjectionFailedError         a projection stopped at an event that it could not handle
     ├── StreamHaltedError             an event waits behind a failed one (recorded, never raised)
-    ├── PositionNotReachedError       the log has not come to the position in time (also a TimeoutError)
+    ├── PositionNotReachedError       the log has not reached the position in time (also a TimeoutError)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
-    ├── StoreMovedError               its events live in another database now; nothing was written
+    ├── StoreMovedError               the store was moved to another database; nothing was written
     ├── ArchiveRefusedError           a stream cannot be archived: it is open, or its events are still needed
-    ├── FileRefusedError              a file of events is cut off, damaged, or something else
-    ├── CopyRefusedError              the target of a copy holds something else than the source
+    ├── FileRefusedError              a file of events is cut off, damaged, or of another kind
+    ├── CopyRefusedError              the target of a copy has other content than the source
     ├── PrivacyError
     │   ├── KeyStoreMissingError      an event has personal fields, and the store has no key store
     │   ├── SubjectErasedError        the person's key was destroyed; nothing was written
@@ -34,14 +34,14 @@
     │   ├── SchemaOutdatedError       the database is older than this library
     │   └── SchemaTooNewError         the database is newer than this library
     └── DatabaseError                 the database refused or failed
-        ├── DatabaseUnavailableError  it cannot be opened, reached or read
+        ├── DatabaseUnavailableError  the database cannot be opened, reached or read
         ├── DatabaseBusyError         another writer held the lock for too long
-        ├── DatabaseReadOnlyError     it may not be written
+        ├── DatabaseReadOnlyError     the database may not be written
         ├── DatabaseFullError         no space is left
         └── ConstraintError           a constraint refused the row
 
-Driver exceptions never reach the caller; the one behind an error is its ``__cause__``. The data
-that a program needs are attributes; the text says what happened, what was found, and what to do.
+Exceptions of the driver never reach the caller; such an exception is the ``__cause__`` of our error. The data that a
+program needs are attributes. The text says what happened, what was found, and what to do.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class EventSourceError(Exception):
 
 
 class InvalidEventError(EventSourceError):
-    """An event, or a row beside the log, holds a value that may not be stored; nothing was written.
+    """An event, or a row of another table, holds a value that may not be stored; nothing was written.
 
-    Both databases refuse the same values, so that what was accepted on SQLite can always move to
-    PostgreSQL. Not a `ValueError`: pydantic would swallow it into a `ValidationError`.
+    Both databases refuse the same values, so every value that SQLite accepted can move to PostgreSQL. This is not a
+    `ValueError`, because pydantic would turn it into a `ValidationError`.
     """
 
     def __init__(self, field: str, problem: str, *, remedy: str = "") -> None:
         self.field = field
-        """The name of the offending field, dotted where it is nested."""
+        """The name of the wrong field; a nested field has a name with dots."""
         self.problem = problem
         super().__init__(f"{field}: {problem}" + (f". {remedy}" if remedy else ""))
 
@@ -76,7 +76,7 @@ class InvalidOptionError(EventSourceError, ValueError):
 
 
 class AsyncRequiredError(EventSourceError, TypeError):
-    """What is asynchronous was used as if it were not."""
+    """An asynchronous call was written like a synchronous one, for example `with` in place of `async with`."""
 
     def __init__(self, what: str, instead: str) -> None:
         super().__init__(f"{what} is asynchronous: write `{instead}`, inside `async def`")
@@ -85,8 +85,8 @@ class AsyncRequiredError(EventSourceError, TypeError):
 class OptimisticLockError(EventSourceError):
     """The stream is not at the version that the append expected; nothing of that append was written.
 
-    Load the aggregate again, apply the command to its new state, and save once more. Where there is no such
-    stream at all, that would not help: look at the id and the type.
+    Load the aggregate again, apply the command to its new state, and save once more. If the stream does not exist, this
+    does not help: check the id and the type.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class OptimisticLockError(EventSourceError):
 class StreamClosedError(EventSourceError):
     """The stream was closed (`EventStore.close_stream`) and takes no more events; nothing was written.
 
-    Not an `OptimisticLockError`: to load again and repeat the command would not help.
+    This is not an `OptimisticLockError`, because it would not help to load again and repeat the command.
     """
 
     def __init__(self, aggregate_type: str, aggregate_id: UUID) -> None:
@@ -124,8 +124,8 @@ class StreamClosedError(EventSourceError):
 class DuplicateEventError(EventSourceError):
     """An event id is stored already, in another place or with other content; nothing was written.
 
-    Appending the same events again to the same place with the same content is not an error: it
-    returns the first result, marked `AppendResult.idempotent`.
+    To append the same events again, to the same place with the same content, is not an error: the append returns the
+    first result, marked `AppendResult.idempotent`.
     """
 
     def __init__(self, event_id: UUID, found: str) -> None:
@@ -135,14 +135,14 @@ class DuplicateEventError(EventSourceError):
 
 
 class TenantMismatchError(EventSourceError):
-    """A store bound to one tenant was asked for what belongs to another tenant; nothing was written.
+    """A store bound to one tenant got an event or a stream of another tenant; nothing was written.
 
-    The text tells nothing of what the other tenant has stored.
+    The text says nothing about the data of the other tenant.
     """
 
     def __init__(self, tenant_id: UUID | None, problem: str) -> None:
         self.tenant_id = tenant_id
-        """The tenant that the store is bound to; None where only the database knows it."""
+        """The tenant that the store is bound to; None if only the database knows it."""
         self.problem = problem
         bound = "the connected role" if tenant_id is None else f"the store bound to tenant {tenant_id}"
         super().__init__(
@@ -169,7 +169,7 @@ class UnknownEventTypeError(EventSourceError, KeyError):
         self.event_type = event_type
         self.known_types = sorted(known)
         self.forgotten = forgotten
-        """Module and name of a class that exists for this type and is not registered; empty if none is seen."""
+        """Module and name of a class that exists for this type and is not registered; empty if there is none."""
         listed = ", ".join(self.known_types[:10]) or "none"
         remedy = (
             f"Put @register_event above {forgotten}"
@@ -214,9 +214,10 @@ class EventDecodeError(EventSourceError):
 
 
 class ProjectionFailedError(EventSourceError):
-    """A projection could not handle an event, however often it tried; the last error is the ``__cause__``.
+    """A projection could not handle an event in any of its attempts; the last error is the ``__cause__``.
 
-    Everything before the event is saved. Mend the handler or the event's class and run it again.
+    The effects of all earlier events are saved. Correct the handler or the class of the event, and run the projection
+    again.
     """
 
     def __init__(
@@ -242,13 +243,13 @@ class StreamHaltedError(EventSourceError):
 
 
 class PositionNotReachedError(EventSourceError, TimeoutError):
-    """The log, as this database shows it, has not come to a position in time: a replica that lags behind, or
-    a position that no append has had."""
+    """The log of this database has not reached a position in time: a replica is behind, or no append has had this
+    position."""
 
     def __init__(self, database: str, position: int, found: int) -> None:
         self.position = position
         self.found = found
-        """How far the log has come."""
+        """The position that the log has reached."""
         super().__init__(
             f"{database} is at position {found}, not yet at {position}. Wait longer, or read on the primary."
         )
@@ -273,15 +274,15 @@ class StoreMovedError(EventSourceError):
     def __init__(self, database: str, moved_to: str) -> None:
         self.database = database
         self.moved_to = moved_to
-        """The other database, as its owner named it; a password is masked."""
+        """The other database, as the cut-over named it; a password is masked."""
         super().__init__(
-            f"{database} has moved to {moved_to} and takes no more writes. Connect to that one; if it is to "
-            "be used again after all, lift the fence with `esource reopen`."
+            f"{database} has moved to {moved_to} and takes no more writes. Open that database. To use the old one "
+            "again after all, run `esource reopen`."
         )
 
 
 class ArchiveRefusedError(EventSourceError):
-    """A stream cannot be taken out of the log: it is not closed, or its events are still needed."""
+    """A stream cannot be archived, because it is not closed, or because its events are still needed."""
 
     def __init__(self, aggregate_type: str, aggregate_id: object, why: str) -> None:
         self.aggregate_type = aggregate_type
@@ -292,21 +293,21 @@ class ArchiveRefusedError(EventSourceError):
 
 
 class FileRefusedError(EventSourceError):
-    """A file does not hold what it should: it is cut off, damaged, or of another kind; nothing was written."""
+    """A file of rows is cut off, damaged, or of another kind; nothing was written."""
 
     def __init__(self, file: str, problem: str, *, line: int | None = None) -> None:
         self.file = file
         self.line = line
-        """Number of the line that cannot be used, from 1; None if it is the file as a whole."""
+        """The number of the line that cannot be used, from 1; None if the error is about the whole file."""
         place = file if line is None else f"{file}, line {line}"
         super().__init__(f"{place}: {problem}")
 
 
 class CopyRefusedError(EventSourceError):
-    """The target of a copy holds something that the source does not; nothing was written.
+    """The target of a copy has rows that the source does not have; nothing was written.
 
-    Copy into an empty database, or into one that an earlier copy of the same source has begun. After a cut-over this
-    error says that the two still differ although everything was copied: the source then goes on to take writes.
+    Copy into an empty database, or into one that an earlier copy of the same source has begun. When a cut-over raises
+    this error, everything was copied, but the two stores still differ; the source then accepts writes as before.
     """
 
     def __init__(
@@ -319,15 +320,15 @@ class CopyRefusedError(EventSourceError):
             problem, remedy = f"{target} is not empty", "Choose an empty database"
         elif is_cut_over:
             problem, unchanged = f"{target} is not equal to the source", "The source takes writes as before"
-            remedy = "Another program has written to the target: mend those rows, or begin again with an empty database"
+            remedy = "Another program has written to the target: correct its rows, or begin again with an empty database"
         else:
-            problem = f"{target} is no copy of this source, not even a part of one"
+            problem = f"{target} is not a copy of this source, and not the beginning of one"
             remedy = "Choose an empty database, or one that holds the beginning of a copy of this source"
         super().__init__(f"{problem}: {found}. {unchanged}. {remedy}")
 
 
 class PrivacyError(EventSourceError):
-    """The root of what goes wrong with personal data and its keys."""
+    """The root of all errors about personal data and its keys."""
 
 
 class KeyStoreMissingError(PrivacyError):
@@ -336,24 +337,24 @@ class KeyStoreMissingError(PrivacyError):
     def __init__(self, event_type: str) -> None:
         self.event_type = event_type
         super().__init__(
-            f"{event_type} has personal fields, and this store has no keys for them: open it with key_store=, "
-            "such as DatabaseKeyStore of esource.privacy"
+            f"{event_type} has personal fields, and this store has no keys for them: open it with key_store=, for "
+            "example a DatabaseKeyStore of esource.privacy"
         )
 
 
 class SubjectErasedError(PrivacyError):
-    """Personal data of a subject whose key was destroyed; nothing was written."""
+    """An event has personal data of a subject whose key was destroyed; nothing was written."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(
-            f"the key of subject {subject} was destroyed, and no new key is made: record what is new under another "
+            f"the key of subject {subject} was destroyed, and no new key is made: store new data under another "
             "subject, or in an event without personal fields"
         )
 
 
 class KeyNotFoundError(PrivacyError):
-    """What is stored was sealed with a key that the key store has never had."""
+    """A stored event was encrypted with a key that the key store has never had."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
@@ -368,7 +369,7 @@ class KeyStoreError(PrivacyError):
 
 
 class SchemaError(EventSourceError):
-    """The database's tables are not what this version of esource works with."""
+    """The tables of the database do not fit this version of esource."""
 
 
 class SchemaMissingError(SchemaError):
@@ -377,26 +378,27 @@ class SchemaMissingError(SchemaError):
     def __init__(self, database: str, detail: str = "", *, version: str | None = None) -> None:
         self.database = database
         self.version = version
-        """What the version table says, if it is there all the same."""
+        """The version in the version table; None if there is no such table."""
         problem = f"has no esource tables{f' ({detail})' if detail else ''}"
         remedy = "Create them with `await store.initialize()`, or in a deployment with `alembic upgrade head`"
         if version is not None:
             problem = f"is at schema {version}, but lacks the tables {detail}"
             remedy = (
-                "They were dropped. Restore a backup, or let `esource check` show the statements that make "
-                "them, empty"
+                "They were dropped. Restore a backup, or run `esource check` to see the statements that make empty "
+                "ones"
             )
         super().__init__(f"{database} {problem}. {remedy}.")
 
 
 class SchemaUnmanagedError(SchemaError):
-    """Tables by our names exist, but the database carries no esource schema version: eventsource-py made them,
+    """Tables with our names exist, but the database has no schema version of esource: eventsource-py made the tables,
     or a program that has nothing to do with either."""
 
     def __init__(self, database: str, lacking: Sequence[str] = ()) -> None:
         self.database = database
         self.lacking = tuple(lacking)
-        """The columns that the table `events` would have if it were ours or eventsource-py's; none if it may be."""
+        """The columns that a table `events` of esource or eventsource-py has and this one lacks; empty if it lacks
+        none."""
         problem = "has event tables but no esource schema version: eventsource-py may have written it"
         remedy = (
             "Make a backup, then take it over with `await esource.schema.adopt(url)`, or with "
@@ -414,9 +416,9 @@ class SchemaOutdatedError(SchemaError):
     def __init__(self, database: str, found: str | None, head: str | None, detail: str = "") -> None:
         self.database = database
         self.found = found
-        """The database's schema version; None if a missing column gave it away."""
+        """The schema version of the database; None if the error comes from a missing column."""
         self.head = head
-        """The version that this library works with; None if a missing column gave the older schema away."""
+        """The version that this library works with; None if the error comes from a missing column."""
         problem = (
             f"is at an older schema than this esource works with ({detail})"
             if found is None
@@ -465,7 +467,7 @@ class ConstraintError(DatabaseError):
 
     def __init__(self, constraint: str, message: str) -> None:
         self.constraint = constraint
-        """The constraint's name, the same on both databases."""
+        """The name of the constraint, the same on both databases."""
         super().__init__(message)
 
 

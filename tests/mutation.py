@@ -89,7 +89,7 @@ AGAIN = {
         "tests/documents/tutorial/test_claims_uuids.py",
     ],
     "copying": ["tests/copying", "tests/cli/test_keeping.py"],
-    "outbox": ["tests/repositories/test_outbox.py", "tests/publishing/test_relay.py"],
+    "outbox": ["tests/repositories/test_outbox.py", "tests/publishing"],
     "store": ["tests/log", "tests/store", "tests/privacy/test_sealing.py", "tests/log/test_bound_stores.py"],
 }
 """The wider tests that a mutant has to survive as well, on a SQLite file and PostgreSQL."""

@@ -38,7 +38,7 @@ class Opened(Protocol):
     def _opened(self) -> SourceParts: ...
 
 
-class LentConnection(Protocol):
+class DriverConnection(Protocol):
     """An open `aiosqlite.Connection` that the application lends."""
 
     @property
@@ -49,7 +49,7 @@ class LentConnection(Protocol):
 
 
 Source: TypeAlias = (
-    Opened | Database | AsyncEngine | async_sessionmaker[Any] | AsyncConnection | LentConnection | URL | str
+    Opened | Database | AsyncEngine | async_sessionmaker[Any] | AsyncConnection | DriverConnection | URL | str
 )
 """What names a database: a store (or a transaction of one, where a repository is made), an `AsyncEngine`, an
 `async_sessionmaker`, a database URL, an open `AsyncConnection` (where a repository is made), or an open

@@ -140,16 +140,12 @@ class LogReader:
         if aggregate_type is None:
             aggregate_type = await self._only_type_of(aggregate_id)
         stream = StreamId(aggregate_id, aggregate_type)
-        options = ReadOptions(
-            from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
-        )
-        with span(
-            self.tracer,
-            "read_stream",
-            system=self.database.backend.name,
-            aggregate_type=aggregate_type,
-            aggregate_id=aggregate_id,
-        ):
+        options = _EVERYTHING
+        if from_version != 0 or from_timestamp is not None or to_timestamp is not None:
+            options = ReadOptions(
+                from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
+            )
+        with self._loading_span(stream):
             events, version = await self._load(self.selection(options, stream), from_version)
         if not events and version == from_version:
             version = await self.version_of(stream) if from_version else 0
@@ -163,7 +159,8 @@ class LogReader:
         if not rows:
             return [], version
         decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
-        events = [decode(row) for row in self.known(rows)]
+        skips = self.codec.unknown_events == "skip"
+        events = [decode(row) for row in (self.known(rows) if skips else rows)]
         version = rows[-1][VERSION]
         if len(rows) == PAGE_EVENTS:
             wanted.start = version
@@ -171,7 +168,7 @@ class LogReader:
                 async for rows in found:
                     if self.key_store is not None:
                         decode = await self.decoder(rows)
-                    events += [decode(row) for row in self.known(rows)]
+                    events += [decode(row) for row in (self.known(rows) if skips else rows)]
                     version = rows[-1][VERSION]
         return events, version
 
@@ -221,6 +218,11 @@ class LogReader:
             if last is not None and course.wanted is not None:
                 course.wanted.move_past(last, count)
             raise
+
+    def _loading_span(self, stream: StreamId) -> AbstractContextManager[Any]:
+        if self.tracer is None:
+            return nullcontext()
+        return span(self.tracer, "read_stream", system=self.database.backend.name, **stream._asdict())
 
     def _reading_span(self, course: _Course) -> AbstractContextManager[None]:
         if self.tracer is None:

@@ -16,7 +16,7 @@ upgrade head`` also switches row-level security on; see `esource.schema.row_leve
 """
 
 from esource.database.sources import opened_database
-from esource.schema.alembic import record_revision, run_migrations
+from esource.schema.alembic import run_migrations
 from esource.schema.migrating import (
     ROW_LEVEL_SECURITY,
     adopt,
@@ -36,6 +36,7 @@ from esource.schema.revisions import (
     comparison_options,
     include_name,
     include_name_outside,
+    record_revision,
     scripts,
 )
 from esource.schema.versions import current, require_head, whole_store

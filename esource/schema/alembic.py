@@ -113,18 +113,3 @@ def _switch_row_level_security(context: Any) -> None:
         raise InvalidOptionError("row-level security is PostgreSQL's: SQLite has no roles")
     for statement in ROW_LEVEL_SECURITY[setting]:
         context.execute(statement)
-
-
-def record_revision(op: Any, revision: str | None) -> None:
-    """Keep `VERSION_TABLE` true when our scripts run inside an application's own Alembic, whose version
-    table is another: the store looks only into ours."""
-    migration = op.get_context()
-    if migration.version_table == VERSION_TABLE:
-        return
-    op.execute(
-        f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
-        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
-    )
-    op.execute(f"DELETE FROM {VERSION_TABLE}")
-    if revision is not None:
-        op.execute(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{revision}')")

@@ -17,9 +17,8 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
-from esource.schema.alembic import record_revision
 from esource.schema.protection import ours_at_work, protect
-from esource.schema.revisions import BRANCH, is_our_script
+from esource.schema.revisions import BRANCH, is_our_script, record_revision
 from esource.tables.names import VERSION_TABLE
 
 __all__ = ["op", "record_revision", "require_named_branch", "running"]

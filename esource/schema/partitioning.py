@@ -12,6 +12,10 @@ not many small ones. ``docs/growth.md`` has figures.
 are read no more. Their ids stay taken. A stream that has events in no other part **cannot go on**: it looks new, and
 the versions that it had are refused. Detach what has ended.
 
+What the application has added to `events` goes along, there and back: columns with their values, indexes, CHECK constraints,
+rights and comments. What cannot go along (a foreign key, a view, a trigger, a rule, an identity column, ...) is refused
+before anything is changed. What `esource.copying.archiving` takes out of a log in parts can be restored.
+
 Each of these waits for the appends that run, and keeps appends and reads waiting while it works: `partition` builds two
 indexes over the whole log and `merge` copies all of it, `begin_partition` reads the open part once. Run them as the
 tables' owner, and `merge` before a migration that changes `events`.

@@ -106,3 +106,18 @@ def _is_foreign(name: str | None, type_: str, parent_names: Mapping[str, Any], o
     if parent_names.get("schema_name") == ours:
         return not is_ours(name)
     return not is_only_ours(name)
+
+
+def record_revision(op: Any, revision: str | None) -> None:
+    """Keep `VERSION_TABLE` true when our scripts run inside an application's own Alembic, whose version
+    table is another: the store looks only into ours."""
+    migration = op.get_context()
+    if migration.version_table == VERSION_TABLE:
+        return
+    op.execute(
+        f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
+    op.execute(f"DELETE FROM {VERSION_TABLE}")
+    if revision is not None:
+        op.execute(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{revision}')")

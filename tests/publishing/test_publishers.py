@@ -17,11 +17,6 @@ from support.orders import placed, several
 from esource import FastStreamPublisher, OutboxRelay, OutboxRepository, to_cloud_event
 
 
-@pytest.fixture
-async def store(database_url, open_stores):
-    return await open_stores(database_url, outbox_enabled=True)
-
-
 async def entry_for(store, event):
     await store.append_events(event.aggregate_id, "Order", [event], 0)
     [entry] = await OutboxRepository(store).get_pending_events()

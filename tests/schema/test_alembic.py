@@ -1,9 +1,6 @@
 """Every way to run the scripts, each with the real command in a process of its own."""
 
 import sys
-import venv
-import zipfile
-from pathlib import Path
 
 import pytest
 from support.documents import blocks
@@ -181,24 +178,6 @@ async def test_offline_the_printed_sql_keeps_what_is_stored(empty_database_url):
 # -- the installed package -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory) -> Path:
-    """The interpreter of a fresh environment with the wheel, and nothing of the checkout.
-
-    What the wheel depends on comes from the environment of the tests.
-    """
-    folder = tmp_path_factory.mktemp("installed")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=CHECKOUT)
-    [wheel] = folder.glob("esource-*.whl")
-    venv.create(folder / "venv", with_pip=False, symlinks=True)
-    [site_packages] = (folder / "venv" / "lib").glob("python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site_packages)  # all that installing pure Python means
-    import sqlalchemy
-
-    (site_packages / "dependencies.pth").write_text(f"{Path(sqlalchemy.__file__).parents[1]}\n")
-    return folder / "venv" / "bin" / "python"
-
-
 @pytest.mark.slow
 async def test_from_the_installed_wheel_alembic_finds_the_scripts_in_the_package(
     installed, empty_database_url, tmp_path
@@ -277,9 +256,6 @@ def host(installed, tmp_path, empty_database_url):
     (tmp_path / "migrations" / "versions").mkdir(parents=True)
     (tmp_path / "alembic.ini").write_text(HOST_INI)
     (tmp_path / "migrations" / "env.py").write_text(HOST_ENV)
-    (tmp_path / "migrations" / "script.py.mako").write_text(
-        (CHECKOUT / "migrations" / "script.py.mako").read_text()
-    )
     (tmp_path / "migrations" / "versions" / "host1_customers.py").write_text(HOST_REVISION)
     driver = "sqlite+aiosqlite" if empty_database_url.startswith("sqlite") else "postgresql+asyncpg"
     url = empty_database_url.replace(empty_database_url.split(":")[0], driver, 1)
@@ -332,10 +308,9 @@ async def test_an_applications_autogenerate_leaves_our_tables_alone(host):
 
 
 @pytest.mark.slow
-async def test_without_include_name_an_applications_autogenerate_would_drop_our_tables(host, tmp_path):
+async def test_without_include_name_an_applications_autogenerate_leaves_our_tables_alone_too(host, tmp_path):
     host("upgrade", "heads")
     environment = tmp_path / "migrations" / "env.py"
     environment.write_text(environment.read_text().replace(", include_name=include_name", ""))
 
-    with pytest.raises(AssertionError, match="remove_table.*event_outbox"):
-        host("check")
+    assert "No new upgrade operations" in host("check")

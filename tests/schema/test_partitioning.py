@@ -13,6 +13,7 @@ from support.orders import OrderPlaced, placed, several
 from support.schemas import described, execute, rows
 
 from esource import Projection, ProjectionRunner, handles, open_store, schema
+from esource.copying.archiving import archive, restore
 from esource.errors import (
     ConstraintError,
     DuplicateEventError,
@@ -214,6 +215,131 @@ async def test_rights_stay_on_the_log_and_come_to_none_of_its_parts(empty_postgr
         assert await rows(empty_postgres_url, held) == [("events", "INSERT,SELECT")]
     finally:
         await execute(empty_postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_what_was_archived_from_a_log_in_parts_is_restored(postgres_url, open_stores, tmp_path):
+    store = await open_stores(postgres_url)
+    order = uuid4()
+    await store.append_events(order, "Order", several(3, order), 0)
+    await store.close_stream(order, "Order")
+    await partitioning.partition(store)
+    before = await store.get_events(order, "Order")
+    keys = "SELECT count(*) FROM esource_event_keys"
+
+    await archive(store, tmp_path / "old.jsonl")
+    assert await rows(postgres_url, keys) == [(1,)]
+    restored = await restore(store, tmp_path / "old.jsonl")
+
+    assert restored.events == 3
+    assert await store.get_events(order, "Order") == before
+    assert await rows(postgres_url, keys) == [(4,)]
+
+
+ADDED = (
+    "ALTER TABLE events ADD COLUMN note text NOT NULL DEFAULT 'none'",
+    "ALTER TABLE events ADD COLUMN size int GENERATED ALWAYS AS (length(note)) STORED",
+    "ALTER TABLE events ADD CONSTRAINT short CHECK (length(note) < 80)",
+    "CREATE INDEX \"of the notes\" ON events (lower(note)) WHERE note <> 'none'",
+    "COMMENT ON TABLE events IS 'the log'",
+    "COMMENT ON COLUMN events.note IS 'of ours'",
+)
+
+
+async def test_what_an_application_has_added_to_the_log_goes_along_and_comes_back(postgres_url, open_stores):
+    role = f"reader_{uuid4().hex}"
+    store = await open_stores(postgres_url)
+    order = uuid4()
+    await store.append_events(order, "Order", several(2, order), 0)
+    await execute(
+        postgres_url,
+        *ADDED,
+        "UPDATE events SET note = 'first' WHERE version = 1",
+        f"CREATE ROLE {role}",
+        f"GRANT SELECT ON events TO {role} WITH GRANT OPTION",
+        f"GRANT UPDATE (note) ON events TO {role}",
+    )
+    rights = (
+        "SELECT coalesce(attname, ''), acl.privilege_type, acl.is_grantable FROM pg_class LEFT JOIN pg_attribute "
+        "ON attrelid = pg_class.oid AND attacl IS NOT NULL, LATERAL (SELECT * FROM aclexplode(relacl) UNION ALL "
+        f"SELECT * FROM aclexplode(attacl)) AS acl WHERE pg_class.oid = 'events'::regclass "
+        f"AND acl.grantee = '{role}'::regrole ORDER BY 1, 2"
+    )
+    try:
+        before, held = await described(postgres_url), await rows(postgres_url, rights)
+        assert held
+        await partitioning.partition(store)
+        await store.append_events(order, "Order", several(2, order), 2)
+        await partitioning.begin_partition(store)
+        assert await rows(postgres_url, rights) == held
+        await execute(postgres_url, "UPDATE events SET note = 'third' WHERE version = 3")
+        await partitioning.merge(store)
+
+        assert await described(postgres_url) == before
+        assert await rows(postgres_url, rights) == held
+        assert await rows(postgres_url, "SELECT note, size FROM events ORDER BY version") == [
+            ("first", 5),
+            ("none", 4),
+            ("third", 5),
+            ("none", 4),
+        ]
+    finally:
+        await execute(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+        await execute(
+            postgres_url,
+            "ALTER TABLE events DROP COLUMN size, DROP COLUMN note",
+            "COMMENT ON TABLE events IS NULL",
+        )
+
+
+OBSTACLES = {
+    "the foreign key": (
+        "CREATE TABLE tenants (id uuid PRIMARY KEY); ALTER TABLE events ADD FOREIGN KEY (tenant_id) REFERENCES tenants",
+        "ALTER TABLE events DROP CONSTRAINT events_tenant_id_fkey; DROP TABLE tenants",
+    ),
+    "the constraint theirs": (
+        "ALTER TABLE events ADD CONSTRAINT theirs UNIQUE (event_id, actor_id)",
+        "ALTER TABLE events DROP CONSTRAINT theirs",
+    ),
+    "the unique index theirs": (
+        "CREATE UNIQUE INDEX theirs ON events (event_id, actor_id)",
+        "DROP INDEX theirs",
+    ),
+    "the identity column": (
+        "ALTER TABLE events ADD COLUMN number int GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE events DROP COLUMN number",
+    ),
+    "the sequence events_number_seq": (
+        "ALTER TABLE events ADD COLUMN number serial",
+        "ALTER TABLE events DROP COLUMN number",
+    ),
+    "the rule theirs": (
+        "CREATE RULE theirs AS ON DELETE TO events DO INSTEAD NOTHING",
+        "DROP RULE theirs ON events",
+    ),
+}
+
+
+@pytest.mark.parametrize(("obstacle", "statements"), OBSTACLES.items(), ids=OBSTACLES)
+async def test_what_cannot_go_along_is_named_and_nothing_is_changed(postgres_url, obstacle, statements):
+    await execute(postgres_url, statements[0])
+    before = await described(postgres_url)
+    try:
+        with pytest.raises(InvalidOptionError, match=obstacle):
+            await partitioning.partition(postgres_url)
+        assert await described(postgres_url) == before
+    finally:
+        await execute(postgres_url, statements[1])
+
+
+async def test_an_index_of_one_part_alone_stops_the_merge(postgres_url):
+    await partitioning.partition(postgres_url)
+    await execute(postgres_url, "CREATE INDEX theirs ON events_from_0 (actor_id)")
+    try:
+        with pytest.raises(InvalidOptionError, match="the index theirs of a part alone"):
+            await partitioning.merge(postgres_url)
+    finally:
+        await execute(postgres_url, "DROP INDEX theirs")
+        await partitioning.merge(postgres_url)
 
 
 async def test_what_cannot_be_partitioned_is_left_as_it_was(postgres_url, empty_postgres_url, sqlite_url):

@@ -8,7 +8,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 from support.schemas import described, execute, rows, sqlite_path
 
-from esource import SQLiteEventStore, schema
+from esource import EventStore, schema
+from esource.database.database import Database
 from esource.errors import InvalidOptionError
 
 ONE_EVENT = (
@@ -46,7 +47,7 @@ async def test_what_refers_to_events_with_on_delete_cascade_stays(old_url, way):
     await execute(old_url, *REFERRING)
     engine = engine_with_foreign_keys(old_url)
     if way == "store":
-        async with SQLiteEventStore(engine, enable_tracing=False) as store:
+        async with EventStore(Database.from_engine(engine), enable_tracing=False) as store:
             await store.initialize()
             async with store.transaction() as transaction:
                 found = await transaction.connection.exec_driver_sql("PRAGMA foreign_keys")
@@ -71,7 +72,7 @@ async def test_inside_a_transaction_with_foreign_keys_on_a_migration_says_what_t
     await execute(old_url, *REFERRING)
     before = await described(old_url)
     engine = engine_with_foreign_keys(old_url)
-    async with SQLiteEventStore(engine, enable_tracing=False) as store:
+    async with EventStore(Database.from_engine(engine), enable_tracing=False) as store:
         with pytest.raises(InvalidOptionError, match=r"notes refers to events.*Run `esource upgrade`"):
             async with store.transaction():
                 await schema.upgrade(store)

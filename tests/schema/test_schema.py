@@ -213,6 +213,13 @@ async def test_inside_another_version_table_ours_says_the_revision_too(empty_dat
     ):
         async with database.transaction() as unit:
             await unit.connection.run_sync(migrate, step, revision)
+        if step == scripts._upgrade_revs:
+            for unnamed in ("-1", "base"):
+                with pytest.raises(
+                    CommandError, match=r"would take back esource's schema.*Nothing was changed"
+                ):
+                    async with database.transaction() as unit:
+                        await unit.connection.run_sync(migrate, scripts._downgrade_revs, unnamed)
         assert await schema.current(database) == (
             {"esource@base": None}.get(revision, revision.removeprefix("esource_"))
         )

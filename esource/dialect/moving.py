@@ -80,7 +80,7 @@ class Moving(ABC):
 
     @abstractmethod
     async def lock_tables(self, driver: Any, tables: Sequence[Table]) -> None:
-        """Let nobody else append, or write to the tables, until the transaction ends; readers go on.
+        """Keep all others from appending and from writing to the tables until the transaction ends; readers go on.
 
         Gives up after `LOCK_SECONDS`: meanwhile every writer waits behind.
         """

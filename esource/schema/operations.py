@@ -25,7 +25,7 @@ __all__ = ["op", "record_revision", "require_named_branch", "running"]
 
 
 class _OurOperations(Operations):
-    """What our scripts do to our tables, and nobody else may."""
+    """Operations of our own scripts, which alone may change our tables."""
 
     def invoke(self, operation: MigrateOperation) -> Any:
         with ours_at_work():

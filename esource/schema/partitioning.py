@@ -51,7 +51,7 @@ class Partition(NamedTuple):
     """A part of the log."""
 
     name: str
-    """Of its table."""
+    """The name of its table."""
     first: int
     """The first position that belongs to it."""
 
@@ -131,7 +131,7 @@ async def merge(database: Source) -> None:
 
 @asynccontextmanager
 async def _locked(database: Database, *, partitioned: bool) -> AsyncIterator[AsyncConnection]:
-    """A transaction in which nobody else migrates, appends or reads the log. The table's own lock comes before the
+    """A transaction during which no other connection migrates, appends or reads the log. The table's own lock comes before the
     append lock in every append, so that those that wait look the table up anew."""
     if not database.backend.supports_partitions:
         raise InvalidOptionError(f"partitions are PostgreSQL's, and this is {database.name}")

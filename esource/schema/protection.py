@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Table, event, inspect
 
-from esource.schema.revisions import BRANCH
+from esource.schema.revisions import BRANCH, scripts
 from esource.tables.model import metadata
 from esource.tables.names import VERSION_TABLE, is_ours
 
@@ -185,6 +186,7 @@ def leave_ours_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDisp
     migration = context.migration_context
     if migration.version_table == VERSION_TABLE:
         return PriorityDispatchResult.CONTINUE
+    _require_own_branch(migration)
     asked: dict[str | None, bool] = {}
     kept: list[Any] = []
     for operation in upgrade.ops:
@@ -204,6 +206,27 @@ def leave_ours_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDisp
                 kept.append(operation)
     upgrade.ops = kept
     return PriorityDispatchResult.CONTINUE
+
+
+def _require_own_branch(migration: MigrationContext) -> None:
+    """Refuse ``alembic revision --autogenerate`` where Alembic would let the new revision follow ours, in our folder:
+    an application's first one, in one history with ours."""
+    environment = migration.environment_context
+    command = getattr(environment.config.cmd_opts, "cmd", None) if environment is not None else None
+    if environment is None or command is None or command[0].__name__ != "revision":
+        return
+    given = environment.context_opts["revision_context"].command_args
+    if given["version_path"] is None and any(
+        head is not None and scripts().resolve() in Path(head.path).resolve().parents
+        for head in environment.script.get_revisions(given["head"] or "head")
+    ):
+        from alembic.util import CommandError
+
+        raise CommandError(
+            "this revision would follow esource's, in the folder where esource is installed. Nothing was written. For the "
+            "first revision of yours: `alembic revision --autogenerate --head base --branch-label LABEL "
+            "--version-path FOLDER`; for the others: `--head LABEL@head`"
+        )
 
 
 def _is_modelled(context: AutogenContext, table: str, schema: str | None) -> bool:

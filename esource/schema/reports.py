@@ -46,7 +46,7 @@ class Difference:
     kind: Literal["missing index", "extra index", "missing table", "missing column", "other"]
     table: str
     name: str
-    """Of what is missing, extra or different."""
+    """The name of what is missing, extra or different."""
     remedy: str | None = None
     """The SQL that mends it, where one statement does."""
 
@@ -70,7 +70,7 @@ def history() -> list[Revision]:
 async def differences(database: Source) -> list[Difference]:
     """Where the tables of a database (a store, an engine, a URL) are not those of the newest schema.
 
-    Only our tables are looked at. An index that somebody added to them is a difference, too.
+    Only our tables are looked at. An index that the application has added to them is a difference, too.
     """
     async with opened_database(database) as opened:
         return await opened.inspect_connection(_compare)

@@ -5,7 +5,7 @@
   appends to the log and never changes or deletes an event; it creates, alters and drops nothing.
 - The *reader* sees every table and writes none: dashboards, exports, support.
 
-The script is idempotent and for an administrator: a superuser, or whoever owns the database and may create
+The script is idempotent and for an administrator: a superuser, or a role that owns the database and may create
 roles. Run it before the first migration, and again after it: before, there are no tables whose rights it could
 narrow, and until then the writer may do to them what it may do to any table of the schema. What a later
 migration creates is usable by the writer and the reader at once.
@@ -19,7 +19,7 @@ elsewhere, and `reset` deletes their rows.
 
 With row-level security (`esource.schema.row_level_security`) switched on, the writer and the reader see nothing until
 they are bound: ``bind_role(url, "writer", None)`` says that a role is for all tenants. Advisory locks and NOTIFY
-need no right in PostgreSQL: whoever may connect can hold appends up.
+need no right in PostgreSQL: every role that may connect can hold appends up.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def role_script(
     Args:
         schema: The schema of the tables; created if missing. The roles find it by their search path in
             this database.
-        migrator: Who owns the tables.
-        writer: Who appends.
-        reader: Who only reads.
+        migrator: the role that owns the tables.
+        writer: the role that appends.
+        reader: the role that only reads.
 
     Raises:
         InvalidOptionError: a name that PostgreSQL would not take as it stands, or the same name twice.

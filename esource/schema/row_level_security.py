@@ -12,8 +12,8 @@ What a bound role may do:
   checkpoints named ``<tenant id>:…``: read, write, delete;
 - the schema version: read. Which role is for which tenant: neither read nor write.
 
-What it learns of others nonetheless: that an id is taken, that positions have holes, and that somebody has
-appended (``NOTIFY`` carries no content). A session that keeps a transaction open after an append keeps everybody's
+What it learns of others nonetheless: that an id is taken, that positions have holes, and that there was an
+append (``NOTIFY`` carries no content). A session that keeps a transaction open after an append keeps everybody's
 appends waiting: give such roles an ``idle_in_transaction_session_timeout``. Before PostgreSQL 15 everybody may
 create objects in the schema ``public``: ``REVOKE CREATE ON SCHEMA public FROM PUBLIC`` belongs to this.
 

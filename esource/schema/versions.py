@@ -113,7 +113,7 @@ async def require_tables(database: Database, version: str) -> None:
 
 @asynccontextmanager
 async def whole_store(source: Source, what: str, *, any_schema: bool = False) -> AsyncIterator[Database]:
-    """The database behind a source, for work on everything that it holds, whoever's events these are.
+    """The database behind a source, for work on the events of all tenants.
 
     Args:
         source: a store, an engine, a URL.

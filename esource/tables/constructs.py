@@ -99,7 +99,7 @@ def _byte_order_sqlite(element: byte_order, compiler: Any, **kw: Any) -> str:
 
 
 class moment_after(FunctionElement[datetime]):  # noqa: N801
-    """The database's own clock, so many seconds on (a parameter): for what processes on several machines
+    """The time of the database's own clock after the given seconds (a parameter): for what processes on several machines
     must agree about, whatever their own clocks say. SQLite's is its machine's, to the millisecond."""
 
     name = "moment_after"

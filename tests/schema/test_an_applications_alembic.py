@@ -182,6 +182,8 @@ async def test_together_each_command_names_its_branch(application):
     before = sorted(site_packages.rglob("versions/*.py"))
 
     application.enter(upgrade)
+    said = application.run("alembic", "revision", "--autogenerate", "-m", "lost", ok=False)
+    assert "this revision would follow esource's" in said
     application.enter(first)
     application.enter(upgrade_again)
     assert application.append() == 1

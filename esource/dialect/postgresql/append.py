@@ -45,7 +45,7 @@ in other schemas do not wait for each other."""
 _LAST_VERSION = 2**31 - 1
 """The greatest INTEGER."""
 
-# A sequence hands out positions before the commit. Whoever takes this lock BEFORE drawing positions and
+# A sequence hands out positions before the commit. A writer that takes this lock BEFORE drawing positions and
 # holds it to the commit makes them visible in order, for every reader there is.
 lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
@@ -182,7 +182,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
         listed(stream.c.accepted, stream.c.ordinal, many=streams),
         listed(known, stream.c.ordinal, many=streams),
         select(listed(inserted.c.global_position, inserted.c.global_position, many=rows)).scalar_subquery(),
-        # Delivered at the commit, to whoever listens: 25 µs of 700.
+        # Delivered at the commit, to all that listen: 25 µs of 700.
         *([func.pg_notify(CHANNEL, literal_column("''"))] if switches.notify else []),
     ).select_from(stream)
     if outbox:

@@ -59,7 +59,7 @@ SETTLE_SECONDS = 2.0
 
 POOLED_CONNECT_ARGS = {
     # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
-    # a pooler could lend the server connection to somebody else (MagicStack/asyncpg pull request 1065).
+    # a pooler could lend the server connection to another client (MagicStack/asyncpg pull request 1065).
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,  # SQLAlchemy's
     # A name would be taken, or unknown, on the next server connection, and be left behind on this one.
@@ -220,7 +220,7 @@ class PostgreSQLBackend(Backend):
                 driver.remove_termination_listener(on_termination)
                 try:
                     await asyncio.wait_for(driver.remove_listener(channel, on_notification), SETTLE_SECONDS)
-                except Exception:  # a network that swallows everything: nobody is to wait for it
+                except Exception:  # a network that swallows everything: do not wait for it
                     driver.terminate()
 
     def names(self, values: Sequence[Any]) -> Any:

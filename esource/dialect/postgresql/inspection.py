@@ -53,7 +53,7 @@ IDLE_SECONDS = 10
 """How long a connection may do nothing inside a transaction, in seconds."""
 
 DEAD_ROWS, DEAD_SHARE = 10_000, 0.2
-"""Dead rows from which a table wants a vacuum: so many, and this share of it."""
+"""A table needs a vacuum from this number of dead rows, if they are also this share of it."""
 
 
 class PostgreSQLInspection(Inspection):

@@ -132,7 +132,7 @@ class PostgreSQLMoving(Moving):
         return None if found is None else str(found)
 
     async def lock_tables(self, driver: Any, tables: Sequence[Table]) -> None:
-        # Not the log's own lock: who appends locks the table before it waits for that one.
+        # Not the lock of the log: an append locks the table before it waits for that one.
         await self._run(
             driver,
             f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'",

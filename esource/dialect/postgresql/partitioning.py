@@ -118,7 +118,7 @@ END $do$""",
 
 
 def _keys_trigger(name: str, function: str, when: str, body: str) -> list[str]:
-    """A trigger, and its function with the rights of the owner: nobody else needs any on the keys."""
+    """A trigger, and its function with the rights of the owner, so that no other role needs a right on the keys."""
     return [
         f"""
 DO $do$ BEGIN EXECUTE replace($create$

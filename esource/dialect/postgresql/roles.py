@@ -10,7 +10,7 @@ from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TAB
 
 
 class Roles(NamedTuple):
-    """Who migrates, writes and reads the tables of one schema."""
+    """The roles that migrate, write and read the tables of one schema."""
 
     schema: str
     migrator: str
@@ -68,7 +68,7 @@ def statements(names: Roles) -> list[str]:
             )
             for sequence in (f"{schema}.{name}" for name in SEQUENCES)
         ),
-        # The log is appended to and nothing else. TRUNCATE and TRIGGER are nobody's but the owner's.
+        # The log is appended to and nothing else. Only the owner has TRUNCATE and TRIGGER.
         _if_there(events, f"REVOKE UPDATE, DELETE ON {events} FROM {writer}"),
         _if_there(
             version,

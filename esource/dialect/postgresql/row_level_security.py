@@ -6,8 +6,8 @@ the session was authenticated with: neither SET ROLE nor any setting changes tha
 superusers and roles with BYPASSRLS are not restricted; nor is a role that is listed without a tenant. A role
 that is not listed sees nothing.
 
-There is no FORCE: the owner is who migrates, relays and projects for all tenants, and who is a member of the
-owner could switch the policies off anyway, which is why no such role is taken for a tenant's.
+There is no FORCE: the owner migrates, relays and projects for all tenants. A member of the owner's role could
+switch the policies off anyway, so no such role is taken for a tenant's.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
         try:
             connection.run_async(partial(_set_up, script, busy_timeout))
         except BaseException:
-            # The pool does not know this connection yet: nobody else would end its thread.
+            # The pool does not know this connection yet, and would not end its thread.
             connection.close()
             raise
 

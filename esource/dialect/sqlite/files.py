@@ -45,7 +45,7 @@ def make_room(file: Path, database: str, *, read_only: bool) -> None:
 class Place:
     """The path of a database file, and the file that was there when it was opened.
 
-    SQLite goes on with an open file whatever happens to its name, and every commit succeeds: nobody else will ever
+    SQLite goes on with an open file whatever happens to its name, and every commit succeeds: no other program will ever
     see it. To ask where the name leads takes 2 % of the shortest append (18 of 1 090 µs, where system calls are slow).
     """
 
@@ -112,7 +112,7 @@ def reading_uri(path: str) -> str:
 
     A file in WAL mode has a log beside it while anybody has it open. If it is there, ``ro`` reads both. If
     not, ``ro`` would create one and could not remove it again; ``rw`` does both, and writes nothing else. Where
-    that is not permitted nobody is at work on the file, and ``immutable`` reads it as it is: what others write
+    that is not permitted no other program has the file open, and ``immutable`` reads it as it is: what others write
     to it later is not seen.
 
     Raises:

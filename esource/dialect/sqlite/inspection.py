@@ -50,7 +50,7 @@ class SQLiteInspection(Inspection):
         found = []
         path = await self._path(driver)
         [(mode,)] = await driver.execute_fetchall("PRAGMA journal_mode")
-        # A file that may only be read is opened as one that nobody changes, for which the pragma says "delete".
+        # A file that may only be read is opened as one that does not change, for which the pragma says "delete".
         if path is not None and mode != "wal" and not is_wal(path):
             found.append(
                 Symptom(

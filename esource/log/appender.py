@@ -32,7 +32,7 @@ from esource.errors import (
     StoreClosedError,
 )
 from esource.log.batch import Append, Batch, Outcome, earlier_outcome
-from esource.log.pages import EVENTS_OF_IDS
+from esource.log.pages import EVENTS_OF_IDS, OUTBOX_OF_THE_LOG
 from esource.log.streams import AppendResult
 from esource.tables.rows import EVENT_ID
 
@@ -59,13 +59,14 @@ _EVERYBODYS = (
 class Appender:
     """The queue of one store, and whoever empties it: a task, or a lone caller itself."""
 
-    def __init__(self, database: Database, *, outbox: bool = False) -> None:
+    def __init__(self, database: Database, *, outbox: bool | None = False) -> None:
         self._database = database
-        self._outbox = outbox
+        self.outbox = outbox
+        """Whether every event gets an outbox row; None where the database has still to be asked."""
         self._queue: deque[Append] = deque()
         self._waiting_events = 0
         self._outside: deque[Append] = deque()
-        """Those that came when the queue was full, in their order."""
+        """Those that came when it was full."""
         self._flusher: asyncio.Task[None] | None = None
         self._writing: list[Append] = []
         """What the flusher is about to decide."""
@@ -141,14 +142,17 @@ class Appender:
         """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
         a fifth of the time on SQLite, a sixth on PostgreSQL."""
         events = append.events
-        plan = Plan(
-            [StreamWrite(append.stream, append.expected_version, events[0].event_id)],
-            [(0, step, event) for step, event in enumerate(events, 1)],
-            self._outbox,
-        )
         outcome: Outcome | None
         self._leading = True
         try:
+            if self.outbox is None:
+                # Where another store writes outbox rows, an event without one would never be published.
+                self.outbox = bool(await self._database.rows(OUTBOX_OF_THE_LOG, {}))
+            plan = Plan(
+                [StreamWrite(append.stream, append.expected_version, events[0].event_id)],
+                [(0, step, event) for step, event in enumerate(events, 1)],
+                self.outbox,
+            )
             try:
                 versions, accepted, known, positions = await self._database.append(plan)
             except Exception as error:
@@ -210,7 +214,7 @@ class Appender:
         self._rest()
 
     def _next_batch(self) -> Batch:
-        batch = Batch(self._outbox)
+        batch = Batch(bool(self.outbox))
         left: list[Append] = []
         queue = self._queue
         while queue:
@@ -232,6 +236,8 @@ class Appender:
 
     async def _decide(self, batch: Batch) -> list[tuple[Append, Outcome | None]]:
         """Write a batch; each append with its outcome, None for one that has to be decided exactly."""
+        if self.outbox is None:
+            return [(append, None) for append in batch.appends]
         try:
             return list(batch.outcomes(await self._database.append(batch.plan)))
         except Exception as error:
@@ -272,11 +278,14 @@ class Appender:
         """Decide and write appends in an open transaction. Valid once that transaction commits."""
         backend = self._database.backend
         await backend.lock_log(unit.driver)
+        if self.outbox is None:
+            compiled = OUTBOX_OF_THE_LOG.on(backend.sqlalchemy_dialect)
+            self.outbox = bool(await backend.fetch(unit.driver, compiled.text, compiled.arguments({})))
         settled: list[tuple[Append, Outcome | None]] = []
         waiting = list(appends)
         while waiting:
             stored = await self._stored(unit, waiting)
-            batch = Batch(self._outbox)
+            batch = Batch(self.outbox)
             decided = set()
             for append in waiting:
                 earlier = earlier_outcome(append, stored)
@@ -299,9 +308,8 @@ class Appender:
         backend = self._database.backend
         compiled = EVENTS_OF_IDS.on(backend.sqlalchemy_dialect)
         ids = [str(event.event_id) for append in appends for event in append.events]
-        rows = await backend.fetch(
-            unit.driver, compiled.text, compiled.arguments({"event_ids": backend.names(ids)})
-        )
+        arguments = compiled.arguments({"event_ids": backend.names(ids)})
+        rows = await backend.fetch(unit.driver, compiled.text, arguments)
         return {row[EVENT_ID]: row for row in rows}
 
 

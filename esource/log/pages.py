@@ -21,7 +21,7 @@ from esource.database.database import Database
 from esource.database.transactions import Unit
 from esource.log.streams import ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
-from esource.tables.model import events
+from esource.tables.model import event_outbox, events
 from esource.tables.rows import (
     PAYLOAD,
     POSITION,
@@ -79,6 +79,14 @@ def _page(key: str, backward: bool, from_end: bool, conditions: tuple[str, ...])
 
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
+OUTBOX_OF_THE_LOG = Statement(
+    # A row that was written with its event refers to it; one that was added by hand has the whole event.
+    select(literal_column("1"))
+    .select_from(event_outbox)
+    .where(event_outbox.c.event_data.is_(None))
+    .limit(literal_column("1"))
+)
+"""Whether outbox rows are written with the events: finds one of them."""
 EVENTS_OF_IDS = Statement(select(*EVENT_COLUMNS).where(member_of(events.c.event_id, "event_ids")))
 STREAM_VERSION = Statement(
     select(func.max(events.c.version)).where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])

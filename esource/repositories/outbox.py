@@ -14,6 +14,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -116,11 +117,23 @@ _REQUEUE = Statement(
     )
     .returning(_table.id)
 )
+_of_log = event_outbox.alias("of_log")
+_newest_of_log = (
+    select(_of_log.c.id)
+    .where(_of_log.c.event_data.is_(None))
+    .order_by(_of_log.c.global_position.desc())
+    .limit(literal_column("1"))
+)
 _CLEAN = Statement(
     delete(event_outbox)
     .where(
         _table.status == literal_column("'published'"),
         _table.published_at < bindparam("before", type_=Timestamp()),
+        # By this row a store knows that there is an outbox.
+        or_(
+            bindparam("all", type_=_table.retry_count.type) == literal_column("1"),
+            _table.id.not_in(_newest_of_log),
+        ),
     )
     .returning(_table.id)
 )
@@ -152,7 +165,8 @@ class OutboxStats:
 class OutboxRepository:
     """The outbox in the database of a store, an engine, a session factory, a URL, or an open transaction.
 
-    A store with ``outbox_enabled=True`` writes a row with every event; `add_event` adds one by hand. Of a
+    A store with ``outbox_enabled=True`` writes a row with every event, and so does from then on every store of which
+    nothing else was said; `add_event` adds one by hand. Of a
     store bound to a tenant, it holds that tenant's rows only.
     """
 
@@ -242,9 +256,13 @@ class OutboxRepository:
         return len(await self._access.write(_REQUEUE))
 
     async def cleanup_published(self, days: int = 7) -> int:
-        """Delete rows published more than this many days ago; how many there were."""
+        """Delete rows published more than this many days ago; how many there were.
+
+        The last row that was written with an event stays, because by it every store knows that events have to be
+        published; 0 days deletes it, too.
+        """
         age = timedelta(days=check_whole("days", days, most=LARGEST_AGE_DAYS))
-        return len(await self._access.write(_CLEAN, before=utc_now() - age))
+        return len(await self._access.write(_CLEAN, before=utc_now() - age, all=0 if days else 1))
 
     async def get_stats(self) -> OutboxStats:
         """Counts by status, and how old the oldest pending row is. One query."""

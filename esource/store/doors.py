@@ -41,7 +41,8 @@ class SQLiteEventStore(EventStore):
             may take the last commits, never the file.
         read_only: Only read: no file is created or changed, and a file that may not be written is read, too.
             Writing raises `DatabaseReadOnlyError`.
-        outbox_enabled: Write an outbox row with every event, in the same transaction.
+        outbox_enabled: Write an outbox row with every event, in the same transaction. Left out, the store does so if
+            the outbox has such rows, so that a script does not append what is never published.
         unknown_events: What a reader does with event types that no class is registered for.
         key_store: The keys of personal fields (`esource.privacy`); closing the store does not close it.
         limits: How much may be written at once.
@@ -60,7 +61,7 @@ class SQLiteEventStore(EventStore):
         auto_detect_uuid: bool = True,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         read_only: bool = False,
-        outbox_enabled: bool = False,
+        outbox_enabled: bool | None = None,
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
         limits: Limits = STANDARD_LIMITS,
@@ -128,7 +129,8 @@ class PostgreSQLEventStore(EventStore):
         database: A URL, an `AsyncEngine`, or an `async_sessionmaker` bound to one. A store that is given
             a URL owns its engine; an engine that it is given stays yours to dispose of.
         event_registry: Which class an event type is decoded with; the default registry if left out.
-        outbox_enabled: Write an outbox row with every event, in the same transaction.
+        outbox_enabled: Write an outbox row with every event, in the same transaction. Left out, the store does so if
+            the outbox has such rows, so that a script does not append what is never published.
         enable_tracing: OpenTelemetry spans, if it is installed.
         transaction_pooling: A pooler stands before the server and lends its connections for a transaction at
             a time (PgBouncer with ``pool_mode = transaction``). Nothing is kept in a session then: no
@@ -150,7 +152,7 @@ class PostgreSQLEventStore(EventStore):
         database: str | URL | AsyncEngine | async_sessionmaker[Any],
         event_registry: EventRegistry | None = None,
         *,
-        outbox_enabled: bool = False,
+        outbox_enabled: bool | None = None,
         enable_tracing: bool = True,
         uuid_fields: set[str] | None = None,
         string_id_fields: set[str] | None = None,

@@ -45,7 +45,7 @@ class EventStore(Lifecycle):
         database: Database,
         event_registry: EventRegistry | None = None,
         *,
-        outbox_enabled: bool = False,
+        outbox_enabled: bool | None = None,
         enable_tracing: bool = True,
         uuid_fields: set[str] | None = None,
         string_id_fields: set[str] | None = None,
@@ -64,7 +64,6 @@ class EventStore(Lifecycle):
             unknown_events=unknown_events,
             limits=limits,
         )
-        self.outbox_enabled = outbox_enabled
         self._database = database
         self._appender = Appender(database, outbox=outbox_enabled)
         self.reader = LogReader(database, self.codec, key_store, None, get_tracer(enabled=enable_tracing))
@@ -88,6 +87,12 @@ class EventStore(Lifecycle):
     @property
     def event_registry(self) -> EventRegistry:
         return self.codec.registry
+
+    @property
+    def outbox_enabled(self) -> bool:
+        """Whether an outbox row is written with every event. Where nothing was said, the database decides with
+        the first append."""
+        return bool(self._appender.outbox)
 
     @property
     def tenant_id(self) -> UUID | None:

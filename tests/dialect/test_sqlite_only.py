@@ -15,7 +15,7 @@ import pytest
 from support.orders import placed, several
 
 from esource import CheckpointRepository, SQLiteEventStore, open_store
-from esource.copying.rows import BESIDE, EVENTS, same_keys
+from esource.copying.rows import EVENTS, MIRRORED, same_keys
 from esource.dialect.moving import insert_of
 from esource.errors import (
     ConstraintError,
@@ -339,9 +339,9 @@ async def test_an_append_that_fails_half_way_leaves_nothing_in_a_transaction_tha
 
 async def test_sqlites_executemany_is_given_nothing_that_returns_rows_which_python_3_10_refuses(store):
     backend = store._opened.database.backend
-    kept = [same_keys(relation, "postgresql", "sqlite") for relation in (EVENTS, *BESIDE)]
+    kept = [same_keys(relation, "postgresql", "sqlite") for relation in (EVENTS, *MIRRORED)]
     assert {True, False} == set(kept)
-    for relation, with_key in zip((EVENTS, *BESIDE), kept, strict=True):
+    for relation, with_key in zip((EVENTS, *MIRRORED), kept, strict=True):
         text = (
             insert_of(relation.table, relation.columns(with_key=with_key)).on(backend.sqlalchemy_dialect).text
         )

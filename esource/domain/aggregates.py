@@ -65,8 +65,6 @@ class AggregateRoot(Generic[TState]):
         self._stored_event_id: UUID | None = None
         """The id of the last event of it that a repository has read or stored, if that is known."""
 
-    # -- what a subclass provides --------------------------------------------------------------------
-
     def _get_initial_state(self) -> TState:
         """The state before the first event, for `_apply` to start from (see `current`): what the class of the
         state makes without arguments, unless a subclass says otherwise.
@@ -84,8 +82,6 @@ class AggregateRoot(Generic[TState]):
         raise NotImplementedError(
             f"{type(self).__name__} needs _apply(event){hint if marked_methods(type(self)) else ''}"
         )
-
-    # -- what it is ------------------------------------------------------------------------------------
 
     @property
     def aggregate_id(self) -> UUID:
@@ -125,8 +121,6 @@ class AggregateRoot(Generic[TState]):
     def get_next_version(self) -> int:
         """The version that the next event gets."""
         return self._version + 1
-
-    # -- what happens to it ----------------------------------------------------------------------------
 
     def create_event(self, event_class: type[TEvent], **fields: Any) -> TEvent:
         """A new event of this aggregate: id, type and version are filled in.
@@ -206,8 +200,6 @@ class AggregateRoot(Generic[TState]):
         """Forget the recorded events, and return them."""
         events, self._uncommitted = self._uncommitted, []
         return events
-
-    # -- snapshots ---------------------------------------------------------------------------------------
 
     def _serialize_state(self) -> dict[str, Any]:
         """The state as JSON values, for a snapshot.

@@ -157,8 +157,6 @@ class DatabaseKeyStore(KeyStore):
         forgetful = backend_for_url(parsed).forgetful_options
         self._database = Database.from_url(parsed, **{**forgetful, **database_options})
 
-    # -- life cycle ----------------------------------------------------------------------------------
-
     async def initialize(self) -> None:
         """Make the table, if it is not there. Safe to repeat, and safe when many processes do it at once."""
         with self._errors():
@@ -184,8 +182,6 @@ class DatabaseKeyStore(KeyStore):
                 f"the keys are to be in another database than the events, not in {database.name} as well: a "
                 "backup of the events would bring destroyed keys back"
             )
-
-    # -- keys ----------------------------------------------------------------------------------------
 
     async def load(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         listed = self._database.backend.names(sorted(subjects))

@@ -72,8 +72,6 @@ class KeyStore(ABC):
         self._destroyed = 0
         """How often a key was destroyed here: what was being loaded meanwhile is loaded again."""
 
-    # -- for a subclass ------------------------------------------------------------------------------
-
     @abstractmethod
     async def load(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         """The keys of those subjects that ever had one; None for one that was destroyed. One query."""
@@ -88,8 +86,6 @@ class KeyStore(ABC):
     @abstractmethod
     async def erase(self, subject: str) -> bool:
         """Destroy a subject's key, and remember that; whether there was one to destroy."""
-
-    # -- destroying ----------------------------------------------------------------------------------
 
     async def destroy(self, subject: UUID | int | str) -> bool:
         """Destroy a subject's key: what was written of it can never be read again, by anybody.
@@ -110,8 +106,6 @@ class KeyStore(ABC):
             self._cache.pop(name, None)
             for keys in self._held:
                 keys.forget(name)
-
-    # -- for a store ---------------------------------------------------------------------------------
 
     async def keys_to_seal(self, events: Iterable[object]) -> Keys | None:
         """The keys for events that are to be written, made where there is none; None if none is needed.

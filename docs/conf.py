@@ -154,6 +154,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(.*\.)?(T[A-Z][a-z]\w+|_Step|_Method|Tracer|Mark|Row|Keys|Database|Unit|Writes|CloudEvent|File)",
     ),
+    (
+        "py:.*",
+        r"(.*\.)?(Source|Opened|DriverConnection|LentConnection|Readable)",
+    ),
     ("py:.*", r"esource\.(testing|dialect|projections)\..*"),
     ("py:.*", r"_pytest\..*"),
 ]

@@ -41,7 +41,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Refuse new work, write what was accepted, wait for what is under way, and give every connection back.
 
-        What is not done after 5 seconds (`CLOSE_SECONDS`) fails: a transaction that is still open is rolled back.
+        What is not done after 5 seconds fails: a transaction that is still open is rolled back.
         Afterwards the store refuses work until it is opened again. A store bound to a tenant does nothing here: the
         one it came from closes.
         """

@@ -35,7 +35,7 @@ SHOWN_CHARACTERS = 80
 
 
 def shown(value: Any) -> str:
-    """A value for a message, which nobody wants to be as long as the value may be."""
+    """A value as a message shows it: cut if it is long."""
     if isinstance(value, (str, bytes)) and len(value) > SHOWN_CHARACTERS:
         return f"{value[:SHOWN_CHARACTERS]!r}…"
     text = repr(value)
@@ -133,7 +133,7 @@ class Limits:
     json_depth: int = 200
     """Levels of lists and objects, the payload itself included. At most 200: pydantic's reader goes no deeper."""
     append_events: int = 100_000
-    """Events in one append. At most a million: it is one transaction, and everybody else's appends wait."""
+    """Events in one append. At most a million: it is one transaction, and all other appends wait."""
     append_characters: int = 64 * _MEBI
     """Characters of the payloads of one append together. At most 128 Mi: PostgreSQL takes 1 GiB in one array."""
     name_characters: int = 255
@@ -251,7 +251,8 @@ def json_text(field: str, value: Any, limits: Limits = STANDARD_LIMITS) -> str:
 
 
 def check_size(field: str, text: str, limits: Limits) -> None:
-    """
+    """Refuse a payload that is longer than the limit.
+
     Raises:
         InvalidEventError: the JSON text is longer than the limit.
     """

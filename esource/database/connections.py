@@ -82,7 +82,7 @@ class Connections:
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody else can reach this database: in memory, on one connection of our own."""
+        """Whether only this store can reach this database: it is in memory, on one connection of our own."""
         return self._owns_engine and isinstance(self.engine.pool, StaticPool)
 
     def set_option(self, name: str, value: Any) -> None:

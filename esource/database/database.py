@@ -126,7 +126,7 @@ class Database:
             return await self.persist(partial(self._run, read))
 
     async def _run(self, work: Callable[[Any], Awaitable[T]], *, writing: bool = False) -> T:
-        """Run work on a connection that nobody else uses meanwhile. Raises the driver's own errors."""
+        """Run work on a connection that no other task uses meanwhile. Raises the driver's own errors."""
         connections = self.connections
         if connections.ready_in is not asyncio.get_running_loop():
             await connections.ensure_open()

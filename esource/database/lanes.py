@@ -46,8 +46,8 @@ class LanePool:
         connect: Makes another one.
         disconnect: Gives one back to where it came from.
         hold: Whether to keep them between two uses.
-        patience: How long to wait while somebody keeps them without end, in seconds.
-        impatient: The error of whoever has waited longer.
+        patience: How long to wait, in seconds, while other tasks keep all of them.
+        impatient: The error for a caller that has waited longer.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LanePool:
         """Places that are taken: connections, and those that are just being made."""
         self._lanes: set[Lane] = set()
         self._kept = 0
-        """Connections that somebody took, to give them back at the end of a block of code."""
+        """Connections that a task took, and gives back at the end of a block of code."""
         self._turns = 0
         """How often a connection, or the place of one, was handed on."""
         self._waiting: deque[asyncio.Future[Lane | None]] = deque()
@@ -97,7 +97,7 @@ class LanePool:
             await uninterrupted(self._take_back(lane, error))
             raise
         if self.holds and not self._waiting:
-            idle.append(lane)  # if it is dead, whoever takes it next finds that out
+            idle.append(lane)  # if it is dead, the next task that takes it finds that out
         elif not self._give(lane):
             await uninterrupted(self._discard(lane))
         return result
@@ -139,7 +139,7 @@ class LanePool:
             await self._emptied.wait()
 
     async def cut(self) -> None:
-        """Take the connections from whoever still has them: what comes through them afterwards is an error."""
+        """Take the connections from the tasks that still have them; a later call through them is an error."""
         self._is_cut = True
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -212,7 +212,7 @@ class LanePool:
         waiter.add_done_callback(lambda _: alarm.cancel())
 
     def _give(self, lane: Lane) -> bool:
-        """Hand a connection to whoever waits first, or keep it; False if it is to be closed instead."""
+        """Give a connection to the first task that waits, or keep it; False if it has to be closed."""
         if lane.is_cut:
             return True  # it is closed already
         driver = lane.driver
@@ -242,7 +242,7 @@ class LanePool:
             self._leave()
 
     def _leave(self) -> None:
-        """Hand the place of a connection to whoever waits first."""
+        """Give the place of a connection to the first task that waits."""
         if not self._hand(None):
             self._count -= 1
             if not self._count and self._emptied is not None:

@@ -92,7 +92,7 @@ def database_of(source: Source, switches: Switches = STANDARD) -> Database:
 
 
 def require_whole(source: Source, what: str) -> None:
-    """For what works on the whole log, whoever's events it holds.
+    """For work on the whole log, with the events of all tenants.
 
     Raises:
         InvalidOptionError: the source is a store bound to a tenant.

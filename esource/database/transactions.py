@@ -75,7 +75,7 @@ class Unit:
         """Refuse work after the end.
 
         Raises:
-            StoreClosedError: the transaction has ended; its connection may be somebody else's by now.
+            StoreClosedError: the transaction has ended; another task may use its connection by now.
         """
         if self._lane.is_cut:
             raise StoreClosedError(

@@ -43,7 +43,7 @@ class Ear:
 
 
 class WakeUp:
-    """Calls everybody who listens. What happens in other processes is watched only while somebody waits for it."""
+    """Calls all listeners. Other processes are watched only while a listener waits."""
 
     def __init__(self, watch: Callable[[Callable[[], None], Callable[[], None]], Awaitable[None]]) -> None:
         self._watch = watch
@@ -99,7 +99,7 @@ class WakeUp:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until a watch that nobody needs any more has let go of its connection."""
+        """Wait until a watch that is no longer needed has given its connection back."""
         if self._ending:
             await asyncio.wait(self._ending)
 

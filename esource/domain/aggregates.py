@@ -276,7 +276,8 @@ def _make_state(aggregate_class: type[AggregateRoot[Any]]) -> Any:
 
 
 def _require_fields(event_class: type[DomainEvent], given: Iterable[str]) -> None:
-    """
+    """Refuse names that are not fields of the event.
+
     Raises:
         InvalidEventError: a name is none of the event's: pydantic would drop the value without a word.
     """

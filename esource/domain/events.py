@@ -37,7 +37,7 @@ def uuid7() -> UUID:
 
 
 UNASSIGNED = UUID(int=0)
-"""The `aggregate_id` of an event that names no aggregate: whoever takes it gives it one."""
+"""The `aggregate_id` of an event that names no aggregate; the aggregate or the append sets it."""
 
 
 def upcaster(*, from_version: int) -> Callable[[_Step], _Step]:

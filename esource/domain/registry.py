@@ -56,7 +56,7 @@ class EventRegistry:
             raise self.unknown(event_type) from None
 
     def unknown(self, event_type: str) -> UnknownEventTypeError:
-        """The error for a type without a class; it names the class that somebody forgot to register."""
+        """The error for a type without a class; it names a class that exists and was not registered."""
         forgotten = next((found for found in _defined(DomainEvent) if _name_of(found) == event_type), None)
         place = "" if forgotten is None else f"{forgotten.__module__}.{forgotten.__qualname__}"
         return UnknownEventTypeError(event_type, self._classes, place)

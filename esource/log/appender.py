@@ -1,6 +1,6 @@
 """The append queue: appends that arrive while one is being written share the next transaction.
 
-A lone caller is written at once; whoever comes meanwhile waits for one commit, not for one each. Every
+The append of a lone caller is written at once. Appends that arrive meanwhile wait for one commit together. Every
 append is judged by itself: a version conflict or a duplicate fails that append alone.
 
 A batch is decided as far as possible before it is sent (`Batch`), so that it takes one hop or one
@@ -57,7 +57,7 @@ _EVERYBODYS = (
 
 
 class Appender:
-    """The queue of one store, and whoever empties it: a task, or a lone caller itself."""
+    """The queue of one store, and the writer that empties it: a task, or a lone caller itself."""
 
     def __init__(self, database: Database, *, outbox: bool | None = False) -> None:
         self._database = database
@@ -174,7 +174,7 @@ class Appender:
         self._flusher.add_done_callback(self._flusher_ended)
 
     def _flusher_ended(self, flusher: asyncio.Task[None]) -> None:
-        """Go on when somebody else has ended the flusher: a program that stops and cancels all its tasks.
+        """Go on when other code has ended the flusher: a program that stops and cancels all its tasks.
 
         What it was about to write may be stored or not. Whoever still waits for it has to be told.
         """

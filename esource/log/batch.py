@@ -45,7 +45,7 @@ class Append:
 
     @property
     def waits(self) -> bool:
-        """Whether somebody still waits for the outcome."""
+        """Whether the caller still waits for the outcome."""
         return self.future is not None and not self.future.done()
 
     def conflict(self, actual_version: int) -> OptimisticLockError | StreamClosedError:

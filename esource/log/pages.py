@@ -216,7 +216,7 @@ async def ahead(
             # Its connection is back after this, even if the reader is cancelled a second time.
             await uninterrupted(asyncio.wait([early]))
             if not early.cancelled():
-                early.exception()  # seen: nobody wants that page any more
+                early.exception()  # its error was seen; the reader no longer needs that page
 
 
 def reads_ahead(database: Database) -> bool:

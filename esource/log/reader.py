@@ -57,7 +57,7 @@ class _Course:
         self.stream = stream
         self.wanted: Selection | None = None
         self.has_ended = False
-        """Whether there is nothing more to read, or whoever reads has left."""
+        """Whether there is nothing more to read, or the reader has left."""
 
 
 class EventReader(AsyncGenerator[StoredEvent, None]):

@@ -110,7 +110,8 @@ def restricted(options: ReadOptions, tenant_id: UUID) -> ReadOptions:
 
 
 def require_own(what: str, given: UUID | None, tenant_id: UUID) -> None:
-    """
+    """Refuse the id of another tenant.
+
     Raises:
         TenantMismatchError: a tenant was given, and it is another one.
     """
@@ -142,14 +143,14 @@ async def append_as_tenant(
     tenant_id: UUID,
     write: Callable[[Append], Awaitable[AppendResult]],
 ) -> AppendResult:
-    """Write an append, unless its stream is somebody else's; one query more if the stream may exist.
+    """Write an append, unless its stream belongs to another tenant; one query more if the stream may exist.
 
     Events are never deleted and only appended: a stream that ends with an event of this tenant's stays
-    its own as long as everybody else respects that, and whether a new stream is really new is decided
+    its own as long as all other writers respect that, and whether a new stream is really new is decided
     within the append, which expects no stream.
 
     Raises:
-        TenantMismatchError: the stream is somebody else's.
+        TenantMismatchError: the stream belongs to another tenant, or to none.
     """
     stream = append.stream
     while True:

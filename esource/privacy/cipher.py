@@ -23,7 +23,8 @@ class BrokenSealError(ValueError):
 
 
 def require_cipher() -> None:
-    """
+    """Refuse to go on without the package ``cryptography``.
+
     Raises:
         MissingDriverError: the extra is not installed.
     """
@@ -34,7 +35,7 @@ def require_cipher() -> None:
 
 
 def new_key() -> bytes:
-    """A key that nobody has had before."""
+    """A new random key."""
     return os.urandom(KEY_BYTES)
 
 
@@ -50,7 +51,7 @@ def break_seal(key: bytes, sealed: str, *place: str) -> bytes:
     """The content that `seal` made unreadable.
 
     Raises:
-        BrokenSealError: another key, another place, or somebody changed it.
+        BrokenSealError: it is another key or another place, or the text was changed.
     """
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV

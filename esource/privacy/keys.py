@@ -88,7 +88,7 @@ class KeyStore(ABC):
         """Destroy a subject's key, and remember that; whether there was one to destroy."""
 
     async def destroy(self, subject: UUID | int | str) -> bool:
-        """Destroy a subject's key: what was written of it can never be read again, by anybody.
+        """Destroy the key of a subject, so that its personal data can never be read again.
 
         A subject that never had a key will not get one either. May be repeated.
 

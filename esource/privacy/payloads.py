@@ -168,7 +168,7 @@ def unsealed(members: Payload, event_id: str, keys: Keys) -> Payload:
     """A payload with its personal fields, or what stands in for them where the key was destroyed.
 
     Raises:
-        BrokenSealError: somebody changed or moved what was sealed.
+        BrokenSealError: the sealed text was changed, or moved to another event.
         KeyNotFoundError: the key store has never had the key.
     """
     result = {name: value for name, value in members.items() if name != SEALED}

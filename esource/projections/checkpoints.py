@@ -170,7 +170,7 @@ def _step(position: int, last: EventRow | None, count: int) -> dict[str, Any]:
 async def advance(
     database: Database, unit: Unit, name: str, start: int, position: int, last: EventRow | None, count: int
 ) -> bool:
-    """Move a checkpoint that somebody else may hold; False if it is not at the start any more."""
+    """Move a checkpoint that another worker may hold; False if it is no longer at the start."""
     return bool(
         await database.write(_ADVANCE, {"name": name, "start": start, **_step(position, last, count)}, unit)
     )
@@ -190,13 +190,13 @@ async def create(database: Database, unit: Unit, names: list[str]) -> None:
 
 
 async def lock(database: Database, unit: Unit, names: list[str]) -> dict[str, tuple[int | None, int | None]]:
-    """Let nobody else save these until the transaction ends: their positions and active versions."""
+    """Lock these checkpoints until the transaction ends; returns their positions and active versions."""
     rows = await database.write(_LOCK, {"names": database.backend.names(names)}, unit)
     return {name: (position, active) for name, position, active in rows}
 
 
 async def rewind(database: Database, unit: Unit, names: list[str], position: int) -> None:
-    """Set checkpoints to a position, and take them from whoever holds them."""
+    """Set checkpoints to a position, and take them from their workers."""
     values = {"names": database.backend.names(names), "position": position, "now": utc_now()}
     await database.write(_SET, values, unit)
 

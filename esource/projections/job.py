@@ -41,7 +41,7 @@ _OUTAGES = (DatabaseBusyError, DatabaseFullError, DatabaseReadOnlyError, Databas
 
 
 class LostCheckpoint(Exception):  # noqa: N818 - a turn of events, not an error
-    """The checkpoint is not ours from where we began: somebody else holds it, or it was set back."""
+    """The checkpoint is no longer where we began: another worker holds it, or it was set back."""
 
 
 class Stopping(Exception):  # noqa: N818
@@ -200,7 +200,7 @@ class Job:
         self.stats.advance(min(self._positions.values()), events)
 
     def leave(self, number: int) -> None:
-        """Note that a partition is somebody else's."""
+        """Note that another worker has a partition."""
         self._positions.pop(number, None)
 
     def is_outage(self, error: BaseException) -> bool:

@@ -297,7 +297,7 @@ class ProjectionRunner:
             # Python 3.12), and the lease must not wait for it.
             await asyncio.wait([task], timeout=DROP_SECONDS)
         if not task.cancelled():
-            task.exception()  # seen; whoever has the partition now meets it, too
+            task.exception()  # seen; the runner that has the partition now meets it, too
 
     def _forget(self, number: int) -> None:
         del self._tasks[number], self._parts[number]

@@ -266,7 +266,7 @@ class Share:
             self._halted.setdefault(stream_of(row), row[POSITION])
 
     async def _look_up_halted(self, unit: Unit) -> None:
-        """Which streams are halted, now that nobody can retry their dead letters beside us."""
+        """Which streams are halted, now that no other worker can retry their dead letters."""
         database, name = self.job.database, self.job.projection.checkpoint_name
         if not await self._fence.hold(database, unit, self._saved):
             raise LostCheckpoint

@@ -86,7 +86,7 @@ async def prepare(job: Job) -> bool:
 
 
 async def rewind(job: Job, from_position: int) -> None:
-    """Empty the read model and set its checkpoints to a position, whoever is at work on it."""
+    """Empty the read model and set its checkpoints to a position, even while workers run."""
     check_whole("from_position", from_position)
     projection, database = job.projection, job.database
     async with database.transaction() as unit:

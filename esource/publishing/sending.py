@@ -96,7 +96,7 @@ class Batch:
                     if not await self._is_done(entry):
                         return
 
-        # Waited for, not gathered: that one of them was cancelled by somebody else does not cancel the relay.
+        # `wait`, not `gather`: if other code cancels one of them, the relay is not cancelled.
         tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -38,7 +38,7 @@ ENTRIES = select(
 ).select_from(
     event_outbox.outerjoin(
         events,
-        # A row that names an event of another tenant must not make anybody publish it.
+        # A row that names an event of another tenant must not publish that event.
         and_(
             events.c.event_id == _table.event_id,
             events.c.tenant_id.is_not_distinct_from(_table.tenant_id),

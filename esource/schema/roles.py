@@ -10,7 +10,7 @@ roles. Run it before the first migration, and again after it: before, there are 
 narrow, and until then the writer may do to them what it may do to any table of the schema. What a later
 migration creates is usable by the writer and the reader at once.
 
-Roles that are missing are created without a password, so that nobody can log in as them with one; give them
+Roles that are missing are created without a password, so that a login with a password is not possible; give them
 theirs with ``ALTER ROLE ... PASSWORD``. Tables of ours that are there already go over to the migrator.
 
 A projection whose `reset` creates its tables needs a schema of its own where the writer may do that

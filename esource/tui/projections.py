@@ -26,7 +26,7 @@ class ProjectionsPane(Pane[CheckpointState]):
 
     heading = "Projections"
     columns = ("projection", "position", "behind", "for", "moved", "worker")
-    empty = "No projections: nobody has saved a checkpoint."
+    empty = "No projections: no checkpoint was saved."
 
     def on_mount(self) -> None:
         super().on_mount()

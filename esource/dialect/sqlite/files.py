@@ -61,7 +61,8 @@ class Place:
             self._file = self._look()
 
     def check(self) -> None:
-        """
+        """Refuse to go on with a file that was deleted or replaced.
+
         Raises:
             DatabaseUnavailableError: the file that was opened is not at its path any more.
         """

@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from support.orders import placed
 
 from esource import EventStore, open_store
 from esource.copying import copy, cut_over, export_store, import_store, verify_copy
 from esource.database.sources import database_of
+from esource.errors import EventSourceError
 
 
 @pytest.fixture(params=["repeatable read", "serializable"])
@@ -62,3 +64,26 @@ async def test_a_store_is_copied_exported_and_imported(
     await copy(strict_url, sqlite_url, verify=True)
     assert (await export_store(strict_url, tmp_path / "export")).events == 5
     assert (await import_store(f"sqlite:///{tmp_path / 'new.db'}", tmp_path / "export")).events == 5
+
+
+async def test_an_import_through_an_engine_without_transactions_is_whole_or_absent(
+    empty_database_url: str, open_stores, tmp_path
+):
+    source: EventStore = await open_stores(f"sqlite:///{tmp_path / 'source.db'}")
+    await source.initialize()
+    for event in [placed() for _ in range(3)]:
+        await source.append_events(event.aggregate_id, "Order", [event])
+    await export_store(source, tmp_path / "whole")
+    lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut").write_bytes(b"".join(lines[:-1]))
+    url = make_url(empty_database_url)
+    url = url.set(drivername={"sqlite": "sqlite+aiosqlite"}.get(url.drivername, "postgresql+asyncpg"))
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        async with open_store(empty_database_url, enable_tracing=False) as store:
+            await store.initialize()
+            with pytest.raises(EventSourceError):
+                await import_store(engine, tmp_path / "cut")
+            assert await store.get_global_position() == 0
+    finally:
+        await engine.dispose()

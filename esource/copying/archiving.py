@@ -28,6 +28,7 @@ from esource.database.database import Database
 from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
+from esource.log.pages import NEWEST_OUTBOX_ROW
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
 from esource.tables.rows import AGGREGATE_ID, AGGREGATE_TYPE, EVENT_TYPE, POSITION, VERSION, StreamId
 from esource.tables.statement import Statement
@@ -78,7 +79,9 @@ _FORGET = Statement(
 _FORGET_SNAPSHOT = Statement(delete(snapshots).where(_in_stream(snapshots)))
 _FORGET_PUBLISHED = Statement(
     delete(event_outbox).where(
-        _in_stream(event_outbox), event_outbox.c.status == literal_column("'published'")
+        _in_stream(event_outbox),
+        event_outbox.c.status == literal_column("'published'"),
+        event_outbox.c.id.not_in(NEWEST_OUTBOX_ROW),
     )
 )
 _UNPUBLISHED = Statement(

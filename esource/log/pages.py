@@ -87,6 +87,14 @@ OUTBOX_OF_THE_LOG = Statement(
     .limit(literal_column("1"))
 )
 """Whether outbox rows are written with the events: finds one of them."""
+_of_log = event_outbox.alias("of_log")
+NEWEST_OUTBOX_ROW = (
+    select(_of_log.c.id)
+    .where(_of_log.c.event_data.is_(None))
+    .order_by(_of_log.c.global_position.desc())
+    .limit(literal_column("1"))
+)
+"""The last row that was written with its event: it is never cleaned up, because `OUTBOX_OF_THE_LOG` has to find one."""
 EVENTS_OF_IDS = Statement(select(*EVENT_COLUMNS).where(member_of(events.c.event_id, "event_ids")))
 STREAM_VERSION = Statement(
     select(func.max(events.c.version)).where(_CONDITIONS["aggregate_id"], _CONDITIONS["aggregate_type"])

@@ -34,6 +34,7 @@ from esource.codec.encoding import encode
 from esource.database.sources import Source, parts_of
 from esource.domain.events import UNASSIGNED, DomainEvent
 from esource.errors import InvalidEventError, InvalidOptionError
+from esource.log.pages import NEWEST_OUTBOX_ROW
 from esource.log.tenants import owned
 from esource.moments import to_iso, utc_now
 from esource.privacy.keys import KeyStore
@@ -117,13 +118,6 @@ _REQUEUE = Statement(
     )
     .returning(_table.id)
 )
-_of_log = event_outbox.alias("of_log")
-_newest_of_log = (
-    select(_of_log.c.id)
-    .where(_of_log.c.event_data.is_(None))
-    .order_by(_of_log.c.global_position.desc())
-    .limit(literal_column("1"))
-)
 _CLEAN = Statement(
     delete(event_outbox)
     .where(
@@ -132,7 +126,7 @@ _CLEAN = Statement(
         # By this row a store knows that there is an outbox.
         or_(
             bindparam("all", type_=_table.retry_count.type) == literal_column("1"),
-            _table.id.not_in(_newest_of_log),
+            _table.id.not_in(NEWEST_OUTBOX_ROW),
         ),
     )
     .returning(_table.id)

@@ -116,6 +116,27 @@ async def test_its_snapshot_and_its_published_rows_go_with_it(store: EventStore,
     assert (await outbox.get_stats()).published_count == 0
 
 
+async def test_a_store_still_knows_its_outbox_when_every_stream_is_archived(
+    shared_database_url, open_stores, tmp_path
+):
+    store: EventStore = await open_stores(shared_database_url, outbox_enabled=True)
+    for _ in range(2):
+        events = several(2)
+        await store.append_events(events[0].aggregate_id, "Order", events)
+        await store.close_stream(events[0].aggregate_id, "Order")
+    outbox = OutboxRepository(store)
+    for row in await outbox.get_pending_events(100):
+        await outbox.mark_published(row.id)
+    await archive(store, tmp_path / "archive")
+    assert (await outbox.get_stats()).published_count == 1
+
+    script: EventStore = await open_stores(shared_database_url)
+    event = placed()
+    await script.append_events(event.aggregate_id, "Order", [event])
+    assert (await outbox.get_stats()).pending_count == 1
+    assert (await verify_store(store)).is_whole
+
+
 async def test_an_archive_of_another_store_or_another_kind_is_refused(
     store: EventStore, open_stores, tmp_path
 ):

@@ -90,7 +90,7 @@ async def test_a_transaction_whose_commit_is_not_answered_says_so_and_can_be_rep
 
     for _ in range(examples(1 if harm == "hole" else 3)):
         events = several(2)
-        fault = proxy.arm(b"COMMIT", moment, harm)
+        fault = proxy.arm(b"COMMIT\0", moment, harm)
         with pytest.raises(DatabaseUnavailableError, match="not known whether the transaction is stored"):
             await bounded(write(events))
         assert fault.fired.is_set()

@@ -81,7 +81,7 @@ async def test_nothing_is_lost_on_a_network_that_breaks_at_any_moment(proxy: Pro
     crew = Crew(
         await open_stores(proxy.url, outbox_enabled=True, **impatient), Tally("network storm", "postgresql")
     )
-    triggers = [b"COMMIT", b"c-1", b"lease_until", b"claimed_until", b"global_position", b"journal"]
+    triggers = [b"COMMIT\0", b"c-1", b"lease_until", b"claimed_until", b"global_position", b"journal"]
 
     async def strike() -> None:
         for _ in range(examples(8)):

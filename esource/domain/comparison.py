@@ -36,11 +36,22 @@ class Difference(NamedTuple):
     remedy: str = "Declare a type that JSON keeps, or a serializer and a validator that fit each other"
 
 
+class How(Enum):
+    """How strict a comparison is."""
+
+    BY_TYPES = "by types"
+    """A value without a declared type may come back as what JSON makes of it."""
+    LOOSELY = "loosely"
+    """Any value may: it stands where no type is declared."""
+    STRICTLY = "strictly"
+    """No value may, whatever is declared."""
+
+
 IN_CLEAR = "which has personal fields: in a field of no declared type they would be stored in clear"
 
 
 def difference(
-    path: str, meant: Any, found: Any, *, is_loose: bool = False, sealed: Container[str] = ()
+    path: str, meant: Any, found: Any, *, how: How = How.BY_TYPES, sealed: Container[str] = ()
 ) -> Difference | None:
     """The first place where what was read back is not what was meant; None if there is none.
 
@@ -48,28 +59,28 @@ def difference(
         path: The name of the value.
         meant: What was to be written.
         found: What was read.
-        is_loose: Whether the value has no declared type: then it may come back as what JSON makes of it.
+        how: How strict to be.
         sealed: The fields that are sealed as a whole, whatever they hold.
     """
-    for found_difference in _differences(path, meant, found, is_loose):
+    for found_difference in _differences(path, meant, found, how):
         name = found_difference.path.partition(".")[0].partition("[")[0]
         if not (found_difference.problem.endswith(IN_CLEAR) and name in sealed):
             return found_difference
     return None
 
 
-def _differences(path: str, meant: Any, found: Any, is_loose: bool) -> Iterator[Difference]:
+def _differences(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
     kind = type(meant)
     if kind is not type(found):
-        yield from _of_other_types(path, meant, found, is_loose)
+        yield from _of_other_types(path, meant, found, how)
     elif isinstance(meant, BaseModel):
-        yield from _of_models(path, meant, found, is_loose)
+        yield from _of_models(path, meant, found, how)
     elif dataclasses.is_dataclass(kind):
-        yield from _of_dataclasses(path, meant, found, is_loose)
+        yield from _of_dataclasses(path, meant, found, how)
     elif isinstance(meant, dict):
-        yield from _of_dicts(path, meant, found, is_loose)
+        yield from _of_dicts(path, meant, found, how)
     elif isinstance(meant, (list, tuple, deque)):
-        yield from _of_sequences(path, meant, found, is_loose)
+        yield from _of_sequences(path, meant, found, how)
     elif isinstance(meant, (set, frozenset)):
         if meant != found or sorted(map(_name_of_type, meant)) != sorted(map(_name_of_type, found)):
             yield Difference(path, f"comes back as {_shown(found)} with other items")
@@ -77,8 +88,8 @@ def _differences(path: str, meant: Any, found: Any, is_loose: bool) -> Iterator[
         yield Difference(path, f"comes back as another {_name_of_type(meant)}")
 
 
-def _of_other_types(path: str, meant: Any, found: Any, is_loose: bool) -> Iterator[Difference]:
-    if is_loose:
+def _of_other_types(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
+    if how is How.LOOSELY:
         yield from _from_json(path, meant, found)
     elif isinstance(meant, BaseModel) and isinstance(found, BaseModel):
         yield Difference(
@@ -90,21 +101,15 @@ def _of_other_types(path: str, meant: Any, found: Any, is_loose: bool) -> Iterat
         yield Difference(path, f"comes back as {_shown(found)}, not as {_shown(meant)}")
 
 
-def _of_dataclasses(path: str, meant: Any, found: Any, is_loose: bool) -> Iterator[Difference]:
+def _of_dataclasses(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
     kind: Any = type(meant)
     for field in dataclasses.fields(kind):
-        yield from _differences(
-            f"{path}.{field.name}",
-            getattr(meant, field.name, None),
-            getattr(found, field.name, None),
-            is_loose
-            or _is_loose(
-                kind, field.name, getattr(meant, field.name, None), getattr(found, field.name, None)
-            ),
-        )
+        value, again = getattr(meant, field.name, None), getattr(found, field.name, None)
+        inside = _how_inside(how, kind, field.name, value, again)
+        yield from _differences(f"{path}.{field.name}", value, again, inside)
 
 
-def _of_models(path: str, meant: BaseModel, found: BaseModel, is_loose: bool) -> Iterator[Difference]:
+def _of_models(path: str, meant: BaseModel, found: BaseModel, how: How) -> Iterator[Difference]:
     kind = type(meant)
     inner = f"{path}." if path else ""
     fields = kind.model_fields
@@ -114,15 +119,16 @@ def _of_models(path: str, meant: BaseModel, found: BaseModel, is_loose: bool) ->
         else:
             value, again = meant.__dict__[name], found.__dict__.get(name)
             yield from _differences(
-                f"{inner}{name}", value, again, is_loose or _is_loose(kind, name, value, again)
+                f"{inner}{name}", value, again, _how_inside(how, kind, name, value, again)
             )
     for name in meant.__dict__:
         if name not in fields and not hasattr(kind, name):
             yield Difference(
                 f"{inner}{name}", f"is no field of {kind.__name__}, and would not be written", "Declare it"
             )
+    extras = How.STRICTLY if how is How.STRICTLY else How.LOOSELY
     if meant.__pydantic_extra__ or found.__pydantic_extra__:
-        yield from _of_dicts(path, meant.__pydantic_extra__ or {}, found.__pydantic_extra__ or {}, True)
+        yield from _of_dicts(path, meant.__pydantic_extra__ or {}, found.__pydantic_extra__ or {}, extras)
     if meant.__pydantic_private__ or found.__pydantic_private__:
         hidden, seen = meant.__pydantic_private__ or {}, found.__pydantic_private__ or {}
         for name in hidden.keys() | seen.keys():
@@ -131,37 +137,35 @@ def _of_models(path: str, meant: BaseModel, found: BaseModel, is_loose: bool) ->
                     f"{inner}{name}", "is a private attribute, which is not written", "Make it a field"
                 )
             else:
-                for _ in _differences(f"{inner}{name}", hidden[name], seen[name], False):
+                for _ in _differences(f"{inner}{name}", hidden[name], seen[name], How.STRICTLY):
                     yield Difference(
                         f"{inner}{name}", "is a private attribute, which is not written", "Make it a field"
                     )
 
 
-def _of_dicts(
-    path: str, meant: dict[Any, Any], found: dict[Any, Any], is_loose: bool
-) -> Iterator[Difference]:
+def _of_dicts(path: str, meant: dict[Any, Any], found: dict[Any, Any], how: How) -> Iterator[Difference]:
     inner = f"{path}." if path else ""
-    if is_loose and len(meant) == len(found):  # JSON's keys are text, in the same order
+    if how is How.LOOSELY and len(meant) == len(found):  # JSON's keys are text, in the same order
         for (key, value), (found_key, found_value) in zip(meant.items(), found.items(), strict=True):
             if key != found_key and not (type(found_key) is str and type(key) in _KEYS):
                 yield Difference(f"{inner}{key}", f"has a key that comes back as {_shown(found_key)}")
-            yield from _differences(f"{inner}{key}", value, found_value, True)
+            yield from _differences(f"{inner}{key}", value, found_value, How.LOOSELY)
         return
     kinds = {key: type(key) for key in found}
     for key, value in meant.items():
         if key not in found or (kinds[key] is not type(key) and not isinstance(key, str)):
             yield Difference(f"{inner}{key}", "has a key that does not come back")
         else:
-            yield from _differences(f"{inner}{key}", value, found[key], is_loose)
+            yield from _differences(f"{inner}{key}", value, found[key], how)
     if len(found) != len(meant):
         yield Difference(path, f"comes back with {len(found)} members, not with {len(meant)}")
 
 
-def _of_sequences(path: str, meant: Any, found: Any, is_loose: bool) -> Iterator[Difference]:
+def _of_sequences(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
     if len(meant) != len(found):
         yield Difference(path, f"comes back with {len(found)} items, not with {len(meant)}")
     for index, (item, again) in enumerate(zip(meant, found, strict=False)):
-        yield from _differences(f"{path}[{index}]", item, again, is_loose)
+        yield from _differences(f"{path}[{index}]", item, again, how)
 
 
 def _is_as_plain(meant: Any, found: Any) -> bool:
@@ -191,7 +195,7 @@ def _is_same(meant: Any, found: Any) -> bool:
     if meant == found:
         return True
     if getattr(type(meant), "__eq__", None) is getattr(object, "__eq__", None) and hasattr(meant, "__dict__"):
-        return not any(_differences("", meant.__dict__, found.__dict__, False))
+        return not any(_differences("", meant.__dict__, found.__dict__, How.STRICTLY))
     return False
 
 
@@ -212,21 +216,21 @@ def _from_json(path: str, meant: Any, found: Any) -> Iterator[Difference]:  # no
     if _has_marks(meant):
         yield Difference(path, f"is {_shown(meant)}, {IN_CLEAR}", "Mark the whole field with Personal()")
     if isinstance(meant, Enum):
-        yield from _differences(path, meant.value, found, True)
+        yield from _differences(path, meant.value, found, How.LOOSELY)
     elif isinstance(meant, RootModel):
-        yield from _differences(path, meant.root, found, True)
+        yield from _differences(path, meant.root, found, How.LOOSELY)
     elif isinstance(meant, BaseModel) and meant.__pydantic_private__:
         yield Difference(path, f"is {_shown(meant)}, whose private attributes are not written")
     elif isinstance(meant, BaseModel) and isinstance(found, dict):
         members = {name: meant.__dict__.get(name) for name in type(meant).model_fields}
-        yield from _of_dicts(path, members | (meant.__pydantic_extra__ or {}), found, True)
+        yield from _of_dicts(path, members | (meant.__pydantic_extra__ or {}), found, How.LOOSELY)
     elif dataclasses.is_dataclass(meant) and isinstance(found, dict):
         members = {field.name: getattr(meant, field.name, None) for field in dataclasses.fields(meant)}
-        yield from _of_dicts(path, members, found, True)
+        yield from _of_dicts(path, members, found, How.LOOSELY)
     elif isinstance(meant, Mapping) and isinstance(found, dict):
-        yield from _of_dicts(path, dict(meant), found, True)
+        yield from _of_dicts(path, dict(meant), found, How.LOOSELY)
     elif isinstance(meant, (list, tuple, deque, set, frozenset)) and isinstance(found, list):
-        yield from _of_sequences(path, meant, found, True)
+        yield from _of_sequences(path, meant, found, How.LOOSELY)
     elif isinstance(meant, (datetime, time)) and not has_whole_minutes(meant):
         yield Difference(path, "has an offset with seconds, which would not be written")
     elif not (isinstance(meant, _TEXTS) and isinstance(found, str)) and not _is_as_plain(meant, found):
@@ -239,10 +243,13 @@ def _has_marks(value: Any) -> bool:
     return has_fields and is_personal(kind)
 
 
-def _is_loose(kind: Any, name: str, meant: Any, found: Any) -> bool:
-    """Whether a field's value may come back as what JSON makes of it: a dict of anything has to be a dict."""
+def _how_inside(how: How, kind: Any, name: str, meant: Any, found: Any) -> How:
+    """How to compare a field: loosely if its type leaves open what it holds. A dict of anything has to be a dict."""
+    if how is not How.BY_TYPES:
+        return how
     annotation = _annotations(kind).get(name)
-    return mentions_untyped(annotation) and (type(meant) is type(found) or _is_open(annotation))
+    is_loose = mentions_untyped(annotation) and (type(meant) is type(found) or _is_open(annotation))
+    return How.LOOSELY if is_loose else How.BY_TYPES
 
 
 @lru_cache(maxsize=4096)

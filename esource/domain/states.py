@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
-from esource.domain.comparison import difference
+from esource.domain.comparison import How, difference
 from esource.domain.core_schemas import aliases_mislead
 from esource.domain.impossible import require_possible
 from esource.domain.shape import shape_of
@@ -60,7 +60,7 @@ class StateForm:
             found = self.read(values)
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidEventError("state", f"could not be read again: {error}", remedy=_REMEDY) from error
-        lost = difference("state", state, found)
+        lost = difference("state", state, found, how=How.STRICTLY)
         if lost is not None:
             raise InvalidEventError(lost.path, lost.problem, remedy=_REMEDY)
 

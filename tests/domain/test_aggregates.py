@@ -247,6 +247,10 @@ class Excluding(BaseModel):
     note: str = Field("x", exclude=True)
 
 
+class Anything(BaseModel):
+    value: dict[str, Any] = {}
+
+
 class Crossed(BaseModel):
     first: int = Field(alias="second")
     second: int = Field(alias="first")
@@ -279,6 +283,7 @@ def hiding(rule):
         (Parts, Parts().model_copy(update={"parts": [5]}), "state", "could not be read again"),
         (dict, {"ids": uuid4()}, "state.ids", "comes back as str, not as UUID"),
         (Any, (1, 2), "state", "comes back as list, not as tuple"),
+        (Anything, Anything(value={"id": UUID(int=1)}), "state.value.id", "comes back as str, not as UUID"),
         (float | str, "1.5", "state", ""),
     ],
 )

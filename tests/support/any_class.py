@@ -382,7 +382,9 @@ FIELDS: list[dict[str, Any]] = [
 
 
 @st.composite
-def classes_with_values(draw: Any) -> tuple[type[DomainEvent], dict[str, Any], dict[str, Any]]:
+def classes_with_values(
+    draw: Any, kind: type[BaseModel] = DomainEvent
+) -> tuple[type[Any], dict[str, Any], dict[str, Any]]:
     """A class of events, values for its fields, and values that are put there behind its back."""
     fields: dict[str, Any] = {}
     strategies = {}
@@ -393,11 +395,10 @@ def classes_with_values(draw: Any) -> tuple[type[DomainEvent], dict[str, Any], d
         fields[name] = (annotation, Field(default if default is ... else draw(values), **options))
         strategies[name] = values
     config = draw(st.sampled_from(CONFIGS))
-    base = type(
-        "Configured", (DomainEvent,), {"model_config": ConfigDict(arbitrary_types_allowed=True, **config)}
-    )
+    base = type("Configured", (kind,), {"model_config": ConfigDict(arbitrary_types_allowed=True, **config)})
+    own: Any = {"aggregate_type": (str, "Thing")} if kind is DomainEvent else {}
     try:
-        made = create_model("Drawn", __base__=base, aggregate_type=(str, "Thing"), **fields)
+        made = create_model("Drawn", __base__=base, **own, **fields)
     except PydanticUserError:
         reject()  # pydantic does not let anybody write it
     values = {name: draw(strategy) for name, strategy in strategies.items()}
@@ -407,15 +408,9 @@ def classes_with_values(draw: Any) -> tuple[type[DomainEvent], dict[str, Any], d
         typed_fields = [
             name for name, (annotation, _) in fields.items() if not {Any, dict} & {*_parts(annotation)}
         ]
-        targets = [
-            *typed_fields,
-            "typo",
-            "event_id",
-            "tenant_id",
-            "actor_id",
-            "event_version",
-            "correlation_id",
-        ]
+        targets = [*typed_fields, "event_id", "tenant_id", "actor_id", "event_version", "correlation_id"]
+        if config.get("extra") != "allow":  # extras are of no declared type
+            targets.append("typo")
         slipped[draw(st.sampled_from(targets))] = draw(others)
     return made, values, slipped
 

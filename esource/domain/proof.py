@@ -107,11 +107,18 @@ _PLAIN = frozenset({str, int, bool, float, type(None)})
 
 def is_plain(value: Any) -> bool:
     """Whether a value without a declared type is what JSON has: it comes back as it is."""
+    try:
+        return _is_plain(value)
+    except RecursionError:  # it is too deep, or contains itself: that is told where it is written
+        return False
+
+
+def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind is dict:
-        return not value or (all(type(key) is str for key in value) and all(map(is_plain, value.values())))
+        return not value or (all(type(key) is str for key in value) and all(map(_is_plain, value.values())))
     if kind is list:
-        return all(map(is_plain, value))
+        return all(map(_is_plain, value))
     return kind in _PLAIN
 
 

@@ -469,3 +469,14 @@ def test_what_types_prove_is_shown_for_all_registered_events():
     assert_events_come_back(Open(either="1", one=Base()), registry=registry)
     with pytest.raises(AssertionError, match="comes back as Base, not as Sub"):
         assert_events_come_back(Open(either="1", one=Sub()), registry=registry)
+
+
+async def test_a_value_that_contains_itself_or_is_very_deep_is_refused(stored):
+    cycle = []
+    cycle.append(cycle)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (cycle, deep):
+        with pytest.raises(InvalidEventError, match="metadata: cannot be written as JSON"):
+            await stored(Good(aggregate_id=uuid4()).model_copy(update={"metadata": {"value": value}}))

@@ -169,7 +169,7 @@ class Append(Operation):
         aggregate_id, aggregate_type = STREAMS[self.stream]
         # The application's own transaction, if it has one open.
         options = {"connection": beside.joined} if hasattr(beside, "joined") else {}
-        store = target.bound(self.tenant, None if self.has_outbox else "raise")
+        store = target.bound(self.tenant, None if self.has_outbox else "untyped")
         result = await store.append_events(
             aggregate_id, aggregate_type, self.made(), self.expected, **options
         )

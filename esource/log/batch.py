@@ -120,7 +120,8 @@ class Batch:
                 return self._defer(key)
         question = -1
         if is_first or loses:
-            # A loser writes nothing, but asks whether its events are stored already: then it is no loser.
+            # An append that is bound to conflict writes nothing. It only asks whether its events are stored already:
+            # then it repeats an earlier append, and that is no conflict.
             question = len(self.plan.streams)
             self._streams[key] = state
             self.plan.streams.append(StreamWrite(key, expected, ids[0]))

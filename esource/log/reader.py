@@ -49,15 +49,15 @@ class _Course:
     """What a reading wants from here on, for another attempt where one has failed. The iterator and its generator
     share it, and the generator does not know the iterator: an abandoned one is collected at once."""
 
-    __slots__ = ("call", "has_ended", "options", "stream", "wanted")
+    __slots__ = ("begins", "call", "options", "stream", "wanted")
 
     def __init__(self, call: str, options: ReadOptions, stream: StreamId | None) -> None:
         self.call = call
         self.options = options
         self.stream = stream
         self.wanted: Selection | None = None
-        self.has_ended = False
-        """Whether there is nothing more to read, or the reader has left."""
+        self.begins = True
+        """Whether the next event is read by a generator that is yet to be made: at first, and after a failure."""
 
 
 class EventReader(AsyncGenerator[StoredEvent, None]):
@@ -72,25 +72,28 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
     def __init__(self, reader: LogReader, course: _Course) -> None:
         self._reader = reader
         self._course = course
-        self._events: Any = reader._follow(course)  # noqa: SLF001 - the other half of this class
+        self._events: Any = None
 
     def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
-        if self._events.ag_frame is None and not self._course.has_ended:
-            self._events = self._reader._follow(self._course)  # noqa: SLF001
-        following: Coroutine[Any, Any, StoredEvent] = self._events.__anext__()
-        return following
+        if self._course.begins:
+            self._events = self._reader._follow(self._course)  # noqa: SLF001 - the other half of this class
+        return self._events.__anext__()  # type: ignore[no-any-return]
 
     def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
         return self.__anext__()
 
-    def athrow(self, *error: Any) -> Coroutine[Any, Any, StoredEvent]:
-        thrown: Coroutine[Any, Any, StoredEvent] = self._events.athrow(*error)
-        return thrown
+    async def athrow(self, *error: Any) -> StoredEvent:
+        return await self._begun().athrow(*error)  # type: ignore[no-any-return]
 
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        self._course.has_ended = True
-        closing: Coroutine[Any, Any, None] = self._events.aclose()
-        return closing
+    async def aclose(self) -> None:
+        await self._begun().aclose()
+
+    def _begun(self) -> Any:
+        """The generator, which is to end now and not to begin again."""
+        if self._course.begins:
+            self._course.begins = False
+            self._events = self._reader._follow(self._course)  # noqa: SLF001
+        return self._events
 
     if not TYPE_CHECKING:  # a type checker refuses both by itself
 
@@ -195,6 +198,7 @@ class LogReader:
         at: EventRow | None = None  # the row that is being handed over
         last: EventRow | None = None
         count = 0
+        course.begins = False
         try:
             if course.wanted is None:
                 course.wanted = self.selection(course.options, course.stream)
@@ -208,11 +212,12 @@ class LogReader:
                             yield StoredEvent(at, decode)
                         at, last = None, rows[-1]
                         count += len(rows)
-            course.has_ended = True
         except BaseException as error:
             # What is raised where an event is handed over comes from the caller. It ends the reading, unless the caller
             # was only cancelled before it went on.
-            course.has_ended = at is not None and not isinstance(error, asyncio.CancelledError)
+            course.begins = not isinstance(error, GeneratorExit) and (
+                at is None or isinstance(error, asyncio.CancelledError)
+            )
             if at is not None:
                 last, count = at, count + [row is at for row in rows].index(True) + 1
             if last is not None and course.wanted is not None:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import gc
 import inspect
+import logging
 import multiprocessing
 import os
 import re
@@ -71,6 +72,8 @@ def _run(code: list[str], folder: Path, environment: dict[str, str], printed: Pa
     """In the page's own process: the blocks in one namespace, as `python -m asyncio` would."""
     os.chdir(folder)
     os.environ.update(environment)
+    # A page that lets something fail has that said in the log: no complaint of Python's.
+    logging.getLogger("esource").addHandler(logging.NullHandler())
     sys.path.insert(0, str(ROOT / "examples"))
     for number, file in ((1, printed), (2, complained)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)

@@ -104,3 +104,12 @@ async def test_a_number_that_would_fill_the_memory_is_compared_as_it_is_written(
     with at_most(50):
         await copy(*urls)
         assert (await verify_copy(*urls)).is_identical
+
+
+@pytest.mark.parametrize("number", ["1e300000000", "1e999999999", "-1E+400000000"])
+async def test_a_number_that_no_store_writes_is_refused_without_being_written_out(tmp_path, number):
+    path = export(tmp_path / "number.gz", [f'{{"a":{number}}}'])
+    async with InMemoryEventStore(enable_tracing=False) as store:
+        with at_most(20), pytest.raises(FileRefusedError, match="line 2: payload"):
+            await import_store(store, path)
+        assert await store.get_global_position() == 0

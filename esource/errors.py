@@ -76,7 +76,7 @@ class InvalidOptionError(EventSourceError, ValueError):
 
 
 class AsyncRequiredError(EventSourceError, TypeError):
-    """An asynchronous call was written like a synchronous one, for example `with` in place of `async with`."""
+    """An asynchronous call was written like a synchronous one, for example ``with`` in place of ``async with``."""
 
     def __init__(self, what: str, instead: str) -> None:
         super().__init__(f"{what} is asynchronous: write `{instead}`, inside `async def`")

@@ -89,7 +89,7 @@ def _attributes(given: dict[str, Any]) -> dict[str, Any]:
 
 
 RATE_SECONDS = 10.0
-"""Throughput is measured over so many seconds."""
+"""Throughput is measured over this many seconds."""
 
 RATE_STEP_SECONDS = 0.25
 """And in steps of so many."""

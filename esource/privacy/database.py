@@ -129,7 +129,7 @@ class DatabaseKeyStore(KeyStore):
         master_key: From `new_master_key`. Without it nothing personal can be read: keep it safe.
         retired_master_keys: Earlier ones, which keys may still be wrapped with; see `rotate_master_key`.
         cached_keys: How many keys are kept in memory at most.
-        cache_seconds: For how long: a key that another process destroys works for so many seconds more.
+        cache_seconds: How long keys stay in memory, in seconds. A key that another process destroys works for that long.
         database_options: Keywords of the database, such as ``busy_timeout`` or ``pool_size``.
 
     Raises:

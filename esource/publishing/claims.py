@@ -107,7 +107,7 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
         .with_for_update(skip_locked=True)
         .cte("streams")
     )
-    # A row between them that is not free (one that was given up, and requeued later) ends what may be taken.
+    # A row between them that is not free (one that was given up, and requeued later) ends the rows that may be claimed.
     between = event_outbox.alias("between")
     gap = exists(
         select(literal_column("1"))
@@ -230,7 +230,7 @@ class Claims:
             await self._write(_CONFIRM, ids=self._ids(entries), no_seconds=0.0)
 
     async def fail(self, entry: OutboxEntry, error: BaseException, *, delay: float, most: int) -> bool:
-        """Record a failed attempt; whether there will be another, so many seconds from now.
+        """Record a failed attempt; whether there will be another, after the given seconds.
         Does nothing for a row that another relay has taken over."""
         text = storable_text(error_text(error))
         rows = await self._write(_FAIL, ids=self._ids([entry]), error=text, delay=delay, most=most)

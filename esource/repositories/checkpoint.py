@@ -164,7 +164,7 @@ class CheckpointRepository:
         """Record that everything up to this position has been processed; whether that was news.
 
         Raises:
-            InvalidOptionError: a negative position, or an event id that is no UUID.
+            InvalidOptionError: a negative position, or an event id that is not a UUID.
             InvalidEventError: a name that cannot be stored.
         """
         return bool(

@@ -210,7 +210,7 @@ class DLQRepository:
 
         Raises:
             InvalidEventError: the data cannot be stored as JSON.
-            InvalidOptionError: a negative retry_count, or an event id that is no UUID.
+            InvalidOptionError: a negative retry_count, or an event id that is not a UUID.
             TenantMismatchError: the event is not stored as one of the tenant bound to.
         """
         await self._access.require_own_event(check_id("event_id", event_id))

@@ -103,7 +103,7 @@ class SnapshotStore:
 
         Raises:
             InvalidEventError: the state cannot be stored as JSON.
-            InvalidOptionError: a version below 1, an id that is no UUID, a moment without a time zone.
+            InvalidOptionError: a version below 1, an id that is not a UUID, a moment without a time zone.
             TenantMismatchError: the stream is not one of the tenant bound to.
         """
         aggregate_id = check_id("aggregate_id", snapshot.aggregate_id)

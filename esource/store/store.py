@@ -226,7 +226,7 @@ class EventStore(Lifecycle):
             to_timestamp: Only events that occurred at or before this moment.
 
         Raises:
-            InvalidOptionError: the id is no UUID, or the type was left out and several types use the id.
+            InvalidOptionError: the id is not a UUID, or the type was left out and several types use the id.
             UnknownEventTypeError: no class is registered for an event's type.
             EventDecodeError: an event does not fit its class.
         """

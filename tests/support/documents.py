@@ -78,6 +78,8 @@ def _run(code: list[str], folder: Path, environment: dict[str, str], printed: Pa
     for number, file in ((1, printed), (2, complained)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     warnings.simplefilter("error")
+    # Some pages show failures, and the library logs these.
+    logging.getLogger("esource").addHandler(logging.NullHandler())
     loop, names = asyncio.new_event_loop(), {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         compiled = compile(block, f"<block {number}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -83,7 +83,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no type
 
     async def close(self, *, timeout: float | None = None) -> None:
         # asyncpg's own limit does not hold for the request to cancel a query that runs. When the time is over
-        # it breaks the connection off. Before Python 3.11 these are two classes.
+        # it breaks the connection off. Before Python 3.11, asyncio.TimeoutError and TimeoutError are two classes.
         with suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(super().close(), SETTLE_SECONDS if timeout is None else timeout)
 

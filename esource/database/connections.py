@@ -145,6 +145,7 @@ class Connections:
         pool = None if self._lent is not None else self.engine.pool
         limit, passing, hold, pool_timeout = self._backend.held_connections, sys.maxsize, True, None
         is_single = pool is None or isinstance(pool, StaticPool)
+        one_writes = not self._backend.concurrent_writers
         if is_single:
             limit = 1
         elif isinstance(pool, QueuePool):
@@ -154,10 +155,13 @@ class Connections:
                 limit, hold = max(1, min(limit, capacity // 2)), capacity > 1
             if overflow >= 0:
                 pool_timeout = pool.timeout()
-                passing = max(1, pool.size() + overflow - limit)
+                passing = max(
+                    1, pool.size() + overflow - limit - (2 * one_writes if not self._owns_engine else 0)
+                )
         busy = self._backend.busy_seconds(self._options)
-        one_writes = not self._backend.concurrent_writers
-        self.readers = self._pool(limit, busy if is_single and one_writes else None, hold=hold)
+        # Of a borrowed pool of two or three, the one that writes is all that may be kept at rest.
+        reads_held = hold and (self._owns_engine or not one_writes or is_single or passing > 1)
+        self.readers = self._pool(limit, busy if is_single and one_writes else None, hold=reads_held)
         self.writers = self.readers
         if one_writes and not is_single:
             self.writers = self._pool(1, busy, hold=hold)

@@ -230,12 +230,6 @@ class Transactions:
         """A connection inside a new write transaction."""
         await self._connections.ensure_open()
         lane = await self._connections.transactions.take()
-        try:
-            if changes_schema:
-                await self._backend.before_schema_change(lane.driver)
-        except BaseException:
-            await uninterrupted(self._release(lane, changes_schema=True))
-            raise
         return lane, await self._begin_on(lane, self._backend.begin, changes_schema=changes_schema)
 
     async def _release(self, lane: Lane, *, changes_schema: bool) -> None:
@@ -254,6 +248,8 @@ class Transactions:
     ) -> AsyncTransaction:
         assert lane.connection is not None
         try:
+            if changes_schema:
+                await self._backend.before_schema_change(lane.driver)
             return await begin(lane.connection, lane.driver)
         except BaseException as error:
             await uninterrupted(self._forsake(lane, error, changes_schema=changes_schema))
@@ -270,7 +266,7 @@ class Transactions:
 
     async def _commit(self, unit: Unit, lane: Lane, transaction: AsyncTransaction) -> None:
         if lane.is_cut:
-            unit.require_open()
+            unit.require_open()  # says why
         if not self._backend.is_alive(lane.driver):
             await self._roll_back(lane, transaction, None)
             raise unavailable(self._name, _LOST, _REPEAT) from unit.first_error
@@ -332,8 +328,7 @@ class Transactions:
             raise
 
     async def _undo(self, outer: Unit, name: str) -> None:
-        """Let nothing of what was written since a savepoint be stored. What has ended the block is what its user has to
-        know: if this fails, the whole transaction will."""
+        """Let nothing of what was written since a savepoint be stored; if that fails, nothing of the transaction."""
         try:
             await self._run_in(outer, f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}")
         except Exception as error:

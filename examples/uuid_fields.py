@@ -19,7 +19,7 @@ class PaymentTaken(DomainEvent):
 
 
 async def read_without_class(store, title):
-    """Print the types that the fields have when nobody says what they are."""
+    """Print the types that the fields have when no class declares them."""
     async with store:
         async for stored in store.read_all():
             print(title)

@@ -1,4 +1,4 @@
-"""What reads the log: a table of sales that anybody may query in SQL, and mails to customers."""
+"""Readers of the log: a projection that fills a table of sales for SQL, and one that sends mails to customers."""
 
 from __future__ import annotations
 

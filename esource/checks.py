@@ -288,10 +288,20 @@ def check_json(field: str, text: str, depth: int = JSON_DEPTH) -> str:
             ) from error
     if "\\u0000" in text or "NaN" in text or "Infinity" in text:
         find_unstorable(field, from_json(text))
-    is_odd = ("E" in text or "e-" in text) and _PERHAPS_ODD_EXPONENT.search(text)
-    if is_odd or _PERHAPS_EXPONENT.search(text):
+    if _PERHAPS_EXPONENT.search(text):
         text = _without_exponents(field, text)
     return text
+
+
+def check_foreign_json(field: str, text: str) -> str:
+    """`check_json` for what another program wrote: with numbers as pydantic does not write them.
+
+    Raises:
+        InvalidEventError: naming the path of the offending value, below ``field``.
+    """
+    if _PERHAPS_ODD_EXPONENT.search(text):
+        text = _without_exponents(field, text)
+    return check_json(field, text)
 
 
 def _require_depth(field: str, value: Any, depth: int) -> None:

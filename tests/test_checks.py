@@ -4,12 +4,12 @@ from decimal import Decimal
 
 import pytest
 
-from esource.checks import CEILING, check_json, check_names, check_seconds
+from esource.checks import CEILING, check_foreign_json, check_json, check_names, check_seconds
 from esource.errors import InvalidEventError, InvalidOptionError
 
 
 def in_full(text):
-    return check_json("", text)
+    return check_foreign_json("", text)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_looks_like_a_number_inside_a_text_stays():
 )
 def test_a_number_that_no_float_can_be_is_refused_before_it_is_written_out(number):
     with pytest.raises(InvalidEventError, match="which no float can be"):
-        check_json("payload", f'{{"a":{number}}}')
+        check_foreign_json("payload", f'{{"a":{number}}}')
 
 
 def test_many_large_numbers_are_refused_before_they_fill_the_memory():

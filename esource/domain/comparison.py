@@ -171,7 +171,7 @@ def _of_sequences(path: str, meant: Any, found: Any, how: How) -> Iterator[Diffe
 def _is_as_plain(meant: Any, found: Any) -> bool:
     """Whether a text or a number of a class of its own comes back as an equal one of the plain class."""
     kind = type(found)
-    if kind in (str, int, float) and not isinstance(meant, bool):
+    if kind in (str, int, float) and not isinstance(meant, (bool, Enum)):
         return isinstance(meant, kind) and bool(meant == found)
     if isinstance(meant, dict):
         return kind is dict and bool(meant == found)

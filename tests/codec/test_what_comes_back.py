@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -67,6 +67,10 @@ class Excluding(BaseModel):
 
 class Rate(Enum):
     STANDARD = Decimal("0.19")
+
+
+class Level(IntEnum):
+    LOW = 1
 
 
 class Colour(Enum):
@@ -150,6 +154,7 @@ LOST = [
     (Hiding, hiding("secret"), "value._note", "private attribute"),
     (Excluding, Excluding(note="y"), "value.note", "comes back as another str"),
     (UUID | str, "0f8fad5b-d9cb-469f-a165-70867728950e", "value", "comes back as "),
+    (Level | int, Level.LOW, "value", "comes back as int, not as Level"),
     (Decimal | str, "1.5", "value", "comes back as "),
     (datetime, datetime(1900, 1, 1, tzinfo=MORE_THAN_A_MINUTE), "value", "comes back as another datetime"),
     (list[datetime], [datetime(1900, 1, 1, tzinfo=MORE_THAN_A_MINUTE)], "value[0]", "another datetime"),

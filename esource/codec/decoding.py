@@ -88,6 +88,8 @@ def _validator(event_class: type[DomainEvent]) -> Callable[[str], Any]:
         # Forbidden is what a program passes; stored events may have fields that their class no longer has.
         options["extra"] = "ignore"
     validate = event_class.__pydantic_validator__.validate_json
+    if options == {"extra": "ignore"}:  # the common case: a partial with a keyword costs each event 0.2 µs
+        return lambda text: validate(text, extra="ignore")
     return partial(validate, **options) if options else validate
 
 

@@ -183,7 +183,14 @@ class Database:
         if unit is not None:
             return compiled.decode(await self._inside(unit, write))
         with self.backend.errors(self.name):
-            return compiled.decode(await self._run(write, writing=True))
+            # The application may have a stricter isolation level as its default: the database then refuses a
+            # statement that another one has overtaken, and nothing of it is written.
+            rows = await retry(
+                partial(self._run, write, writing=True),
+                while_=lambda error: self.backend.classify(error) == "again",
+                seconds=self.retry_seconds,
+            )
+            return compiled.decode(rows)
 
     async def append(self, plan: Plan) -> Written:
         """Write a batch in a transaction of its own. Raises the driver's own errors."""

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from support.orders import placed, several
 
-from esource import EventStore
+from esource import CheckpointRepository, EventStore
 from esource.database.database import Database
 from esource.errors import EventSourceError, InvalidOptionError
 from esource.testing.server import dsn
@@ -73,6 +73,27 @@ async def test_contended_appends_all_succeed_under_a_stricter_default(postgres_u
     for store, engine in zip(stores, engines, strict=True):
         await store.close()
         await engine.dispose()
+
+
+async def test_checkpoints_that_contend_are_all_saved_under_a_stricter_default(postgres_url: str):
+    engine = engine_on(postgres_url, isolation_level="REPEATABLE READ")
+    connection = await asyncpg.connect(**dsn(make_url(postgres_url)))
+    database = await connection.fetchval("SELECT current_database()")
+    await connection.execute(
+        f"ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'"
+    )
+    await connection.close()
+    async with EventStore(Database.from_engine(engine), enable_tracing=False) as store:
+        checkpoints = CheckpointRepository(store)
+        event = placed()
+        await asyncio.gather(
+            *(
+                checkpoints.save_position("p", position, event.event_id, "OrderPlaced")
+                for position in range(1, 200)
+            )
+        )
+        assert await checkpoints.get_position("p") == 199
+    await engine.dispose()
 
 
 async def test_a_commit_that_the_server_cancels_leaves_no_connection_inside_a_transaction(postgres_url: str):

@@ -92,7 +92,8 @@ class Appender:
         if self._outside or self._waiting_events >= QUEUE_EVENTS:
             self._outside.append(append)
         else:
-            self._enqueue(append)
+            self._queue.append(append)
+            self._waiting_events += len(append.events)
         if self._flusher is None and not self._leading:
             self._start_flusher()
         return await append.future
@@ -133,10 +134,6 @@ class Appender:
         return StoreClosedError(
             f"{self._database.name} was closed: {what}. Use the store inside `async with store:`."
         )
-
-    def _enqueue(self, append: Append) -> None:
-        self._queue.append(append)
-        self._waiting_events += len(append.events)
 
     async def _lead(self, append: Append) -> AppendResult:
         """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
@@ -225,13 +222,16 @@ class Appender:
             ):
                 break
             queue.popleft()
-            if not append.waits or batch.take(append):
+            future = append.future
+            if future is None or future.done() or batch.take(append):
                 self._waiting_events -= len(append.events)
             else:
                 left.append(append)
         queue.extendleft(reversed(left))
         while self._outside and self._waiting_events < QUEUE_EVENTS:
-            self._enqueue(self._outside.popleft())
+            append = self._outside.popleft()
+            queue.append(append)
+            self._waiting_events += len(append.events)
         return batch
 
     async def _decide(self, batch: Batch) -> list[tuple[Append, Outcome | None]]:

@@ -158,8 +158,8 @@ async def test_an_older_schema_that_lacks_a_column_names_the_command_that_upgrad
             await store.append_events(order, "Order", [placed(order)], 0)
         with outdated:
             await OutboxRepository(store).get_pending_events()
-        async with store.transaction():
-            with outdated:
+        with outdated:
+            async with store.transaction():
                 await store.append_events(order, "Order", [placed(order)], 0)
         assert await store.get_stream_version(order, "Order") == 0
 

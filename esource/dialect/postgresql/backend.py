@@ -236,7 +236,9 @@ class PostgreSQLBackend(Backend):
             await asyncio.wait_for(driver.execute("SELECT 1"), SETTLE_SECONDS)
         except asyncpg.PostgresError:
             return  # an answer, too: the transaction that is open has failed
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            # Before Python 3.12 the statement is a task of its own, which a program that stops may cancel. Whoever
+            # settles a connection comes to the end all the same, and gives the connection back.
             driver.terminate()
 
     def break_off(self, driver: _Connection) -> None:

@@ -162,9 +162,10 @@ async def test_a_savepoint_in_which_an_error_was_caught_keeps_what_returned_or_r
         assert log == ([inside.event_id] if kept else []) + [outside.event_id]
 
 
-async def test_the_error_at_the_end_says_what_came_before_it(store: EventStore):
-    if store._opened.database.backend.name == "sqlite":
-        pytest.skip("SQLite goes on after an error")
+async def test_the_error_at_the_end_says_what_came_before_it_on_postgresql_which_gives_up(
+    postgres_url: str, open_stores: Any
+):
+    store = await open_stores(postgres_url)
     with pytest.raises(DatabaseError, match="nothing of it is stored") as caught:
         async with store.transaction() as tx:
             event = placed()

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource.dialect.backend import STANDARD, Backend, Failure, Switches
-from esource.dialect.errors import driver_error, unavailable, without_password
-from esource.dialect.moving import FENCE, MOVED
+from esource.dialect.errors import without_password
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
     CHANNEL,
@@ -26,18 +23,11 @@ from esource.dialect.postgresql.append import (
     shape,
     statements,
 )
+from esource.dialect.postgresql.errors import classify, explain, without_lock_row
 from esource.dialect.postgresql.url import for_asyncpg
 from esource.errors import (
-    ConstraintError,
-    DatabaseBusyError,
-    DatabaseError,
-    DatabaseFullError,
-    DatabaseReadOnlyError,
     EventSourceError,
     InvalidOptionError,
-    SchemaMissingError,
-    StoreMovedError,
-    TenantMismatchError,
 )
 from esource.tables.names import LOCK_TABLE
 from esource.tables.statement import Statement, checked_names
@@ -143,7 +133,7 @@ class PostgreSQLBackend(Backend):
         values = arguments(plan)
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
         if record[0] is None:
-            raise _without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
+            raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
 
     async def begin(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
@@ -198,7 +188,7 @@ class PostgreSQLBackend(Backend):
 
     async def lock_log(self, driver: _Connection) -> None:
         if not await driver.fetch(self._lock):
-            raise _without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
+            raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
 
     async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
         lost = asyncio.Event()
@@ -245,48 +235,13 @@ class PostgreSQLBackend(Backend):
         driver.terminate()
 
     def classify(self, error: BaseException) -> Failure:
-        cause = driver_error(error)
-        if isinstance(cause, asyncpg.UniqueViolationError):
-            return "unique"
-        if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
-            return "again"
-        if isinstance(cause, _LOST) or (isinstance(cause, asyncpg.InterfaceError) and "clos" in str(cause)):
-            return "lost"
-        return "other"
+        return classify(error)
 
     def lacks_column(self, error: BaseException) -> bool:
         return isinstance(error, asyncpg.UndefinedColumnError)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
-        cause = driver_error(error)
-        if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
-            name = cause.constraint_name or cause.column_name or "a constraint"
-            return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
-        if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
-            return _missing(cause, database)
-        if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
-            return _unwritable(cause, database)
-        if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
-            return DatabaseFullError(
-                f"{database}: {str(cause).rstrip('.')}. Free some space; nothing was written."
-            )
-        if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
-            return DatabaseBusyError(
-                f"{database}: {cause}. Raise lock_timeout, or find the long transaction."
-            )
-        if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
-            return DatabaseBusyError(f"{database}: {cause}. Other writers kept winning; try again.")
-        if isinstance(cause, PoolTimeoutError):
-            return unavailable(database, cause, "All pooled connections are in use: raise pool_size")
-        if isinstance(cause, _UNREACHABLE) or self.classify(error) == "lost":
-            return unavailable(
-                database,
-                cause if str(cause) else type(cause).__name__,
-                "Check that the server runs and the URL is right",
-            )
-        if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
-            return _other(cause, database)
-        return None
+        return explain(error, database)
 
 
 async def _begin(connection: AsyncConnection, driver: _Connection, statement: str) -> AsyncTransaction:
@@ -296,73 +251,8 @@ async def _begin(connection: AsyncConnection, driver: _Connection, statement: st
     return await connection.begin()
 
 
-def _other(error: Any, database: str) -> EventSourceError:
-    if getattr(error, "sqlstate", None) == MOVED:
-        return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
-    return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
-
-
-def _missing(error: Any, database: str) -> EventSourceError:
-    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE in str(error):
-        return _without_lock_row(database, error)
-    return SchemaMissingError(database, str(error))
-
-
-def _without_lock_row(database: str, problem: object) -> DatabaseError:
-    return DatabaseError(
-        f"{database}: {problem}. append_lock='row' needs a lock row: call esource.schema.create_append_lock(url) "
-        "as the role that migrates."
-    )
-
-
-def _unwritable(error: Any, database: str) -> EventSourceError:
-    # The text may be in any language and the code is that of every missing privilege; the server's own
-    # function that checks rows against policies has one name in every version.
-    if error.server_source_function == "ExecWithCheckOptions":
-        return TenantMismatchError(None, f"{database}: {error}")
-    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        return DatabaseReadOnlyError(
-            f"{database}: {error}. This is a read-only replica, or a session that was made read-only: write on "
-            "the primary."
-        )
-    return DatabaseReadOnlyError(
-        f"{database}: {error}. Connect as a role that may write; for reading the reader's rights are enough, "
-        "for deleting events and moving a store the owner's are needed."
-    )
-
-
-_SHARED_CONNECTIONS = (
-    ". A pooler shares the server's connections between transactions: open the store with "
-    "transaction_pooling=True, or connect to the server itself."
-)
-_REMEDIES = {
-    asyncpg.InFailedSQLTransactionError: (
-        ". An error before it was caught inside the transaction, which ended it: let such errors leave the block, or "
-        "put what may fail into a savepoint, a transaction() inside this one."
-    ),
-    asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
-    asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
-}
-
-
 def _only_read(connection: Any, record: Any) -> None:
     # Not a start-up parameter: connection poolers refuse those that they do not know.
     connection.run_async(
         lambda driver: driver.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     )
-
-
-_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InternalClientError,  # a connection that is cut off in the middle of its protocol
-    asyncio.TimeoutError,
-    OSError,
-)
-_UNREACHABLE = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.TooManyConnectionsError,
-)

@@ -1,172 +1,19 @@
-"""What is refused before anything is written: arguments, limits, and values that one database could not hold."""
+"""Values that one of the databases could not hold, or that could not be read again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from math import isfinite, isinf
-from typing import Any, ClassVar, Final
-from uuid import UUID
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from esource.errors import InvalidEventError, InvalidOptionError
-
-NAME_LENGTH = 255
-"""Longest aggregate type, event type, actor id and projection name, in characters: PostgreSQL's
-VARCHAR(255), and the same on SQLite so that a database can always move."""
-
-LARGEST_POSITION = 2**63 - 1
-"""BIGINT, and SQLite's largest integer."""
-
-LARGEST_INTEGER = 2**31 - 1
-"""INTEGER on PostgreSQL."""
-
-LARGEST_AGE_DAYS = 365_000
-"""A thousand years."""
-
-SHOWN_CHARACTERS = 80
-"""Of a value that a message quotes."""
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: cut if it is long."""
-    if isinstance(value, (str, bytes)) and len(value) > SHOWN_CHARACTERS:
-        return f"{value[:SHOWN_CHARACTERS]!r}…"
-    text = repr(value)
-    return text if len(text) <= 2 * SHOWN_CHARACTERS else f"{text[: 2 * SHOWN_CHARACTERS]}…"
-
-
-def check_whole(name: str, value: int, *, least: int = 0, most: int | None = LARGEST_POSITION) -> int:
-    """The number itself, if it is whole and within bounds.
-
-    Raises:
-        InvalidOptionError: it is not.
-    """
-    if type(value) is not int or value < least:
-        raise InvalidOptionError(f"{name} must be a whole number from {least}, not {shown(value)}")
-    if most is not None and value > most:
-        raise InvalidOptionError(f"{name} must be at most {most}, not {shown(value)}")
-    return value
-
-
-def check_id(name: str, value: UUID) -> UUID:
-    """The id itself, if it is a UUID: SQLite would take any text.
-
-    Raises:
-        InvalidOptionError: it is not.
-    """
-    if not isinstance(value, UUID):
-        remedy = ": pass uuid.UUID(...) of it" if isinstance(value, str) else ""
-        raise InvalidOptionError(f"{name} must be a UUID, not {shown(value)}{remedy}")
-    return value
-
-
-def check_moment(name: str, value: datetime) -> datetime:
-    """The moment itself, if it has a time zone.
-
-    Raises:
-        InvalidOptionError: it has none.
-    """
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {shown(value)}")
-    return value
-
-
-def check_seconds(name: str, value: float, *, least: float | None = None) -> float:
-    """The number of seconds itself, if it is finite and more than 0, or at least ``least``.
-
-    Raises:
-        InvalidOptionError: it is not.
-    """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not value < float("inf") or not (value > 0 if least is None else value >= least):
-        wanted = "more than 0" if least is None else f"{least:g} or more"
-        raise InvalidOptionError(f"{name} must be {wanted} seconds, not {shown(value)}")
-    return float(value)
-
-
-def check_names(name: str, value: Iterable[str] | None) -> frozenset[str] | None:
-    """The names as a set, if they are several texts or none; None if any will do.
-
-    Raises:
-        InvalidOptionError: it is one text, which would be taken for its letters, or holds what is not text.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        raise InvalidOptionError(
-            f"{name} must be a collection of names, not {shown(value)}: write [{shown(value)}]"
-        )
-    try:
-        names = frozenset(value)
-    except TypeError:
-        raise InvalidOptionError(f"{name} must be a collection of names, not {shown(value)}") from None
-    for each in names:
-        if not isinstance(each, str):
-            raise InvalidOptionError(f"{name} must be a collection of names; {shown(each)} is not text")
-    return names
-
-
-_MEBI = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a store refuses to write because it is too much; an option of every store.
-
-    The defaults are far above what an event should have, and below what either database takes. Beyond the
-    ceilings one of the databases fails, or what is stored could not be read again.
-
-    Raises:
-        InvalidOptionError: a limit below 1 or above its ceiling.
-    """
-
-    payload_characters: int = 16 * _MEBI
-    """Characters of an event's payload or a snapshot's state, as JSON. At most 64 Mi: at four bytes each that is
-    what a JSONB string may have (268 435 455 bytes, by experiment; SQLite takes 1 000 000 000)."""
-    json_depth: int = 200
-    """Levels of lists and objects, the payload itself included. At most 200: pydantic's reader goes no deeper."""
-    append_events: int = 100_000
-    """Events in one append. At most a million: it is one transaction, and all other appends wait."""
-    append_characters: int = 64 * _MEBI
-    """Characters of the payloads of one append together. At most 128 Mi: PostgreSQL takes 1 GiB in one array."""
-    name_characters: int = 255
-    """Characters of an aggregate type, an event type or an actor's id. At most 255: the columns hold no more."""
-
-    CEILINGS: ClassVar[dict[str, int]] = {
-        "payload_characters": 64 * _MEBI,
-        "json_depth": 200,
-        "append_events": 1_000_000,
-        "append_characters": 128 * _MEBI,
-        "name_characters": 255,
-    }
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            check_whole(field.name, getattr(self, field.name), least=1, most=self.CEILINGS[field.name])
-
-
-STANDARD_LIMITS: Final = Limits()
-
-CEILING: Final = Limits(**Limits.CEILINGS)
-"""For rows that were stored before, under whatever limits."""
-
-
-def check_limits(value: Limits) -> Limits:
-    """The limits themselves, if they are such.
-
-    Raises:
-        InvalidOptionError: they are something else.
-    """
-    if not isinstance(value, Limits):
-        raise InvalidOptionError(f"limits must be esource.Limits, not {type(value).__name__}")
-    return value
+from esource.checks.arguments import LARGEST_POSITION, NAME_LENGTH, shown
+from esource.checks.limits import CEILING, STANDARD_LIMITS, Limits
+from esource.errors import InvalidEventError
 
 
 def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:

@@ -1,0 +1,135 @@
+"""What the errors of asyncpg mean, for a retry and in our words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from esource.dialect.backend import Failure
+from esource.dialect.errors import driver_error, unavailable
+from esource.dialect.moving import FENCE, MOVED
+from esource.errors import (
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    EventSourceError,
+    SchemaMissingError,
+    StoreMovedError,
+    TenantMismatchError,
+)
+from esource.tables.names import LOCK_TABLE
+
+
+def classify(error: BaseException) -> Failure:
+    """What asyncpg's error means for a retry."""
+    cause = driver_error(error)
+    if isinstance(cause, asyncpg.UniqueViolationError):
+        return "unique"
+    if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
+        return "again"
+    if isinstance(cause, _LOST) or (isinstance(cause, asyncpg.InterfaceError) and "clos" in str(cause)):
+        return "lost"
+    return "other"
+
+
+def explain(error: BaseException, database: str) -> EventSourceError | None:
+    """Our error for asyncpg's, or for the pool's; None for what is no error of these."""
+    cause = driver_error(error)
+    if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
+        name = cause.constraint_name or cause.column_name or "a constraint"
+        return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
+    if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
+        return _missing(cause, database)
+    if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
+        return _unwritable(cause, database)
+    if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
+        return DatabaseFullError(
+            f"{database}: {str(cause).rstrip('.')}. Free some space; nothing was written."
+        )
+    if isinstance(cause, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)):
+        return DatabaseBusyError(f"{database}: {cause}. Raise lock_timeout, or find the long transaction.")
+    if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
+        return DatabaseBusyError(f"{database}: {cause}. Other writers kept winning; try again.")
+    if isinstance(cause, PoolTimeoutError):
+        return unavailable(database, cause, "All pooled connections are in use: raise pool_size")
+    if isinstance(cause, _UNREACHABLE) or classify(error) == "lost":
+        return unavailable(
+            database,
+            cause if str(cause) else type(cause).__name__,
+            "Check that the server runs and the URL is right",
+        )
+    if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
+        return _other(cause, database)
+    return None
+
+
+def _other(error: Any, database: str) -> EventSourceError:
+    if getattr(error, "sqlstate", None) == MOVED:
+        return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
+    return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
+
+
+def _missing(error: Any, database: str) -> EventSourceError:
+    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE in str(error):
+        return without_lock_row(database, error)
+    return SchemaMissingError(database, str(error))
+
+
+def without_lock_row(database: str, problem: object) -> DatabaseError:
+    """The error where ``append_lock="row"`` finds no row that it could lock."""
+    return DatabaseError(
+        f"{database}: {problem}. append_lock='row' needs a lock row: call esource.schema.create_append_lock(url) "
+        "as the role that migrates."
+    )
+
+
+def _unwritable(error: Any, database: str) -> EventSourceError:
+    # The text may be in any language and the code is that of every missing privilege; the server's own
+    # function that checks rows against policies has one name in every version.
+    if error.server_source_function == "ExecWithCheckOptions":
+        return TenantMismatchError(None, f"{database}: {error}")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseReadOnlyError(
+            f"{database}: {error}. This is a read-only replica, or a session that was made read-only: write on "
+            "the primary."
+        )
+    return DatabaseReadOnlyError(
+        f"{database}: {error}. Connect as a role that may write; for reading the reader's rights are enough, "
+        "for deleting events and moving a store the owner's are needed."
+    )
+
+
+_SHARED_CONNECTIONS = (
+    ". A pooler shares the server's connections between transactions: open the store with "
+    "transaction_pooling=True, or connect to the server itself."
+)
+_REMEDIES = {
+    asyncpg.InFailedSQLTransactionError: (
+        ". An error before it was caught inside the transaction, which ended it: let such errors leave the block, or "
+        "put what may fail into a savepoint, a transaction() inside this one."
+    ),
+    asyncpg.DuplicatePreparedStatementError: _SHARED_CONNECTIONS,
+    asyncpg.InvalidSQLStatementNameError: _SHARED_CONNECTIONS,
+}
+
+
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InternalClientError,  # a connection that is cut off in the middle of its protocol
+    asyncio.TimeoutError,
+    OSError,
+)
+_UNREACHABLE = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.TooManyConnectionsError,
+)

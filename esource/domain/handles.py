@@ -11,7 +11,18 @@ from esource.errors import InvalidOptionError
 
 TEvent = TypeVar("TEvent", bound=DomainEvent)
 _Event = TypeVar("_Event", bound=DomainEvent)
-_Context = TypeVar("_Context")
+
+
+class Context(Protocol):
+    """What a projection's handler is told besides the event; see `ProjectionContext`."""
+
+    @property
+    def position(self) -> int: ...
+
+    async def flush(self) -> None: ...
+
+
+_Context = TypeVar("_Context", bound=Context)
 
 
 Applier = Callable[[Any, _Event], None]

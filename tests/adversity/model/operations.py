@@ -93,7 +93,11 @@ class Store:
         """The store, of a tenant, or one that does not know every type and has no outbox."""
         store = self.store
         if policy is not None:
-            options: dict[str, Any] = {"unknown_events": policy, "enable_tracing": False}
+            options: dict[str, Any] = {
+                "unknown_events": policy,
+                "enable_tracing": False,
+                "outbox_enabled": False,
+            }
             store = EventStore(store._opened.database, half_registry, **options)
         return store if tenant is None else store.for_tenant(TENANTS[tenant])
 

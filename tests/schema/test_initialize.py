@@ -23,8 +23,9 @@ from esource.schema import versions
 INITIALIZE = """
 import asyncio, sys
 from uuid import uuid4
-from esource import DomainEvent, open_store
+from esource import DomainEvent, open_store, register_event
 
+@register_event
 class Noted(DomainEvent):
     event_type: str = "Noted"
     aggregate_type: str = "Note"

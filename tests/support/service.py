@@ -8,6 +8,7 @@ the id of an event that it was told is stored; ``ready`` comes before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import suppress
@@ -105,6 +106,11 @@ def cancel_all_on_a_signal() -> None:
 
 
 def main(url: str, loop: str, end: str) -> None:
+    # A shell that starts tests in the background lets them ignore this signal, and they hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if end == "interrupt":
+        # The store is closed under its followers, each of which says so.
+        logging.getLogger("esource").addHandler(logging.NullHandler())
     with suppress(KeyboardInterrupt):
         if loop == "uvloop":
             import uvloop

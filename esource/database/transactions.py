@@ -25,10 +25,7 @@ Connection = AsyncConnection | AsyncSession
 
 _ABORTED = "an error inside the transaction was caught, but the database had given the transaction up: nothing of it is stored"
 _GONE = "an error has rolled back the transaction as a whole, and nothing of it is stored"
-_SAVEPOINT_ABORTED = (
-    "an error inside the savepoint was caught, but the database had given the savepoint up: nothing that was written in "
-    "it is kept"
-)
+_SAVEPOINT_ABORTED = "an error inside the savepoint was caught, but the database had given it up: nothing of the savepoint is kept"
 _AVOID = "Let such errors leave the block, or put what may fail into a savepoint of its own, a transaction() inside it"
 _LOST = "the connection was lost inside the transaction"
 _REPEAT = "Nothing of it is stored: repeat it"

@@ -13,6 +13,7 @@ from esource import browsing
 from esource.browsing.pages import Page
 from esource.browsing.units import plain
 from esource.repositories.dlq import DLQEntry
+from esource.tui.choosing import ALL, chooser, chosen
 from esource.tui.details import (
     age,
     below,
@@ -25,7 +26,7 @@ from esource.tui.details import (
     payload,
     traceback,
 )
-from esource.tui.panes import ALL, Pane, chooser, chosen
+from esource.tui.panes import Pane
 
 
 class DeadLettersPane(Pane[DLQEntry]):

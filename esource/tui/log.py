@@ -18,8 +18,9 @@ from esource import browsing
 from esource.browsing.pages import Page
 from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
 from esource.store.store import EventStore
+from esource.tui.choosing import ALL, chooser, chosen
 from esource.tui.details import cell, event_details, number
-from esource.tui.panes import ALL, Pane, chooser, chosen
+from esource.tui.panes import Pane
 from esource.tui.streams import offer
 
 PAGE_EVENTS = 100

@@ -15,8 +15,9 @@ from esource.browsing.followers import OutboxStatus
 from esource.browsing.pages import Page
 from esource.browsing.units import plain
 from esource.repositories.outbox_entries import OutboxEntry
+from esource.tui.choosing import chooser
 from esource.tui.details import age, cell, facts, first_line, heading, number, paragraphs, payload
-from esource.tui.panes import Pane, chooser
+from esource.tui.panes import Pane
 
 
 class OutboxPane(Pane[OutboxEntry]):

@@ -32,9 +32,6 @@ NEAR_END_ROWS = 10
 LISTING = "listing"
 """The group of those workers of a pane that read pages."""
 
-ALL = ""
-"""The choice that filters nothing."""
-
 
 class Listing(DataTable[Text]):
     """The rows of a pane."""
@@ -338,19 +335,3 @@ class Pane(Vertical, Generic[Row]):
     def _filtered(self) -> None:
         if self.is_mounted and self.listing.is_mounted:
             self.reload(top=True)
-
-
-def chooser(options: Iterable[tuple[str, str]], id: str) -> Select[str]:  # noqa: A002 - Textual's word
-    """A choice above a list."""
-    return Select(prompts(options), allow_blank=False, compact=True, id=id)
-
-
-def prompts(options: Iterable[tuple[str, str]]) -> list[tuple[Content, str]]:
-    """Choices whose names are shown as they are stored: a bracket in one is no markup."""
-    return [(Content(plain(name)), value) for name, value in options]
-
-
-def chosen(pane: Pane[Any], selector: str) -> str | None:
-    """The choice; None for all."""
-    value = pane.query_one(selector, Select).value
-    return value if isinstance(value, str) and value != ALL else None

@@ -17,8 +17,9 @@ from esource.browsing.pages import Page
 from esource.browsing.streams import StreamSummary
 from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
 from esource.store.store import EventStore
+from esource.tui.choosing import ALL, chooser, chosen, prompts
 from esource.tui.details import age, below, cell, event_details, facts, heading, number, paragraphs, payload
-from esource.tui.panes import ALL, Pane, chooser, chosen, prompts
+from esource.tui.panes import Pane
 
 PREVIEW_EVENTS = 8
 """Events of a stream that its details name."""

@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from esource.checks import check_name, check_seconds, storable_text
 from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
 from esource.database.sources import Source, database_of, require_whole
+from esource.errors import EventSourceError
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, upsert
 from esource.tables.model import projection_checkpoints
@@ -95,16 +97,22 @@ class Leases:
     async def acquire(self, name: str) -> int | None:
         """Hold a name if nobody else does: its checkpoint's position (0 if it has none); None if it is
         held by somebody else. Asking again for what one holds renews it."""
-        rows = await self.database.write(
-            _ACQUIRE,
-            {
-                "name": check_name("name", name),
-                "owner": self.owner,
-                "seconds": self.seconds,
-                "no_seconds": 0.0,
-                "now": utc_now(),
-            },
-        )
+        try:
+            rows = await self.database.write(
+                _ACQUIRE,
+                {
+                    "name": check_name("name", name),
+                    "owner": self.owner,
+                    "seconds": self.seconds,
+                    "no_seconds": 0.0,
+                    "now": utc_now(),
+                },
+            )
+        except asyncio.CancelledError:
+            # It may be ours all the same. If it cannot be given back, it ends with its term.
+            with suppress(EventSourceError):
+                await uninterrupted(self.release([name]))
+            raise
         return (rows[0][0] or 0) if rows else None
 
     async def renew(self, names: Iterable[str]) -> set[str]:
@@ -211,7 +219,13 @@ class Lease:
 
     async def acquire(self) -> bool:
         """Hold it if it is free; whether it is ours now. One query."""
-        return self._holds(time.monotonic(), await self._leases.acquire(self.name) is not None)
+        began = time.monotonic()
+        try:
+            is_ours = await self._leases.acquire(self.name) is not None
+        except asyncio.CancelledError:
+            self._held_until = 0.0
+            raise
+        return self._holds(began, is_ours)
 
     async def renew(self) -> bool:
         """Keep it for another term; whether it was still ours. One query."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from esource import EventStore, Lease
 
 
@@ -67,3 +69,21 @@ async def test_leaving_the_block_leaves_no_task_behind(store: EventStore):
         async with Lease(store, "reader", seconds=0.003):
             await asyncio.sleep(0.01)
     assert others() <= before
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13, 21])
+async def test_a_lease_whose_taker_is_cancelled_is_free_for_the_next_one(
+    shared_store: EventStore, turns: int
+):
+    for _ in range(5):
+        first, next_one = Lease(shared_store, "mails"), Lease(shared_store, "mails")
+        taking = asyncio.create_task(first.acquire())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait([taking])
+        if taking.cancelled():
+            assert not first.is_held
+            assert await next_one.acquire()
+        await first.release()
+        await next_one.release()

@@ -247,6 +247,22 @@ class Connections:
 
     async def connect(self) -> Lane:
         """Get a connection from the engine's pool: one that is alive, and in no transaction."""
+        if not self._backend.connects_at_once:
+            return await self._connect()
+        made: list[Lane] = []
+
+        async def make() -> None:
+            made.append(await self._connect())
+
+        try:
+            await uninterrupted(make())
+        except BaseException:
+            for lane in made:
+                await uninterrupted(self.disconnect(lane))
+            raise
+        return made[0]
+
+    async def _connect(self) -> Lane:
         if self._lent is not None:
             raise DatabaseUnavailableError(f"{self._name}: the aiosqlite connection it was given is closed")
         pool = self.engine.pool

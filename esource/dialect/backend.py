@@ -47,6 +47,9 @@ class Backend(ABC):
     """Whether a database is a file of this machine, or in memory; else a server has it."""
     concurrent_writers: ClassVar[bool]
     """Whether several connections of one process may write at the same time."""
+    connects_at_once: ClassVar[bool] = False
+    """Whether a connection is made without waiting for another machine. Then a task that is cancelled lets it come to its
+    end: a driver with a thread forgets what its thread has opened."""
     held_connections: ClassVar[int]
     """How many connections a store keeps checked out at most, besides a single writer's (measured)."""
     reads_ahead: ClassVar[bool]

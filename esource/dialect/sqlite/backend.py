@@ -103,6 +103,7 @@ class SQLiteBackend(Backend):
     concurrent_writers: ClassVar[bool] = False
     # Each has a thread, and Python runs one at a time: 32 tasks read 15 000 times a second through 2, 7 700
     # through 8. The second is for the others while one fetches a long page.
+    connects_at_once = True
     held_connections: ClassVar[int] = 2
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True

@@ -48,4 +48,5 @@ async def test_a_store_that_is_cancelled_while_it_opens_closes_what_it_opened(
             assert open_connections() > 0
         await store.close()
         assert open_connections() == 0
-    assert number > 3, "opening never waited"
+    # Connecting comes to its end in a task of its own: for the one that opens, it is one wait.
+    assert number > 1, "opening never waited"

@@ -455,7 +455,7 @@ class DatabaseBusyError(DatabaseError):
 
 
 class DatabaseReadOnlyError(DatabaseError):
-    """The database may not be written: a read-only file, a read replica, a missing privilege."""
+    """The database may not be written: a read-only file, a read replica, a missing privilege, a reading."""
 
 
 class DatabaseFullError(DatabaseError):

@@ -38,8 +38,8 @@ async def main() -> None:
     async with open_store("sqlite:///events.db") as store:
         await store.initialize()
         await ProjectionRunner(store, Total()).run(live=False)
-        async with store.transaction() as transaction:
-            print(await transaction.connection.scalar(select(total.c.amount)))
+        async with store.reading() as connection:
+            print(await connection.scalar(select(total.c.amount)))
 
 
 asyncio.run(main())

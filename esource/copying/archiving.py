@@ -155,7 +155,7 @@ async def archive(
         async with aclosing(_closed(database, chosen, closed_before)) as found:
             if await anext(found, None) is None:
                 return ArchiveResult(database.name, name_of(file), 0, 0)
-        async with written(Path(file)) as opened_file, database.snapshot():
+        async with written(Path(file)) as opened_file, database.reading():
             writer = RowsWriter(
                 opened_file,
                 {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},

@@ -82,7 +82,7 @@ async def export_store(
         raise InvalidOptionError("source must not be empty: CloudEvents demands one, such as '/shop'")
     started = time.monotonic()
     async with schema.whole_store(store, "an export") as database:
-        async with _to(file) as opened_file, database.snapshot():
+        async with _to(file) as opened_file, database.reading():
             header = {
                 "holds": HOLDS,
                 "schema": schema.HEAD,

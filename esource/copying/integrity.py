@@ -196,7 +196,7 @@ async def verify_store(
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    async with schema.whole_store(store, "verifying") as database, database.snapshot():
+    async with schema.whole_store(store, "verifying") as database, database.reading():
         return await _Inspection(database, registry, on_progress or (lambda _: None)).run()
 
 

@@ -15,7 +15,7 @@ from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, PAGE_ROWS, Cursor, Row, next_size, page, scan
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
 from esource.log.pages import last_position

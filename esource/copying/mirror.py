@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from esource.copying.restarts import Restarts
 from esource.copying.rows import Relation, Row, same_keys, scan
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import ConstraintError
 

@@ -17,7 +17,8 @@ from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.lanes import put_back
 from esource.database.patience import retry
-from esource.database.transactions import Connection, Transactions, Unit, open_units
+from esource.database.transactions import Connection, Transactions
+from esource.database.unit_of_work import Unit, open_units
 from esource.database.wakeup import WakeUp
 from esource.dialect.backend import STANDARD, Backend, Switches
 from esource.dialect.plan import Plan, Written
@@ -181,6 +182,7 @@ class Database:
             commit=unit is None,
         )
         if unit is not None:
+            unit.require_writable()
             return compiled.decode(await self._inside(unit, write))
         with self.backend.errors(self.name):
             # The application may have a stricter isolation level as its default: the database then refuses a
@@ -227,12 +229,12 @@ class Database:
             yield unit
         self.wake_up.set()
 
-    def snapshot(self) -> AbstractAsyncContextManager[None]:
-        """One moment of the whole database, for everything that the running task reads of it inside.
+    def reading(self) -> AbstractAsyncContextManager[Unit]:
+        """One moment of the whole database, for everything that the running task reads of it inside; it cannot write.
 
-        Others go on writing, except to a database in memory: there they wait.
+        Others go on writing, except to a database in memory: there they wait. Inside a transaction it is that one.
         """
-        return self._transactions.snapshot()
+        return self._transactions.reading()
 
     async def join(self, connection: Connection) -> Unit:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""

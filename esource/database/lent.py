@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,8 +43,39 @@ class LentConnection(AsyncConnection):
         _refuse("begin()")
 
 
+class ReadingConnection(LentConnection):
+    """The connection of a reading: it says in our words that nothing can be written.
+
+    Raises:
+        DatabaseReadOnlyError: a statement writes.
+        StoreClosedError: the store was closed, or the reading has ended.
+    """
+
+    __slots__ = ("_errors",)
+
+    def __init__(
+        self, connection: AsyncConnection, errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__(connection)
+        self._errors = errors
+
+    if not TYPE_CHECKING:  # SQLAlchemy's signatures are many, and stay
+
+        async def execute(self, *arguments: Any, **options: Any) -> Any:
+            with self._errors():
+                return await super().execute(*arguments, **options)
+
+        async def exec_driver_sql(self, *arguments: Any, **options: Any) -> Any:
+            with self._errors():
+                return await super().exec_driver_sql(*arguments, **options)
+
+        async def run_sync(self, *arguments: Any, **options: Any) -> Any:
+            with self._errors():
+                return await super().run_sync(*arguments, **options)
+
+
 def _refuse(what: str) -> NoReturn:
     raise InvalidOptionError(
-        f"connection.{what} is not for this connection: it is lent, inside a transaction of the store, which commits "
-        "at the end of its block. An exception rolls it back; begin_nested() makes a savepoint"
+        f"connection.{what} is not for this connection: it is lent, inside a transaction of the store, which ends "
+        "with its block. An exception rolls it back; begin_nested() makes a savepoint"
     )

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.urls import backend_for_url
 from esource.errors import InvalidOptionError

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncTransaction
 
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
-from esource.database.effects import Effects
 from esource.database.lanes import Lane, put_back, settle
-from esource.database.lent import LentConnection
+from esource.database.unit_of_work import AVOID, Unit, open_units
 from esource.dialect.backend import Backend
 from esource.dialect.errors import driver_error, unavailable
-from esource.errors import DatabaseError, EventSourceError, InvalidOptionError, StoreClosedError
+from esource.errors import (
+    DatabaseError,
+    EventSourceError,
+    InvalidOptionError,
+)
 
 Connection = AsyncConnection | AsyncSession
 """A transaction of the application's own that an append may join."""
 
 _ABORTED = "an error inside the transaction was caught, but the database had given the transaction up: nothing of it is stored"
-_GONE = "an error has rolled back the transaction as a whole, and nothing of it is stored"
 _SAVEPOINT_ABORTED = "an error inside the savepoint was caught, but the database had given it up: nothing of the savepoint is kept"
-_AVOID = "Let such errors leave the block, or put what may fail into a savepoint of its own, a transaction() inside it"
 _LOST = "the connection was lost inside the transaction"
 _REPEAT = "Nothing of it is stored: repeat it"
 _IN_DOUBT = "the connection was lost during the commit, and it is not known whether the transaction is stored"
@@ -37,76 +36,17 @@ _ENDED_INSIDE = (
 )
 
 
-class Unit:
-    """An open transaction: everything that runs on it commits or vanishes together."""
-
-    def __init__(self, owner: Transactions, connection: AsyncConnection, lane: Lane) -> None:
-        self.owner = owner
-        """The transactions of the database that it belongs to."""
-        self.connection = connection
-        self.driver = lane.driver
-        self.first_error: Exception | None = None
-        """What failed in it first, as far as it went through here: the application has statements of its own."""
-        self.is_spoiled = False
-        """Whether it must not be committed, because a part of it could not be taken back."""
-        self.is_open = True
-        self.effects = Effects()
-        self._lent: LentConnection | None = None
-        self._lane = lane
-        self._lock = asyncio.Lock()
-        self._savepoints = 0
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Tasks of one transaction take turns: a connection runs one statement at a time."""
-        async with self._lock:
-            self.require_open()
-            self.owner.require_begun(self)
-            try:
-                yield
-            except Exception as error:
-                self.first_error = self.first_error or error
-                raise
-
-    def require_open(self) -> None:
-        """Refuse work after the end.
-
-        Raises:
-            StoreClosedError: the transaction has ended; another task may use its connection by now.
-        """
-        if self._lane.is_cut:
-            raise StoreClosedError(
-                "the store was closed while the transaction was open: nothing of it is stored"
-            )
-        if not self.is_open:
-            raise StoreClosedError("the transaction has ended: work with it inside its `async with` block")
-
-    @property
-    def lent(self) -> LentConnection:
-        """The connection, for the application: it cannot end the transaction.
-
-        Raises:
-            StoreClosedError: the transaction has ended.
-        """
-        self.require_open()
-        if self._lent is None:
-            self._lent = LentConnection(self.connection)
-        return self._lent
-
-    async def end(self, finish: Callable[[], Awaitable[None]]) -> None:
-        """Refuse more work, let a task that is at work in it finish, then commit or roll back."""
-        self.is_open = False
-        async with self._lock:
-            await finish()
-
-    def savepoint(self) -> str:
-        """A name that no other savepoint of this transaction has."""
-        self._savepoints += 1
-        return f"esource_{self._savepoints}"
+async def _nothing(driver: Any) -> None:
+    """Most transactions need nothing from the connection but their beginning and their end."""
 
 
-open_units: ContextVar[tuple[Unit, ...]] = ContextVar("esource_units", default=())
-"""The transactions that the running task is inside of, outermost first, of whatever databases."""
+class _Kind(NamedTuple):
+    """What a transaction needs of its connection."""
+
+    begin: Callable[[AsyncConnection, Any], Awaitable[AsyncTransaction]]
+    before: Callable[[Any], Awaitable[None]] = _nothing
+    after: Callable[[Any], Awaitable[None]] = _nothing
+    writes: bool = True
 
 
 class Transactions:
@@ -130,30 +70,24 @@ class Transactions:
         """A write transaction; see `Database.transaction`."""
         outer = self.current()
         if outer is not None:
+            outer.require_writable()
             async with self._savepoint(outer):
                 yield outer
             return
-        if self._connections.is_lent:
-            raise InvalidOptionError("a lent aiosqlite connection has transactions of its own: use those")
-        with self._backend.errors(self._name):
-            try:
-                lane, transaction = await self._begin(changes_schema=changes_schema)
-            except Exception as error:
-                if self._backend.classify(error) != "lost":
-                    raise
-                # A connection can die unnoticed while it lies in the pool; a new one cannot.
-                lane, transaction = await self._begin(changes_schema=changes_schema)
+        kind = _Kind(self._backend.begin)
+        if changes_schema:
+            kind = _Kind(
+                self._backend.begin, self._backend.before_schema_change, self._backend.after_schema_change
+            )
+        lane, transaction = await self._begin(kind)
         assert lane.connection is not None
-        unit = Unit(self, lane.connection, lane)
+        unit = Unit(self, self._backend, self._name, lane.connection, lane)
 
         async def commit() -> None:
             await self._commit(unit, lane, transaction)
             unit.effects.are_stored = True
 
-        before = open_units.get()
-        open_units.set((*before, unit))
-        self._open.append(unit)
-        try:
+        async with self._entered(unit, lane, kind):
             try:
                 yield unit
             except BaseException as error:
@@ -162,51 +96,46 @@ class Transactions:
                 raise
             with self._backend.errors(self._name):
                 await uninterrupted(unit.end(commit))
+        await unit.effects.follow()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Unit]:
+        """One moment of the whole database; see `Database.reading`."""
+        outer = self.current()
+        if outer is not None:
+            yield outer
+            return
+        kind = _Kind(
+            self._backend.begin_reading, self._backend.before_reading, self._backend.after_reading, False
+        )
+        lane, transaction = await self._begin(kind)
+        assert lane.connection is not None
+        unit = Unit(self, self._backend, self._name, lane.connection, lane, is_reading=True)
+        async with self._entered(unit, lane, kind):
+            failure: BaseException | None = None
+            try:
+                with unit.reading():
+                    yield unit
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                with self._backend.errors(self._name):
+                    await uninterrupted(unit.end(partial(self._roll_back, lane, transaction, failure)))
+
+    @asynccontextmanager
+    async def _entered(self, unit: Unit, lane: Lane, kind: _Kind) -> AsyncIterator[None]:
+        """Let the running task be inside of a transaction that has begun, and give its connection back at the end."""
+        before = open_units.get()
+        open_units.set((*before, unit))
+        self._open.append(unit)
+        try:
+            yield
         finally:
             open_units.set(before)
             self._open.remove(unit)
             unit.effects.settle()
-            await uninterrupted(self._release(lane, changes_schema=changes_schema))
-        await unit.effects.follow()
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[None]:
-        """One moment of the whole database; see `Database.snapshot`."""
-        if self.current() is not None or self._connections.is_private:
-            async with self.transaction():
-                yield
-            return
-        await self._connections.ensure_open()
-        before = open_units.get()
-        with self._backend.errors(self._name):
-            lane = await self._connections.passing.take()
-            transaction = await self._begin_on(lane, self._backend.begin_snapshot)
-        assert lane.connection is not None
-        unit = Unit(self, lane.connection, lane)
-        open_units.set((*before, unit))
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            open_units.set(before)
-            try:
-                with self._backend.errors(self._name):
-                    await uninterrupted(unit.end(partial(self._roll_back, lane, transaction, error)))
-            finally:
-                await uninterrupted(put_back(lane))
-
-    def require_begun(self, unit: Unit) -> None:
-        """Refuse work in a transaction that the database has rolled back by itself: it would be stored at once.
-
-        Raises:
-            DatabaseError: it has.
-        """
-        driver = unit.driver
-        if self._backend.is_alive(driver) and not self._backend.is_in_transaction(driver):
-            raise DatabaseError(f"{self._name}: {_GONE}. {_AVOID}") from unit.first_error
+            await uninterrupted(self._release(lane, kind))
 
     async def join(self, connection: Connection) -> Unit:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
@@ -221,45 +150,48 @@ class Transactions:
                 return unit
         with self._backend.errors(self._name):
             driver = await self._backend.join(connection, self._name)
-        return Unit(self, connection, Lane(connection, driver))
+        return Unit(self, self._backend, self._name, connection, Lane(connection, driver))
 
-    async def _begin(self, *, changes_schema: bool) -> tuple[Lane, AsyncTransaction]:
-        """A connection inside a new write transaction."""
-        await self._connections.ensure_open()
-        lane = await self._connections.transactions.take()
-        return lane, await self._begin_on(lane, self._backend.begin, changes_schema=changes_schema)
+    async def _begin(self, kind: _Kind) -> tuple[Lane, AsyncTransaction]:
+        """A connection inside a new transaction."""
+        if self._connections.is_lent:
+            raise InvalidOptionError("a lent aiosqlite connection has transactions of its own: use those")
+        with self._backend.errors(self._name):
+            try:
+                return await self._begin_once(kind)
+            except Exception as error:
+                if self._backend.classify(error) != "lost":
+                    raise
+                # A connection can die unnoticed while it lies in the pool; a new one cannot.
+                return await self._begin_once(kind)
 
-    async def _release(self, lane: Lane, *, changes_schema: bool) -> None:
+    async def _begin_once(self, kind: _Kind) -> tuple[Lane, AsyncTransaction]:
+        connections = self._connections
+        await connections.ensure_open()
+        lane = await (connections.transactions if kind.writes else connections.passing).take()
+        assert lane.connection is not None
         try:
-            if changes_schema and not lane.is_cut and self._backend.is_alive(lane.driver):
-                await self._backend.after_schema_change(lane.driver)
+            await kind.before(lane.driver)
+            return lane, await kind.begin(lane.connection, lane.driver)
+        except BaseException as error:
+            await uninterrupted(self._forsake(lane, error, kind))
+            raise
+
+    async def _release(self, lane: Lane, kind: _Kind) -> None:
+        try:
+            if not lane.is_cut and self._backend.is_alive(lane.driver):
+                await kind.after(lane.driver)
         finally:
             await put_back(lane)
 
-    async def _begin_on(
-        self,
-        lane: Lane,
-        begin: Callable[[AsyncConnection, Any], Awaitable[AsyncTransaction]],
-        *,
-        changes_schema: bool = False,
-    ) -> AsyncTransaction:
-        assert lane.connection is not None
-        try:
-            if changes_schema:
-                await self._backend.before_schema_change(lane.driver)
-            return await begin(lane.connection, lane.driver)
-        except BaseException as error:
-            await uninterrupted(self._forsake(lane, error, changes_schema=changes_schema))
-            raise
-
-    async def _forsake(self, lane: Lane, error: BaseException, *, changes_schema: bool) -> None:
+    async def _forsake(self, lane: Lane, error: BaseException, kind: _Kind) -> None:
         """Give back a connection on which no transaction could be begun."""
         try:
             await settle(self._backend, lane.driver, error)
             if self._backend.is_alive(lane.driver):
                 await self._backend.abandon(lane.driver)
         finally:
-            await self._release(lane, changes_schema=changes_schema)
+            await self._release(lane, kind)
 
     async def _commit(self, unit: Unit, lane: Lane, transaction: AsyncTransaction) -> None:
         if lane.is_cut:
@@ -272,7 +204,7 @@ class Transactions:
             raise InvalidOptionError(_ENDED_INSIDE)
         if unit.is_spoiled:
             await self._roll_back(lane, transaction, unit.first_error)
-            raise DatabaseError(f"{self._name}: {_ABORTED}. {_AVOID}") from unit.first_error
+            raise DatabaseError(f"{self._name}: {_ABORTED}. {AVOID}") from unit.first_error
         try:
             is_stored = await self._backend.commit(transaction, lane.driver)
         except BaseException as error:
@@ -281,7 +213,7 @@ class Transactions:
                 raise unavailable(self._name, _IN_DOUBT, _FIND_OUT) from driver_error(error)
             raise
         if not is_stored:
-            raise DatabaseError(f"{self._name}: {_ABORTED}. {_AVOID}") from unit.first_error
+            raise DatabaseError(f"{self._name}: {_ABORTED}. {AVOID}") from unit.first_error
 
     async def _roll_back(
         self, lane: Lane, transaction: AsyncTransaction, error: BaseException | None
@@ -341,7 +273,7 @@ class Transactions:
         except Exception as error:
             if self._backend.classify(error) == "lost":
                 raise
-            raise DatabaseError(f"{self._name}: {_SAVEPOINT_ABORTED}. {_AVOID}") from error
+            raise DatabaseError(f"{self._name}: {_SAVEPOINT_ABORTED}. {AVOID}") from error
 
     async def _run_in(self, unit: Unit, *statements: str) -> None:
         async with unit.turn():

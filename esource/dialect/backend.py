@@ -114,8 +114,9 @@ class Backend(ABC):
         in it sees what was committed before. SQLAlchemy's record of it, for `commit` and `roll_back`."""
 
     @abstractmethod
-    async def begin_snapshot(self, connection: AsyncConnection, driver: Any) -> AsyncTransaction:
-        """Begin a transaction in which everything that is read is of one moment."""
+    async def begin_reading(self, connection: AsyncConnection, driver: Any) -> AsyncTransaction:
+        """Begin a transaction in which everything that is read is of one moment, that of the first statement. It takes
+        no lock that holds up a writer, as far as the database has such transactions."""
 
     @abstractmethod
     async def join(self, connection: AsyncConnection, database: str) -> Any:
@@ -154,6 +155,12 @@ class Backend(ABC):
 
     async def after_schema_change(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Undo, after that transaction, what `before_schema_change` did."""
+
+    async def before_reading(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
+        """What lets a connection refuse to write, where `begin_reading` does not."""
+
+    async def after_reading(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
+        """Undo, after that transaction, what `before_reading` did."""
 
     @abstractmethod
     async def missing_tables(self, names: Sequence[str], driver: Any) -> list[str]:

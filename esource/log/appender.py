@@ -19,7 +19,7 @@ from typing import Any
 
 from esource.database.cancellation import unseen
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.dialect.plan import Plan, StreamWrite
 from esource.errors import (
     ConstraintError,

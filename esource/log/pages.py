@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
 from esource.checks import LARGEST_POSITION
 from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.log.streams import ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import event_outbox, events

@@ -14,7 +14,7 @@ from esource.checks import check_id, check_seconds, check_whole
 from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.sources import SourceParts
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import AsyncRequiredError, InvalidOptionError, PositionNotReachedError

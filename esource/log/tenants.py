@@ -25,7 +25,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Text, bindparam, exists, func, literal_column, select, tuple_
 
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent, filled_in
 from esource.errors import (
     ConstraintError,

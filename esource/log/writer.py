@@ -10,7 +10,8 @@ from uuid import UUID
 from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
 from esource.codec.codec import Codec
 from esource.database.database import Database
-from esource.database.transactions import Connection, Unit, open_units
+from esource.database.transactions import Connection
+from esource.database.unit_of_work import Unit, open_units
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
@@ -115,7 +116,10 @@ class LogWriter:
             expected_version=append.expected_version,
         ):
             unit = await self._unit(within) or self._database.current_unit()
-            write = self._appender.append if unit is None else partial(self._appender.append_in, unit)
+            write = self._appender.append
+            if unit is not None:
+                unit.require_writable()
+                write = partial(self._appender.append_in, unit)
             if self._tenant_id is None:
                 return await write(append)
             return await append_as_tenant(self._database, unit, append, self._tenant_id, write)

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, case, func, literal_column, select, update
 
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, upsert
 from esource.tables.model import projection_checkpoints

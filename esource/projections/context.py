@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from esource.database.transactions import Unit
+    from esource.database.unit_of_work import Unit
 
 
 class Writes:

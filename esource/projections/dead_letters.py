@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, literal_column, select, update
 
 from esource.database.database import Database
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.errors import StreamHaltedError
 from esource.log.pages import EVENT_COLUMNS
 from esource.moments import utc_now

@@ -31,7 +31,7 @@ from esource.tables.rows import AGGREGATE_ID, PAYLOAD, EventRow
 from esource.telemetry import FollowerStats
 
 if TYPE_CHECKING:
-    from esource.database.transactions import Unit
+    from esource.database.unit_of_work import Unit
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.tables.rows import EVENT_ID, EVENT_TYPE, PAYLOAD, POSITION, STORED_AT, EventRow, StreamId
 
 if TYPE_CHECKING:
-    from esource.database.transactions import Unit
+    from esource.database.unit_of_work import Unit
 
 logger = logging.getLogger("esource")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from esource.checks import check_whole
 from esource.database.sources import Source, database_of
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.errors import InvalidOptionError
 from esource.log.pages import LAST_POSITION, page_after
 from esource.projections import checkpoints

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
 from esource.database.sources import Source, database_of, parts_of
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.errors import TenantMismatchError
 from esource.log.tenants import _not_own, _tenants_of_last, of_tenant, owns_event
 from esource.tables.rows import StreamId

@@ -8,6 +8,7 @@ from copy import copy
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import Self
 
 from esource.checks import STANDARD_LIMITS, Limits, check_id, check_limits
@@ -207,6 +208,23 @@ class EventStore(Lifecycle):
         """
         async with self._database.transaction() as unit:
             yield Transaction(self.writer, unit, self._database, self.reader.tenant_id, self.reader.key_store)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """SQLAlchemy's connection, to query a read model: everything inside the block is of one moment.
+
+        That is the moment of the first query. What the running task reads of the store inside is of this moment, too.
+        Appends go on meanwhile, however long the block takes. Only where nobody can read beside a writer they wait, for
+        ``busy_timeout`` at most: in memory, and in a file with ``wal_mode=False``. It works with ``read_only=True``.
+        What runs on the connection is your own SQL: no tenant restricts it. Inside a `transaction` it is that
+        transaction. While a block is open, the write-ahead log of SQLite grows, and PostgreSQL keeps old rows.
+
+        Raises:
+            DatabaseReadOnlyError: something inside writes; nothing of it was written.
+            StoreClosedError: the store was closed meanwhile.
+        """
+        async with self._database.reading() as unit:
+            yield unit.lent
 
     async def get_events(
         self,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from esource.database.database import Database
 from esource.database.sources import SourceParts
-from esource.database.transactions import Unit
+from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.log.writer import LogWriter

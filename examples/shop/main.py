@@ -80,8 +80,8 @@ async def main(url: str, nats: str | None) -> None:
 
         print("2. The read model, in SQL")
         await ProjectionRunner(store, Sales()).run(live=False)
-        async with store.transaction() as transaction:
-            for product, sold, cents in await report(transaction.connection):
+        async with store.reading() as connection:
+            for product, sold, cents in await report(connection):
                 print(f"  {product}: {sold} sold for ${cents / 100:.2f}")
 
         print("3. Mails, one of which fails")

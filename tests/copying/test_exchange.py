@@ -96,7 +96,7 @@ async def test_what_is_read_in_a_snapshot_is_of_one_moment(
     first, second = placed(), placed()
     await store.append_events(first.aggregate_id, "Order", [first], 0)
     other = await open_stores(shared_database_url)
-    async with database.snapshot():
+    async with database.reading():
         assert await store.get_global_position() == 1
         await other.append_events(second.aggregate_id, "Order", [second], 0)
         assert await store.get_global_position() == 1

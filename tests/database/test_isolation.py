@@ -134,7 +134,7 @@ async def test_a_connection_that_lies_in_the_pool_inside_a_transaction_is_taken_
         for _ in range(3):
             event = placed()
             await store.append_events(event.aggregate_id, "Order", [event], 0)
-            async with store._opened.database.snapshot():
+            async with store._opened.database.reading():
                 assert await store.get_stream_version(event.aggregate_id, "Order") == 1
     await engine.dispose()
 
@@ -142,7 +142,7 @@ async def test_a_connection_that_lies_in_the_pool_inside_a_transaction_is_taken_
 async def test_an_error_inside_a_snapshot_ends_only_the_snapshot(shared_store: EventStore):
     for _ in range(5):
         with pytest.raises((DBAPIError, LookupError)):
-            async with shared_store._opened.database.snapshot():
+            async with shared_store._opened.database.reading():
                 await shared_store.get_global_position()
                 raise LookupError
     event = placed()

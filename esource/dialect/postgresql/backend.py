@@ -141,7 +141,7 @@ class PostgreSQLBackend(Backend):
         # would see the log as it was before the lock, and fail where another has come before it.
         return await _begin(connection, driver, "BEGIN ISOLATION LEVEL READ COMMITTED")
 
-    async def begin_snapshot(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
+    async def begin_reading(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
         return await _begin(connection, driver, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     async def join(self, connection: AsyncConnection, database: str) -> _Connection:

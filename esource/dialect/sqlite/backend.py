@@ -14,25 +14,18 @@ from sqlalchemy import bindparam, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 
 from esource.dialect.backend import Backend, Failure
-from esource.dialect.errors import driver_error, unavailable
-from esource.dialect.moving import FENCE
+from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
 from esource.dialect.sqlite.engine import MEMORY, is_memory, sqlite_engine
+from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import hop
 from esource.errors import (
-    ConstraintError,
-    DatabaseBusyError,
-    DatabaseError,
-    DatabaseFullError,
-    DatabaseReadOnlyError,
     EventSourceError,
-    SchemaMissingError,
-    StoreMovedError,
 )
 from esource.moments import to_iso, utc_now
 from esource.tables.constructs import version_or_closed
-from esource.tables.model import event_outbox, events, metadata
+from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement, checked_names
 
 if TYPE_CHECKING:
@@ -83,16 +76,6 @@ _OUTBOX = Statement(
         .order_by(events.c.global_position),
     )
 )
-
-
-_WRONG_FILE = "Check the path: it must name a SQLite file that can be opened"
-_UNUSABLE = {
-    "unable to open": "Check the path, and the permissions of the file and its folder",
-    "not a database": _WRONG_FILE,
-    "malformed": "The file is damaged: restore a backup, or copy what can be read to a new one",
-    "disk I/O error": _WRONG_FILE,
-}
-"""What SQLite says of a file that it cannot use, and what to do."""
 
 
 class SQLiteBackend(Backend):
@@ -207,7 +190,7 @@ class SQLiteBackend(Backend):
             await self.run(driver, "BEGIN IMMEDIATE")
         return await connection.begin()
 
-    async def begin_snapshot(
+    async def begin_reading(
         self, connection: AsyncConnection, driver: aiosqlite.Connection
     ) -> AsyncTransaction:
         if not driver.in_transaction:
@@ -264,6 +247,17 @@ class SQLiteBackend(Backend):
         if getattr(driver, "esource_foreign_keys", False) and self.is_alive(driver):
             await self.fetch(driver, "PRAGMA foreign_keys = ON", ())
 
+    async def before_reading(self, driver: aiosqlite.Connection) -> None:
+        [(is_on,)] = await self.fetch(driver, "PRAGMA query_only", ())
+        if not is_on:  # it stays on in a store that only reads
+            driver.esource_reads_now = True  # type: ignore[attr-defined]
+            await self.fetch(driver, "PRAGMA query_only = ON", ())
+
+    async def after_reading(self, driver: aiosqlite.Connection) -> None:
+        if getattr(driver, "esource_reads_now", False):
+            await self.fetch(driver, "PRAGMA query_only = OFF", ())
+            driver.esource_reads_now = False  # type: ignore[attr-defined]
+
     async def missing_tables(self, names: Sequence[str], driver: aiosqlite.Connection) -> list[str]:
         found = await self.fetch(driver, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')", ())
         there = {name for (name,) in found}
@@ -302,47 +296,7 @@ class SQLiteBackend(Backend):
         return "other"
 
     def lacks_column(self, error: BaseException) -> bool:
-        return "no such column" in str(error) or "has no column named" in str(error)
+        return lacks_column(error)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
-        cause = driver_error(error)
-        if isinstance(cause, ValueError) and str(cause) in ("no active connection", "Connection closed"):
-            return unavailable(database, cause, "The connection was closed; open the store again")
-        if not isinstance(cause, sqlite3.Error):
-            return None
-        text = str(cause)
-        if isinstance(cause, sqlite3.IntegrityError):
-            if text.startswith(FENCE):
-                return StoreMovedError(database, text.removeprefix(f"{FENCE}: "))
-            name = _constraint_name(text)
-            return ConstraintError(name, f"{database}: {name} refused the row ({text})")
-        if "no such table" in text or self.lacks_column(cause):
-            return SchemaMissingError(database, text)
-        if "locked" in text or "busy" in text:
-            return DatabaseBusyError(
-                f"{database}: {text}: another connection held the write lock longer than the busy timeout. "
-                "Raise busy_timeout (milliseconds), or find the long transaction."
-            )
-        if "readonly" in text or "read-only" in text:
-            return DatabaseReadOnlyError(
-                f"{database}: {text}. Check the permissions of the file and its folder."
-            )
-        if "full" in text:
-            return DatabaseFullError(f"{database}: {text}. Free some space; nothing was written.")
-        unusable = next((remedy for hint, remedy in _UNUSABLE.items() if hint in text), None)
-        if unusable is not None:
-            return unavailable(database, cause, unusable)
-        return DatabaseError(f"{database}: {text}")
-
-
-def _constraint_name(text: str) -> str:
-    """The name of the constraint: SQLite names columns for UNIQUE and NOT NULL, the rest by name."""
-    kind, _, found = text.partition(" constraint failed: ")
-    if kind == "UNIQUE":
-        columns = {tuple(part.split(".", 1)) for part in found.split(", ")}
-        for table in metadata.tables.values():
-            for constraint in table.constraints:
-                names = {(table.name, column.name) for column in getattr(constraint, "columns", ())}
-                if names == columns:
-                    return str(constraint.name)
-    return found or kind
+        return explain(error, database)

@@ -1,9 +1,10 @@
 """Claiming rows of the outbox: which relay publishes what, in the order of each stream.
 
-A row can be claimed together with what follows it in its stream, but only while the first pending row of
-that stream is free: not claimed by another relay, and not waiting for its next attempt. That first row is
+A row can be claimed together with what follows it in its stream, but only while every pending row before it in
+that stream is free: not claimed by another relay, and not waiting for its next attempt. The first row is
 locked while it is being claimed (``FOR UPDATE SKIP LOCKED``; SQLite has one writer anyway), so that of two
-relays one gets the whole stream, and the other goes on to other streams without waiting.
+relays one gets the whole stream, and the other goes on to other streams without waiting. Rows that may not be claimed
+are left out where the next ones are looked for, so that no number of them stands in the way of other streams.
 
 Rows that were added by hand have no place in the log. They are claimed by themselves, in the order of
 their making.
@@ -18,11 +19,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Integer,
+    ScalarSelect,
     Text,
     and_,
     bindparam,
     case,
     exists,
+    func,
     literal_column,
     or_,
     select,
@@ -33,9 +36,9 @@ from sqlalchemy import (
 from esource.checks import storable_text
 from esource.database.database import Database
 from esource.errors import error_text
-from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of
+from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of, event_of
 from esource.tables.constructs import member_of, moment_after
-from esource.tables.model import event_outbox
+from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement
 
 _table = event_outbox.c
@@ -58,6 +61,39 @@ def _same_stream(one: Any, other: Any) -> ColumnElement[bool]:
     return and_(one.aggregate_id == other.aggregate_id, one.aggregate_type == other.aggregate_type)
 
 
+def _in_log(row: Any) -> ColumnElement[bool]:
+    return exists(select(literal_column("1")).select_from(events).where(event_of(row)))
+
+
+def _concerns(one: Any, other: Any) -> ColumnElement[bool]:
+    """Whether ``other`` has to keep its place behind ``one``, a row that names the same stream.
+
+    A tenant may write a row that names anybody's stream. Such a row holds up rows of the same tenant only; a row whose
+    event is in the log belongs to the stream, and holds up all of it.
+    """
+    return and_(
+        _same_stream(one, other), or_(one.tenant_id.is_not_distinct_from(other.tenant_id), _in_log(one))
+    )
+
+
+def _stuck(row: Any) -> ColumnElement[bool]:
+    """Whether a row that was given up holds up this one. The failed rows are read once for the whole statement."""
+    failed = event_outbox.alias("failed")
+    is_failed = failed.c.status == literal_column("'failed'")
+
+    def named_by(of: Any, *, tenant: bool) -> list[ColumnElement[Any]]:
+        names = [of.aggregate_id, of.aggregate_type]
+        # What stands for no tenant need only be unlike the tenants' ids: the stream is compared beside it.
+        return [*names, func.coalesce(of.tenant_id, of.aggregate_id)] if tenant else names
+
+    return or_(
+        tuple_(*named_by(row, tenant=False)).in_(
+            select(*named_by(failed.c, tenant=False)).where(is_failed, _in_log(failed.c))
+        ),
+        tuple_(*named_by(row, tenant=True)).in_(select(*named_by(failed.c, tenant=True)).where(is_failed)),
+    )
+
+
 def _claim(*, logged: bool, blocking: bool) -> Statement:
     """Claim the next rows: those of the log, or those added by hand."""
 
@@ -69,58 +105,41 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
         return [row.global_position] if logged else [row.created_at, row.id]
 
     candidate = event_outbox.alias("candidate")
-    window = (
-        select(
-            candidate.c.id,
-            candidate.c.aggregate_id,
-            candidate.c.aggregate_type,
-            candidate.c.created_at,
-            candidate.c.global_position,
+
+    def first_before(row: Any, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
+        """The first pending row that the candidate has to stay behind. Not an EXISTS, which PostgreSQL may turn into a
+        join with the whole table."""
+        return (
+            select(row.id)
+            .where(_concerns(row, candidate.c), row.status == _PENDING, of_kind(row), *conditions)
+            .order_by(*order(row))
+            .limit(literal_column("1"))
+            .scalar_subquery()
         )
-        .where(_is_free(candidate.c), of_kind(candidate.c))
+
+    # The window holds only what may be claimed, however many rows wait behind one that is not free.
+    obstacle, head = event_outbox.alias("obstacle"), event_outbox.alias("head")
+    obstacles = first_before(
+        obstacle.c, ~_is_free(obstacle.c), tuple_(*order(obstacle.c)) < tuple_(*order(candidate.c))
+    )
+    conditions = [_is_free(candidate.c), of_kind(candidate.c), obstacles.is_(None)]
+    if blocking:
+        conditions.append(~_stuck(candidate.c))
+    window = (
+        select(candidate.c.id, first_before(head.c).label("head"))
+        .where(*conditions)
         .order_by(*order(candidate.c))
         .limit(bindparam("page"))
         .cte("window_")
     )
-    earlier = event_outbox.alias("earlier")
-    first_of_stream = (
-        select(earlier.c.id)
-        .where(_same_stream(earlier.c, window.c), earlier.c.status == _PENDING, of_kind(earlier.c))
-        .order_by(*order(earlier.c))
-        .limit(literal_column("1"))
-        .scalar_subquery()
-    )
     first = event_outbox.alias("first")
-    conditions = [first.c.id.in_(select(first_of_stream).select_from(window)), _is_free(first.c)]
-    if blocking:
-        failed = event_outbox.alias("failed")
-        conditions.append(
-            ~exists(
-                select(literal_column("1"))
-                .select_from(failed)
-                .where(_same_stream(failed.c, first.c), failed.c.status == literal_column("'failed'"))
-            )
-        )
-    streams = (
-        select(first.c.aggregate_id, first.c.aggregate_type)
-        .where(*conditions)
+    heads = (
+        select(first.c.id)
+        .where(first.c.id.in_(select(window.c.head)), _is_free(first.c))
         .with_for_update(skip_locked=True)
-        .cte("streams")
+        .cte("heads")
     )
-    # A row between them that is not free (one that was given up, and requeued later) ends the rows that may be claimed.
-    between = event_outbox.alias("between")
-    gap = exists(
-        select(literal_column("1"))
-        .select_from(between)
-        .where(
-            _same_stream(between.c, window.c),
-            between.c.status == _PENDING,
-            of_kind(between.c),
-            tuple_(*order(between.c)) < tuple_(*order(window.c)),
-            ~_is_free(between.c),
-        )
-    )
-    claimed = select(window.c.id).where(_same_stream(window.c, streams.c), ~gap)
+    claimed = select(window.c.id).where(window.c.head.in_(select(heads.c.id)))
     return Statement(
         update(event_outbox)
         .where(_table.id.in_(claimed))
@@ -134,15 +153,15 @@ _CLAIM = {
     for logged in (True, False)
     for blocking in (True, False)
 }
+_of_ids = member_of(_table.id, "ids")
 _CLAIMED = Statement(
-    ENTRIES.where(_mine).order_by(
+    ENTRIES.where(_of_ids, _mine).order_by(
         case((_table.global_position.is_(None), literal_column("1")), else_=literal_column("0")),
         _table.global_position,
         _table.created_at,
         _table.id,
     )
 )
-_of_ids = member_of(_table.id, "ids")
 _CONFIRM = Statement(
     update(event_outbox)
     .where(_of_ids, _table.status == _PENDING)
@@ -166,26 +185,15 @@ _FAIL = Statement(
     )
     .returning(_table.status)
 )
-_waiting = event_outbox.alias("waiting")
-_HOLD_BACK = Statement(
-    # What follows in the stream waits as long: it could not be claimed, and would stand in the way of the
-    # other streams' rows when the next ones are looked for.
+_RENEW = Statement(
     update(event_outbox)
-    .where(
-        _table.aggregate_id == bindparam("aggregate_id", type_=_table.aggregate_id.type),
-        _table.aggregate_type == bindparam("aggregate_type", type_=_table.aggregate_type.type),
-        _table.status == _PENDING,
-        or_(_table.claimed_by.is_(None), _table.claimed_by == _owner),
-    )
-    .values(available_at=moment_after("delay"), claimed_by=_NULL, claimed_until=_NULL)
+    .where(_of_ids, _mine)
+    .values(claimed_until=moment_after("seconds"))
     .returning(_table.id)
 )
-_RENEW = Statement(
-    update(event_outbox).where(_mine).values(claimed_until=moment_after("seconds")).returning(_table.id)
-)
-_RELEASE = Statement(
-    update(event_outbox).where(_mine).values(claimed_by=_NULL, claimed_until=_NULL).returning(_table.id)
-)
+_unclaimed = update(event_outbox).values(claimed_by=_NULL, claimed_until=_NULL).returning(_table.id)
+_RELEASE = Statement(_unclaimed.where(_of_ids, _mine))
+_RELEASE_ALL = Statement(_unclaimed.where(_mine))
 
 
 class Claims:
@@ -197,6 +205,7 @@ class Claims:
         self.seconds = seconds
         self._blocking = blocking
         self._until = 0.0
+        self._taken: list[Any] = []
 
     @property
     def are_running_out(self) -> bool:
@@ -209,19 +218,18 @@ class Claims:
         Three statements at most.
         """
         self._until = time.monotonic() + self.seconds
-        taken = 0
         for logged in (True, False):
-            if taken < limit:
+            if len(self._taken) < limit:
                 rows = await self._write(
                     _CLAIM[logged, self._blocking],
-                    page=limit - taken,
+                    page=limit - len(self._taken),
                     seconds=self.seconds,
                     no_seconds=0.0,
                 )
-                taken += len(rows)
-        if not taken:
+                self._taken += [row[0] for row in rows]
+        if not self._taken:
             return []
-        values = {"owner": self.owner}
+        values = {"owner": self.owner, "ids": self._names(self._taken)}
         return [entry_of(row) for row in await self.database.read(_CLAIMED, values)]
 
     async def confirm(self, entries: Collection[OutboxEntry]) -> None:
@@ -234,29 +242,29 @@ class Claims:
         Does nothing for a row that another relay has taken over."""
         text = storable_text(error_text(error))
         rows = await self._write(_FAIL, ids=self._ids([entry]), error=text, delay=delay, most=most)
-        again = bool(rows) and rows[0][0] == "pending"
-        if again:
-            await self._write(
-                _HOLD_BACK,
-                aggregate_id=entry.aggregate_id,
-                aggregate_type=entry.aggregate_type,
-                delay=delay,
-            )
-        return again
+        return bool(rows) and rows[0][0] == "pending"
 
     async def renew(self) -> None:
         """Keep what is claimed for another term."""
         until = time.monotonic() + self.seconds
-        await self._write(_RENEW, seconds=self.seconds)
+        await self._write(_RENEW, ids=self._names(self._taken), seconds=self.seconds)
         self._until = until
 
-    async def release(self) -> None:
-        """Let other relays have what is claimed and not published."""
-        await self._write(_RELEASE)
+    async def release(self, entries: Collection[OutboxEntry]) -> None:
+        """Let other relays have these, as far as they are claimed and not published."""
+        if entries:
+            await self._write(_RELEASE, ids=self._ids(entries))
+
+    async def release_all(self) -> None:
+        """Let other relays have whatever this one has claimed: when nobody knows what that is. Looks at every row that
+        waits."""
+        await self._write(_RELEASE_ALL)
 
     async def _write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
         return await self.database.write(statement, {"owner": self.owner, **values})
 
     def _ids(self, entries: Collection[OutboxEntry]) -> Any:
-        ids: Sequence[Any] = [entry.id for entry in entries]
+        return self._names([entry.id for entry in entries])
+
+    def _names(self, ids: Sequence[Any]) -> Any:
         return self.database.backend.names(ids)

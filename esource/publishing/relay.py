@@ -126,7 +126,7 @@ class OutboxRelay:
         try:
             entries = await claims.take(self._batch_size)
         except asyncio.CancelledError:
-            await uninterrupted(claims.release())
+            await uninterrupted(claims.release_all())
             raise
         if entries:
             await Batch(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from esource.database.cancellation import is_cancelled, uninterrupted
@@ -85,19 +85,17 @@ class Batch:
 
     async def _send_by_stream(self) -> None:
         """Send row by row: those of one stream one after the other, several streams side by side."""
-        streams: dict[StreamId, list[OutboxEntry]] = {}
-        for entry in self.entries:
-            streams.setdefault(StreamId(entry.aggregate_id, entry.aggregate_type), []).append(entry)
         room = asyncio.Semaphore(self.concurrency)
 
         async def send(stream: list[OutboxEntry]) -> None:
             async with room:
-                for entry in stream:
+                for number, entry in enumerate(stream, 1):
                     if not await self._is_done(entry):
+                        await self.claims.release(stream[number:])
                         return
 
         # `wait`, not `gather`: if other code cancels one of them, the relay is not cancelled.
-        tasks = [asyncio.ensure_future(send(stream)) for stream in streams.values()]
+        tasks = [asyncio.ensure_future(send(stream)) for stream in in_streams(self.entries)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -158,7 +156,7 @@ class Batch:
     async def _settle(self) -> None:
         await self.claims.database.persist(self._confirm)
         if self._confirmed < len(self.entries):
-            await self.claims.release()
+            await self.claims.release(self.entries)
 
     async def _confirm(self) -> None:
         async with self._confirming:
@@ -167,6 +165,25 @@ class Batch:
             self._confirmed += len(done)
             reached = max([self.stats.position, *(entry.global_position or 0 for entry in done)])
             self.stats.advance(reached, len(done))
+
+
+def in_streams(entries: Sequence[OutboxEntry]) -> list[list[OutboxEntry]]:
+    """The entries by streams, each stream's in order.
+
+    A tenant may write a row that names anybody's stream. Only rows of events in the log, and those of the same tenant, are
+    put into one line.
+    """
+
+    def stream_of(entry: OutboxEntry) -> StreamId:
+        return StreamId(entry.aggregate_id, entry.aggregate_type)
+
+    logged = {(stream_of(entry), entry.tenant_id) for entry in entries if entry.is_in_log}
+    streams: dict[Hashable, list[OutboxEntry]] = {}
+    for entry in entries:
+        stream = stream_of(entry)
+        key = (stream, entry.tenant_id)
+        streams.setdefault(stream if key in logged else key, []).append(entry)
+    return list(streams.values())
 
 
 async def _own_errors(publishing: Awaitable[None]) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, select
 
 from esource.tables.constructs import iso_text
 from esource.tables.model import event_outbox, events
@@ -17,6 +17,19 @@ OutboxId = int | UUID
 """A row number on SQLite, a UUID on PostgreSQL."""
 
 _table = event_outbox.c
+
+
+def event_of(row: Any) -> ColumnElement[bool]:
+    """Whether an event of the log is the one that a row of the outbox names. A row that names an event of another tenant or
+    of another stream must neither publish that event nor learn anything of it."""
+    return and_(
+        events.c.event_id == row.event_id,
+        events.c.aggregate_id == row.aggregate_id,
+        events.c.aggregate_type == row.aggregate_type,
+        events.c.tenant_id.is_not_distinct_from(row.tenant_id),
+    )
+
+
 ENTRIES = select(
     _table.id,
     _table.event_id,
@@ -35,16 +48,7 @@ ENTRIES = select(
     events.c.version,
     events.c.actor_id,
     iso_text(events.c.timestamp),
-).select_from(
-    event_outbox.outerjoin(
-        events,
-        # A row that names an event of another tenant must not publish that event.
-        and_(
-            events.c.event_id == _table.event_id,
-            events.c.tenant_id.is_not_distinct_from(_table.tenant_id),
-        ),
-    )
-)
+).select_from(event_outbox.outerjoin(events, event_of(_table)))
 """Rows of the outbox with the event they refer to, in the order of `entry_of`."""
 
 
@@ -69,6 +73,8 @@ class OutboxEntry:
     last_error: str | None = None
     global_position: int | None = None
     """The event's place in the log; None for rows added by hand."""
+    is_in_log: bool = False
+    """Whether the log has this event, in this stream and of this tenant."""
 
 
 def entry_of(row: tuple[Any, ...]) -> OutboxEntry:
@@ -91,7 +97,7 @@ def entry_of(row: tuple[Any, ...]) -> OutboxEntry:
             actor_id,
             occurred_at,
         )
-    values: list[Any] = [*row[:6], data, *row[7:13]]
+    values: list[Any] = [*row[:6], data, *row[7:13], payload is not None]
     return OutboxEntry(*values)
 
 

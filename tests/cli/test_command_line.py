@@ -73,8 +73,20 @@ async def test_a_setting_that_nobody_knows_is_a_wrong_url_and_no_server_that_is_
     assert "secret" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["history", "history --json", "--help", "sql --url sqlite:///x.db"])
-@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    ("command", "buffered"),
+    [
+        ("history", True),
+        ("sql --url sqlite:///x.db", False),
+        *(
+            pytest.param(command, buffered, marks=pytest.mark.slow)
+            for command in ("history --json", "--help")
+            for buffered in (True, False)
+        ),
+        pytest.param("history", False, marks=pytest.mark.slow),
+        pytest.param("sql --url sqlite:///x.db", True, marks=pytest.mark.slow),
+    ],
+)
 async def test_output_that_cannot_be_written_is_one_sentence(command, buffered):
     """A process: the interpreter itself writes what is left when it ends. Needs no database."""
     with open("/dev/full", "w") as full:  # noqa: ASYNC230, PTH123

@@ -84,6 +84,7 @@ async def killed(url: str, way: str, folder: Path, last: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_migration_that_is_killed_anywhere_has_changed_nothing(
     empty_database_url: str, tmp_path, way

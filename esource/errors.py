@@ -17,6 +17,7 @@
     ├── ProjectionFailedError         a projection stopped at an event that it could not handle
     ├── StreamHaltedError             an event waits behind a failed one (recorded, never raised)
     ├── PositionNotReachedError       the log has not reached the position in time (also a TimeoutError)
+    ├── TimeLimitError                code of the application took longer than its limit (also a TimeoutError)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
     ├── StoreMovedError               the store was moved to another database; nothing was written
@@ -252,6 +253,20 @@ class PositionNotReachedError(EventSourceError, TimeoutError):
         """The position that the log has reached."""
         super().__init__(
             f"{database} is at position {found}, not yet at {position}. Wait longer, or read on the primary."
+        )
+
+
+class TimeLimitError(EventSourceError, TimeoutError):
+    """A handler or a publisher took longer than its limit, and was cancelled. Counts as a failed attempt."""
+
+    def __init__(self, what: str, seconds: float, option: str) -> None:
+        self.seconds = seconds
+        """The limit."""
+        self.option = option
+        """What sets the limit."""
+        super().__init__(
+            f"{what} took longer than {option} = {seconds:g} s and was cancelled. Give what it waits for a limit of "
+            f"its own, or raise {option}"
         )
 
 

@@ -38,10 +38,23 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
+def cancellations(task: asyncio.Task[Any]) -> int:
+    """How often a task was told to end; 0 before Python 3.11, where a task does not tell."""
+    cancelling: Callable[[], int] | None = getattr(task, "cancelling", None)
+    return 0 if cancelling is None else cancelling()
+
+
+def uncancel(task: asyncio.Task[Any]) -> None:
+    """Take one cancellation back that has done what it was for. Before Python 3.11 there is nothing to take back."""
+    take_back: Callable[[], int] | None = getattr(task, "uncancel", None)
+    if take_back is not None:
+        take_back()
+
+
 def is_cancelled() -> bool:
     """Whether the running task is being cancelled: else a `CancelledError` comes from what it awaited.
 
     Before Python 3.11 a task does not tell, and every `CancelledError` is taken for its own.
     """
-    cancelling: Callable[[], int] | None = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is None or cancelling() > 0
+    task = asyncio.current_task()
+    return task is None or not hasattr(task, "cancelling") or cancellations(task) > 0

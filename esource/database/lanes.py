@@ -264,7 +264,9 @@ class LanePool:
 
 async def settle(backend: Backend, driver: Any, error: BaseException) -> None:
     """Let go of a connection on which something failed, if nothing comes through it any more."""
-    if isinstance(error, asyncio.CancelledError):
+    # Before Python 3.11 the two errors of a time limit are two classes.
+    is_cut_short = isinstance(error, (asyncio.CancelledError, asyncio.TimeoutError, TimeoutError))
+    if is_cut_short or isinstance(error.__cause__, asyncio.CancelledError):
         await backend.settle(driver)
     elif backend.classify(error) == "lost":
         backend.break_off(driver)

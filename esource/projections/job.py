@@ -6,13 +6,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from esource.database.cancellation import is_cancelled
+from esource.database.calls import called
 from esource.database.patience import retry
+from esource.domain.events import DomainEvent
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
@@ -160,11 +161,19 @@ class Job:
         writes = Writes()
         await self.gather(row, unit, writes)
         if unit is not None:
-            await writes.execute(unit.connection)
+            await self.execute(writes, unit)
+
+    async def execute(self, writes: Writes, unit: Unit) -> None:
+        """Write what handlers want written: it may wait for locks of others, and is the handlers' doing."""
+        await self.call(
+            writes.execute(unit.connection), "writing what the handlers have given to context.write()"
+        )
 
     async def gather(self, row: EventRow, unit: Unit | None, writes: Writes) -> None:
         """The same, but what it wants written is only gathered."""
-        decode = self._decode if self._key_store is None else await self.reader.decoder((row,))
+        decode: Callable[[EventRow], DomainEvent] = self._decode
+        if self._key_store is not None:
+            decode = await self.call(self.reader.decoder((row,)), "the key store")
         stored = StoredEvent(row, decode)
         event = stored.event
         kind = type(event)
@@ -173,20 +182,18 @@ class Job:
         except KeyError:
             handler = self._handlers[kind] = self.projection.handler(kind)
         if handler is not None:
-            try:
-                await handler(event, ProjectionContext(stored, unit, writes))
-            except asyncio.CancelledError as error:
-                if is_cancelled():
-                    raise
-                raise RuntimeError(
-                    "the handler raised CancelledError, and nobody has cancelled the projection: something that it "
-                    "awaits was cancelled"
-                ) from error
+            await self.call(handler(event, ProjectionContext(stored, unit, writes)), "the handler")
+
+    async def call(self, work: Awaitable[T], what: str) -> T:
+        """Await code of the application for as long as the projection lets it."""
+        return await called(work, what, self.projection.handler_seconds, "handler_seconds")
 
     async def fetch_keys(self, rows: list[EventRow]) -> None:
         """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""
         if self._key_store is not None:
-            await self._key_store.keys_to_open(row[PAYLOAD] for row in rows)
+            # What fails here fails again where an event is decoded, and is an attempt at that event there.
+            with suppress(Exception):
+                await self.call(self._key_store.keys_to_open(row[PAYLOAD] for row in rows), "the key store")
 
     def known(self, rows: list[EventRow], number: int) -> list[EventRow]:
         """Of a page, the rows of a partition, without those that the policy for unknown types skips."""

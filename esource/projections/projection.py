@@ -87,6 +87,10 @@ class Projection:
     events become dead letters behind it, untried, until it has been retried with success."""
     retry: ClassVar[Retry] = Retry()
     """How often an event is tried before that."""
+    handler_seconds: ClassVar[float | None] = 60.0
+    """How long a handler may take with one event, in seconds; None for no limit. What takes longer is cancelled,
+    and the attempt has failed with `TimeLimitError`. It limits `take_over`, too, and the end of a batch, where what
+    `ProjectionContext.write` was given is written."""
 
     _handlers: ClassVar[dict[type[DomainEvent], str]] = {}
     _is_named: ClassVar[bool] = False
@@ -111,6 +115,8 @@ class Projection:
             )
         check_whole("version", cls.version, least=1)
         check_whole("batch_size", cls.batch_size, least=1)
+        if cls.handler_seconds is not None:
+            check_seconds("handler_seconds", cls.handler_seconds)
         if not isinstance(cls.progress, Every) and cls.progress not in ("in_transaction", "after_event"):
             raise InvalidOptionError(f"progress cannot be {cls.progress!r}")
         if cls.on_failure not in ("stop", "skip", "halt_stream"):

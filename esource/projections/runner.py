@@ -30,6 +30,9 @@ logger = logging.getLogger("esource")
 DROP_SECONDS = 1.0
 """How long a task that was cancelled may take to end before it is cancelled again, in seconds."""
 
+STOP_SECONDS = 10.0
+"""How long the batch at hand may take after `ProjectionRunner.stop`, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
@@ -165,7 +168,8 @@ class ProjectionRunner:
 
     def stop(self) -> None:
         """End `run` after the batch at hand, from any task of the loop; progress is saved, leases are let
-        go. A stopped runner stays stopped: a `run` that begins later returns at once."""
+        go. A batch that takes 10 more seconds is cancelled, and handled again by the next run. A stopped
+        runner stays stopped: a `run` that begins later returns at once."""
         self._job.stopping.set()
         self._job.database.wake_up.set()
 
@@ -209,7 +213,14 @@ class ProjectionRunner:
                 )
                 self._collect()
             if self._tasks:  # they end by themselves, after the batch at hand
-                await asyncio.wait(self._tasks.values())
+                _, late = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
+                if late:
+                    logger.warning(
+                        "projection %s: its handler has not ended %g s after stop(), and is cancelled; the batch at "
+                        "hand is handled again by the next run",
+                        job.stats.name,
+                        STOP_SECONDS,
+                    )
                 self._collect()
 
     async def _balance(self, goal: int | None) -> bool:

@@ -164,7 +164,7 @@ class Share:
                     at = index
                     await self._handle_or_hold_back(row, unit, writes)
                 at = None  # of what fails from here on it is not known which event's doing it is
-                await writes.execute(unit.connection)
+                await self.job.execute(writes, unit)
                 await self._save(unit, rows[-1], len(rows), upto)
 
         try:

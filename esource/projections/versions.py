@@ -123,7 +123,7 @@ async def take_over(job: Job) -> bool:
                 raise _NotYet  # noqa: TRY301 - rolls the transaction back
             for number, name in enumerate(job.checkpoints):
                 await _finish(job, unit, number, states[name].position, head)
-            await projection.take_over(unit.lent)
+            await job.call(projection.take_over(unit.lent), "take_over()")  # nobody can append meanwhile
             await checkpoints.activate(database, unit, projection.name, projection.version)
     except _NotYet:
         return False

@@ -1,0 +1,64 @@
+"""Calls of the application's code: handlers and publishers, which may hang, and may raise what looks like our end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from esource.database.cancellation import cancellations, is_cancelled, uncancel
+from esource.errors import TimeLimitError
+
+T = TypeVar("T")
+
+AGAIN_SECONDS = 1.0
+"""After so many seconds a call that has swallowed its cancellation is cancelled again."""
+
+
+async def called(work: Awaitable[T], what: str, seconds: float | None, option: str) -> T:
+    """Await the application's code, for so many seconds at most.
+
+    A call that takes longer is cancelled, again and again until it has ended. No I/O of its own; a call that blocks
+    the event loop cannot be ended.
+
+    Args:
+        work: The call.
+        what: Who is called, for messages: "the handler".
+        seconds: The limit; None for none.
+        option: What sets the limit, for messages.
+
+    Raises:
+        TimeLimitError: the limit was passed.
+        RuntimeError: the code has raised `asyncio.CancelledError`, and nobody has cancelled the running task.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    before = cancellations(task)
+    ended = 0
+    alarm: asyncio.TimerHandle | None = None
+
+    def end() -> None:
+        nonlocal ended, alarm
+        ended += 1
+        task.cancel()
+        alarm = loop.call_later(AGAIN_SECONDS, end)
+
+    if seconds is not None:
+        alarm = loop.call_later(seconds, end)
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        if seconds is not None and ended and cancellations(task) - ended <= before:
+            raise TimeLimitError(what, seconds, option) from error
+        if is_cancelled():
+            raise
+        raise RuntimeError(
+            f"{what} raised CancelledError, and nobody has cancelled the task that called: something that it awaits "
+            "was cancelled"
+        ) from error
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        for _ in range(ended):
+            uncancel(task)

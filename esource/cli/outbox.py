@@ -16,7 +16,7 @@ from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
 from esource.cli.running import asynchronous, ended_by_sigterm, log_to_stderr, shows
 from esource.errors import MissingDriverError
-from esource.publishing.publishers import Publisher, to_cloud_event
+from esource.publishing.publishers import Publisher, check_source, to_cloud_event
 from esource.repositories.outbox import OutboxEntry, OutboxStats
 
 commands = typer.Typer(help="The outbox: events that wait to be published.", no_args_is_help=True)
@@ -89,7 +89,7 @@ class StandardOutput:
         except ImportError as error:
             raise MissingDriverError("cloudevents", "cloudevents") from error
         self._write = JSONFormat().write
-        self._source = source
+        self._source = check_source(source)
 
     async def publish(self, entry: OutboxEntry) -> None:
         """Write one line, at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from faststream.nats import NatsBroker, NatsMessage, TestNatsBroker
 from support.orders import placed, several
 
 from esource import FastStreamPublisher, OutboxRelay, OutboxRepository, to_cloud_event
+from esource.errors import InvalidOptionError
+from esource.publishing.publishers import PLACES
 
 
 async def entry_for(store, event):
@@ -71,6 +74,62 @@ async def test_a_broker_gets_structured_cloud_events_where_they_belong(store, de
 
     cloud_event = JSONFormat().read(None, arrived[0])
     assert type(event).from_dict(cloud_event.get_data()) == event
+
+
+async def test_every_field_of_an_entry_may_stand_in_a_destination(store):
+    """As the docstring says of ``event_id``."""
+    entry = await entry_for(store, placed(tenant_id=uuid4()))
+    for name in PLACES:
+        publisher = FastStreamPublisher(None, "shop.{" + name + "}.{{x}}", source="/shop")
+        assert publisher.destination_of(entry) == f"shop.{getattr(entry, name)}.{{x}}"
+
+
+@pytest.mark.parametrize(
+    ("destination", "said"),
+    [
+        ("shop.{evnt_type}", "no plain name of a field: 'evnt_type'. An entry has id, event_id"),
+        ("shop.{}", "no plain name of a field: ''"),
+        ("shop.{0}", "no plain name of a field: '0'"),
+        ("shop.{event_type.upper}", "no plain name of a field: 'event_type.upper'"),
+        ("shop.{event_data[amount]}", "no plain name of a field: 'event_data"),
+        ("shop.{event_type", "cannot be filled in"),
+        ("shop.}", "cannot be filled in"),
+        ("shop.{event_id:>40}", "no plain name of a field: 'event_id'"),
+        ("shop.{event_id!r}", "no plain name of a field: 'event_id'"),
+        (b"shop", "must be a text or a function"),
+        (None, "must be a text or a function"),
+    ],
+)
+def test_a_destination_that_cannot_be_made_is_refused_when_the_publisher_is(destination, said):
+    with pytest.raises(InvalidOptionError, match=re.escape(said)):
+        FastStreamPublisher(None, destination, source="/shop")
+
+
+@pytest.mark.parametrize("source", ["", None, b"/shop"])
+def test_a_source_that_no_cloud_event_can_have_is_refused_when_the_publisher_is_made(source):
+    with pytest.raises(InvalidOptionError, match="source must be a URI reference"):
+        FastStreamPublisher(None, "shop", source=source)
+    with pytest.raises(InvalidOptionError, match="options must be a function"):
+        FastStreamPublisher(None, "shop", source="/shop", options={"stream": "shop"})
+
+
+async def test_headers_of_ones_own_are_sent_beside_the_content_type(store):
+    broker = NatsBroker()
+    seen = []
+
+    @broker.subscriber("orders")
+    async def take(message: NatsMessage):
+        seen.append(message.headers)
+
+    await store.append_events((event := placed()).aggregate_id, "Order", [event], 0)
+    async with TestNatsBroker(broker):
+        publisher = FastStreamPublisher(
+            broker, "orders", source="/shop", options=lambda entry: {"headers": {"kind": entry.event_type}}
+        )
+        assert await OutboxRelay(store, publisher).drain() == 1
+    [headers] = seen
+    assert headers["kind"] == "OrderPlaced"
+    assert headers["content-type"].startswith("application/cloudevents+json")
 
 
 async def test_the_brokers_own_options_are_passed_on(store):

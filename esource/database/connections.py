@@ -161,7 +161,8 @@ class Connections:
         busy = self._backend.busy_seconds(self._options)
         # Of a borrowed pool of two or three, the one that writes is all that may be kept at rest.
         reads_held = hold and (self._owns_engine or not one_writes or is_single or passing > 1)
-        self.readers = self._pool(limit, busy if is_single and one_writes else None, hold=reads_held)
+        alone = busy if one_writes and is_single else pool_timeout if not (hold or one_writes) else None
+        self.readers = self._pool(limit, alone, hold=reads_held)
         self.writers = self.readers
         if one_writes and not is_single:
             self.writers = self._pool(1, busy, hold=hold)
@@ -183,6 +184,9 @@ class Connections:
         self.transactions = self.writers if one_writes else self.passing
 
     def _pool(self, limit: int, patience: float | None, *, hold: bool) -> LanePool:
+        option = (
+            "pool_timeout (seconds)" if self._backend.concurrent_writers else "busy_timeout (milliseconds)"
+        )
         return LanePool(
             self._backend,
             self._name,
@@ -193,7 +197,7 @@ class Connections:
             patience=patience,
             impatient=lambda: DatabaseBusyError(
                 f"{self._name}: a transaction of this program kept the connection that writes for longer than "
-                f"busy_timeout ({patience} s). Keep transactions short, or raise busy_timeout (milliseconds)."
+                f"{patience} s. What it waits for belongs inside of it. Keep transactions short, or raise {option}."
             ),
         )
 

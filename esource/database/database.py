@@ -131,7 +131,16 @@ class Database:
         connections = self.connections
         if connections.ready_in is not asyncio.get_running_loop():
             await connections.ensure_open()
-        return await (connections.writers if writing else connections.readers).run(work)
+        if not writing:
+            return await connections.readers.run(work)
+        if self._transactions.neighbours.known:
+            work = partial(self._beside_others, work)
+        return await connections.writers.run(work)
+
+    async def _beside_others(self, work: Callable[[Any], Awaitable[T]], driver: Any) -> T:
+        """Write where a transaction of this program may have a lock that is needed, and wait for this in turn."""
+        async with self._transactions.neighbours.watched(driver):
+            return await work(driver)
 
     async def _inside(self, unit: Unit, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run work on the connection of an open transaction, when it is its turn."""

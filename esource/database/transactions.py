@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncTransacti
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.lanes import Lane, put_back, settle
+from esource.database.neighbours import Neighbours
 from esource.database.unit_of_work import AVOID, Unit, open_units
 from esource.dialect.backend import Backend
 from esource.dialect.errors import driver_error, unavailable
@@ -57,6 +58,7 @@ class Transactions:
         self._backend = backend
         self._name = name
         self._open: list[Unit] = []
+        self.neighbours = Neighbours(connections, backend, name)
 
     def current(self) -> Unit | None:
         """The open transaction of this database that the running task is inside of."""
@@ -81,7 +83,7 @@ class Transactions:
             )
         lane, transaction = await self._begin(kind)
         assert lane.connection is not None
-        unit = Unit(self, self._backend, self._name, lane.connection, lane)
+        unit = Unit(self, self.neighbours, lane.connection, lane)
 
         async def commit() -> None:
             await self._commit(unit, lane, transaction)
@@ -110,7 +112,7 @@ class Transactions:
         )
         lane, transaction = await self._begin(kind)
         assert lane.connection is not None
-        unit = Unit(self, self._backend, self._name, lane.connection, lane, is_reading=True)
+        unit = Unit(self, self.neighbours, lane.connection, lane, is_reading=True)
         async with self._entered(unit, lane, kind):
             failure: BaseException | None = None
             try:
@@ -150,7 +152,7 @@ class Transactions:
                 return unit
         with self._backend.errors(self._name):
             driver = await self._backend.join(connection, self._name)
-        return Unit(self, self._backend, self._name, connection, Lane(connection, driver))
+        return Unit(self, self.neighbours, connection, Lane(connection, driver))
 
     async def _begin(self, kind: _Kind) -> tuple[Lane, AsyncTransaction]:
         """A connection inside a new transaction."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from esource.database.effects import Effects
 from esource.database.lanes import Lane
 from esource.database.lent import LentConnection, ReadingConnection
-from esource.dialect.backend import Backend
+from esource.database.neighbours import Neighbours
 from esource.dialect.errors import driver_error
 from esource.errors import DatabaseError, DatabaseReadOnlyError, EventSourceError, StoreClosedError
 
@@ -26,8 +26,7 @@ class Unit:
     def __init__(
         self,
         owner: object,
-        backend: Backend,
-        database: str,
+        neighbours: Neighbours,
         connection: AsyncConnection,
         lane: Lane,
         *,
@@ -45,12 +44,15 @@ class Unit:
         """Whether it must not be committed, because a part of it could not be taken back."""
         self.is_open = True
         self.effects = Effects()
-        self._backend = backend
-        self._database = database
+        self._backend = neighbours.backend
+        self._database = neighbours.name
+        self._neighbours = neighbours
         self._lent: LentConnection | None = None
         self._lane = lane
         self._lock = asyncio.Lock()
         self._savepoints = 0
+        if not is_reading:
+            neighbours.add(lane.driver)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -59,7 +61,8 @@ class Unit:
             self.require_open()
             self._require_begun()
             try:
-                yield
+                async with self._neighbours.watched(self.driver):
+                    yield
             except Exception as error:
                 self.first_error = self.first_error or error
                 raise

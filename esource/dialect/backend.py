@@ -193,6 +193,11 @@ class Backend(ABC):
         """After a statement that was cancelled: the connection serves the next one, or `is_alive` says that it
         does not."""
 
+    async def end_wait(self, driver: Any, waiting: Any, holder: Any, seconds: float) -> bool:
+        """End, with an error, the statement that waits on one connection for what a transaction on another one holds, if
+        that has run no statement for so many seconds; whether there was one. Asked through a third connection."""
+        return False
+
     def break_off(self, driver: Any) -> None:  # noqa: B027 - SQLite has nothing to do
         """Let go of a lost connection without telling the server. No I/O."""
 

@@ -199,9 +199,10 @@ class EventStore(Lifecycle):
         rolled back, even where its result was returned. Such tasks cannot be made to wait, because the
         savepoint's own task may be waiting for them. Open savepoints where no other task writes.
 
-        The log stays locked from the first append to the end: keep it short, and never await in it an append that a
-        task outside of it makes. Each of the two waits for the other then, until that append fails with
-        `DatabaseBusyError`: after ``busy_timeout`` on SQLite, after ``lock_timeout`` on PostgreSQL, if it is set.
+        The log stays locked from the first append to the end: keep it short, and never await in it what a task outside
+        of it writes. Each of the two waits for the other then, until that write fails with `DatabaseBusyError`: after
+        ``busy_timeout`` on SQLite; on PostgreSQL when the transaction has run no statement for 5 seconds. Tasks that
+        are started inside the block are inside of it.
 
         Raises:
             DatabaseBusyError: another writer held the lock for too long.

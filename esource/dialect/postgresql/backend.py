@@ -60,6 +60,11 @@ Our advisory locks are the transaction's, and need no session either."""
 
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
 _CHANNEL_NAME = Statement(select(CHANNEL))
+_END_WAIT = """
+SELECT pg_cancel_backend($1) FROM pg_stat_activity
+WHERE pid = $2 AND pid = ANY (pg_blocking_pids($1))
+AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - make_interval(secs => $3)
+"""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no types
@@ -230,6 +235,12 @@ class PostgreSQLBackend(Backend):
             # Before Python 3.12 the statement is a task of its own, which a program that stops may cancel. Whoever
             # settles a connection comes to the end all the same, and gives the connection back.
             driver.terminate()
+
+    async def end_wait(
+        self, driver: _Connection, waiting: _Connection, holder: _Connection, seconds: float
+    ) -> bool:
+        pids = waiting.get_server_pid(), holder.get_server_pid()
+        return bool(await driver.fetchval(_END_WAIT, *pids, seconds))
 
     def break_off(self, driver: _Connection) -> None:
         driver.terminate()

@@ -181,8 +181,9 @@ class SQLiteBackend(Backend):
         return Written(versions, accepted, known, range(first, last + 1))
 
     def busy_seconds(self, options: Mapping[str, Any]) -> float | None:
-        milliseconds: int = options.get("busy_timeout", 0)
-        return milliseconds / 1000 if milliseconds else None
+        # An engine of the application does not tell. And with 0, which is SQLite's "not at all", tasks take turns all the same.
+        milliseconds: int = options.get("busy_timeout") or self.default_options["busy_timeout"]
+        return milliseconds / 1000
 
     async def begin(self, connection: AsyncConnection, driver: aiosqlite.Connection) -> AsyncTransaction:
         if not driver.in_transaction:

@@ -18,17 +18,18 @@ each with the attributes ``esource.kind`` and ``esource.name``:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
-from esource.errors import error_text
+from esource.errors import DatabaseError, error_text
 from esource.moments import from_iso
 
 
@@ -88,6 +89,14 @@ def _attributes(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+State = Literal["stopped", "running", "restarting", "failed"]
+"""What a follower is doing; see `Health.state`."""
+
+HEALTH_SECONDS = 5.0
+"""How long `health()` waits for the database, in seconds."""
+
+_NO_ANSWER = f"the database has not answered within {HEALTH_SECONDS:g} s"
+
 RATE_SECONDS = 10.0
 """Throughput is measured over this many seconds."""
 
@@ -118,6 +127,13 @@ class Health:
     last_error: str | None
     """The last failure, as text; it may have been overcome since."""
     last_error_at: datetime | None
+    state: State = "stopped"
+    """``running``; ``restarting``: it has failed, and waits to be begun again; ``failed``: it has failed, and nobody
+    begins it again; ``stopped``: it was not begun, or has come to its end."""
+    since: datetime | None = None
+    """Since when it is in this state; None if it was never begun."""
+    unreachable: str | None = None
+    """Why the database could not be asked, if so: position and lag are then what the follower has seen last."""
 
 
 class FollowerStats:
@@ -126,7 +142,8 @@ class FollowerStats:
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
-        self.is_running = False
+        self.state: State = "stopped"
+        self.since: datetime | None = None
         self.position = 0
         self.head = 0
         """The end of the log, when last seen."""
@@ -137,6 +154,28 @@ class FollowerStats:
         self.last_error: str | None = None
         self.last_error_at: datetime | None = None
         self._recent: deque[list[Any]] = deque()
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.kind} {self.name}".rstrip()
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+    def restarts(self) -> None:
+        """It has failed, and waits to be begun again."""
+        self._set("restarting")
+
+    def is_ended(self) -> None:
+        """It is not begun again."""
+        if self.state == "restarting":
+            self._set("failed")
+
+    def _set(self, state: State) -> None:
+        self.state = state
+        self.since = datetime.now(timezone.utc)
 
     def advance(self, position: int, events: int) -> None:
         """So many events more are dealt with, up to this position."""
@@ -156,6 +195,9 @@ class FollowerStats:
     def failed(self, error: BaseException) -> None:
         """An attempt failed."""
         self.failures += 1
+        self._note(error)
+
+    def _note(self, error: BaseException) -> None:
         self.last_error = error_text(error)
         self.last_error_at = datetime.now(timezone.utc)
 
@@ -178,6 +220,22 @@ class FollowerStats:
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
 
+    async def ask(self, lag: Coroutine[Any, Any, tuple[int, int, float]]) -> Health:
+        """What is noted here, with position and lag as the database says; without, if it cannot be asked.
+
+        Args:
+            lag: Asks for the position, the events behind, and the age of the oldest of them in seconds.
+        """
+        try:
+            position, events, seconds = await asyncio.wait_for(lag, HEALTH_SECONDS)
+        except (DatabaseError, asyncio.TimeoutError) as error:
+            found = self.health(
+                position=self.position, lag_events=self.lag_events, lag_seconds=self.lag_seconds
+            )
+            why = error_text(error) if isinstance(error, DatabaseError) else _NO_ANSWER
+            return replace(found, unreachable=why)
+        return self.health(position=position, lag_events=events, lag_seconds=seconds)
+
     def health(self, *, position: int, lag_events: int, lag_seconds: float) -> Health:
         """What is noted here, with what the database says."""
         return Health(
@@ -192,6 +250,8 @@ class FollowerStats:
             failures=self.failures,
             last_error=self.last_error,
             last_error_at=self.last_error_at,
+            state=self.state,
+            since=self.since,
         )
 
     @contextmanager
@@ -200,11 +260,18 @@ class FollowerStats:
         if metrics:
             _register()
             _observed.add(self)
-        self.is_running = True
+        self._set("running")
+        before = self.failures
+        ending: State = "stopped"
         try:
             yield
+        except Exception as error:
+            ending = "failed"
+            if self.failures == before:  # else the attempt that failed says more
+                self._note(error)
+            raise
         finally:
-            self.is_running = False
+            self._set(ending)
             _observed.discard(self)
 
 

@@ -202,9 +202,11 @@ class Subscription:
     async def health(self) -> Health:
         """How far behind the log it is. One query, which knows of the subscription's filters only the
         event types: with others it is behind by so many events at most."""
-        types = self._event_types
-        events, seconds = await CheckpointRepository(self._reader).get_lag(self.position, types)
-        return self._stats.health(position=self.position, lag_events=events, lag_seconds=seconds)
+        return await self._stats.ask(self._lag())
+
+    async def _lag(self) -> tuple[int, int, float]:
+        position = self.position
+        return position, *await CheckpointRepository(self._reader).get_lag(position, self._event_types)
 
     def stop(self) -> None:
         """End the iteration after the event at hand, from any task of the loop. It stays ended."""

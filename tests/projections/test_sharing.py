@@ -152,7 +152,7 @@ async def pause_in_a_batch(url, open_stores, kind):
     first, second = Sleepy(), Sleepy()
     sleeper = ProjectionRunner(stores[0], first, lease_seconds=0.2)
     # As if its process stood still: nothing renews the lease.
-    sleeper._renewal_seconds = 600.0
+    sleeper._shares.renewal_seconds = 600.0
     task = asyncio.create_task(sleeper.run())
     await paused.wait()
     await asyncio.wait_for(catch_up(stores[1], second, lease_seconds=600), 30)

@@ -1,0 +1,176 @@
+"""Which partitions of a projection this worker holds, and the task at work for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from esource.errors import DatabaseError
+from esource.projections.checkpoints import State, states
+from esource.projections.job import Job, LostCheckpoint, Stopping
+from esource.projections.share import Share
+from esource.projections.versions import active_in, take_over
+from esource.repositories.lease import RENEWALS, STANDBY_SECONDS
+
+logger = logging.getLogger("esource")
+
+DROP_SECONDS = 1.0
+"""How long a task that was cancelled may take to end before it is cancelled again, in seconds."""
+
+STOP_SECONDS = 10.0
+"""How long the batch at hand may take after `ProjectionRunner.stop`, in seconds."""
+
+
+class Shares:
+    """The leases that a worker holds, each with its task. No I/O to make it."""
+
+    def __init__(self, job: Job, notice: Callable[[], None]) -> None:
+        self.job = job
+        self._notice = notice
+        self.renewal_seconds = job.leases.seconds / RENEWALS
+        self._parts: dict[int, Share] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._wants_share = False
+
+    async def hold(self, goal: int | None) -> None:
+        """Hold leases and keep a task at work for each, until stopped, done, or superseded."""
+        job = self.job
+        with job.stopping.future() as stopped:
+            while not job.stopping.is_set():
+                try:
+                    if await self._balance(goal):
+                        return
+                except DatabaseError as error:
+                    # The leases run out if this lasts; a worker that takes them over is behind the fence.
+                    job.failed(error, "its leases cannot be renewed; it is tried again")
+                standing_by = len(self._tasks) < job.partitions or goal is not None
+                await asyncio.wait(
+                    {stopped, *self._tasks.values()},
+                    timeout=min(self.renewal_seconds, STANDBY_SECONDS)
+                    if standing_by
+                    else self.renewal_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                self._collect()
+            if self._tasks:  # they end by themselves, after the batch at hand
+                _, late = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
+                if late:
+                    logger.warning(
+                        "projection %s: its handler has not ended %g s after stop(), and is cancelled; the batch at "
+                        "hand is handled again by the next run",
+                        job.stats.name,
+                        STOP_SECONDS,
+                    )
+                self._collect()
+
+    async def _balance(self, goal: int | None) -> bool:
+        """Renew, give up and take up leases; whether there is nothing more to do."""
+        job = self.job
+        found = await states(job.database)
+        if (active_in(found, job.projection.name) or 0) > job.projection.version:
+            logger.info("%s: a newer version has taken over", job.stats.name)
+            return True
+        job.is_building = job.is_building and active_in(found, job.projection.name) != job.projection.version
+        own = job.own(found)
+        if goal is not None and not job.is_building and self._is_reached(own, goal):
+            return True
+        held = {job.checkpoint(number): number for number in self._tasks}
+        kept = await job.leases.renew(held)
+        for name in held.keys() - kept:
+            await self._drop(held[name])
+        quota = self._quota(found)
+        for number in sorted(self._tasks)[quota:]:
+            await self._drop(number)
+            await job.leases.release([job.checkpoint(number)])
+        for number, name in enumerate(job.checkpoints):
+            state = own.get(name)
+            if len(self._tasks) >= quota:
+                break
+            if number in self._tasks or (state and state.owner not in (None, job.leases.owner)):
+                continue
+            if goal is not None and not job.is_building and state and state.position >= goal:
+                continue
+            position = await job.leases.acquire(name)
+            if position is not None:
+                self._start(number, position, goal)
+        await self._ask_for_a_share()
+        return False
+
+    def _is_reached(self, own: dict[str, State], goal: int) -> bool:
+        return len(own) == self.job.partitions and all(state.position >= goal for state in own.values())
+
+    def _quota(self, found: dict[str, State]) -> int:
+        """How many partitions are this worker's share: no more than the others of those at work."""
+        job = self.job
+        workers = {state.owner for state in job.own(found).values()} | {job.leases.owner}
+        if job.partitions > 1 and job.projection.checkpoint_name in found:
+            workers.add(found[job.projection.checkpoint_name].owner)
+        return -(-job.partitions // len(workers - {None}))
+
+    async def _ask_for_a_share(self) -> None:
+        """A worker without any partition holds the lease of the bare name: the others make room for it."""
+        job = self.job
+        if job.partitions == 1:
+            return
+        if not self._tasks:
+            self._wants_share = await job.leases.acquire(job.projection.checkpoint_name) is not None
+        elif self._wants_share:
+            self._wants_share = False
+            await job.leases.release([job.projection.checkpoint_name])
+
+    def _start(self, number: int, position: int, goal: int | None) -> None:
+        part = Share(self.job, number, position, self._notice)
+        self._parts[number] = part
+        self._tasks[number] = asyncio.get_running_loop().create_task(part.run(goal, self._take_over))
+
+    def _collect(self) -> None:
+        """Forget the tasks that have ended; raises what one of them raised."""
+        for number, task in list(self._tasks.items()):
+            if task.done():
+                self._forget(number)
+                if task.cancelled():
+                    logger.warning(
+                        "projection %s: its task was cancelled by somebody else, and begins anew",
+                        self.job.stats.name,
+                    )
+                    continue
+                error = task.exception()
+                if error is not None and not isinstance(error, (LostCheckpoint, Stopping)):
+                    raise error
+
+    async def _drop(self, number: int) -> None:
+        """End a partition's task, at once: its transaction is rolled back."""
+        task = self._tasks[number]
+        self._forget(number)
+        while not task.done():
+            task.cancel()
+            # Again, if that got lost: a handler may call what swallows a cancellation (wait_for did, before
+            # Python 3.12), and the lease must not wait for it.
+            await asyncio.wait([task], timeout=DROP_SECONDS)
+        if not task.cancelled():
+            task.exception()  # seen; the runner that has the partition now meets it, too
+
+    def _forget(self, number: int) -> None:
+        del self._tasks[number], self._parts[number]
+        self.job.leave(number)
+
+    async def let_go(self) -> None:
+        """End what runs, and let others have the leases at once."""
+        job = self.job
+        for number, part in list(self._parts.items()):
+            await self._drop(number)
+            with suppress(LostCheckpoint, Stopping, DatabaseError):
+                await part.flush()
+        self._wants_share = False
+        try:
+            await job.leases.release({*job.checkpoints, job.projection.checkpoint_name})
+        except DatabaseError as error:
+            logger.warning("%s: leases are left to run out: %s", job.stats.name, error)
+        await job.database.wake_up.settle()
+
+    async def _take_over(self, part: Share) -> None:
+        if await self.job.retry_outages(lambda: take_over(self.job)):
+            self.job.is_building = False
+            raise LostCheckpoint  # the switch has moved the checkpoints

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,6 +36,26 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
             task.exception()  # seen, so that the loop does not report it as lost
         raise cancelled
     return task.result()
+
+
+DROP_SECONDS = 1.0
+"""How long a task that was cancelled may take to end before it is cancelled again, in seconds."""
+
+
+async def drop(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks that may run code of the application, and wait until they have ended.
+
+    They are cancelled again and again: the code may call what swallows a cancellation (``wait_for`` did, before
+    Python 3.12).
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        ended, waiting = await asyncio.wait(waiting, timeout=DROP_SECONDS)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # seen, so that the loop does not report it as lost
 
 
 def cancellations(task: asyncio.Task[Any]) -> int:

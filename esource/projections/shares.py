@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from esource.database.cancellation import drop
 from esource.errors import DatabaseError
 from esource.projections.checkpoints import State, states
 from esource.projections.job import Job, LostCheckpoint, Stopping
@@ -15,9 +16,6 @@ from esource.projections.versions import active_in, take_over
 from esource.repositories.lease import RENEWALS, STANDBY_SECONDS
 
 logger = logging.getLogger("esource")
-
-DROP_SECONDS = 1.0
-"""How long a task that was cancelled may take to end before it is cancelled again, in seconds."""
 
 STOP_SECONDS = 10.0
 """How long the batch at hand may take after `ProjectionRunner.stop`, in seconds."""
@@ -144,13 +142,7 @@ class Shares:
         """End a partition's task, at once: its transaction is rolled back."""
         task = self._tasks[number]
         self._forget(number)
-        while not task.done():
-            task.cancel()
-            # Again, if that got lost: a handler may call what swallows a cancellation (wait_for did, before
-            # Python 3.12), and the lease must not wait for it.
-            await asyncio.wait([task], timeout=DROP_SECONDS)
-        if not task.cancelled():
-            task.exception()  # seen; the runner that has the partition now meets it, too
+        await drop([task])  # what it raised, the runner that has the partition now meets, too
 
     def _forget(self, number: int) -> None:
         del self._tasks[number], self._parts[number]

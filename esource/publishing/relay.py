@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from typing_extensions import Self
 
 from esource.checks import check_seconds, check_whole
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.database.sources import Source, database_of, require_whole
 from esource.database.wakeup import POLL_SECONDS
@@ -27,6 +27,15 @@ from esource.telemetry import FollowerStats, Health
 
 logger = logging.getLogger("esource")
 
+PUBLISH_SECONDS = 60.0
+"""How long a publish may take unless it is said otherwise, in seconds."""
+
+GO_ON_SECONDS = 1.0
+"""After so many seconds a running relay takes further rows beside a batch that is not done."""
+
+STOP_SECONDS = 10.0
+"""How long the messages at hand may take after `OutboxRelay.stop`, in seconds."""
+
 CLEANING_SECONDS = 3600.0
 """How often a running relay deletes what was published long ago, in seconds."""
 
@@ -38,7 +47,9 @@ class OutboxRelay:
     row to another, after its claim has run out. Rows of one stream are published in order, one after the
     other; those of different streams side by side. Any number of relays may work on one outbox, and in
     normal running no row is published by two of them. A failed row is tried again with growing pauses, and
-    the rest of its stream waits for it; after ``max_attempts`` it is given up, with the status ``failed``.
+    the rest of its stream waits for it; after ``max_attempts`` it is given up, with the status ``failed``. A
+    publish that takes longer than ``publish_seconds`` is cancelled, and has failed; a running relay goes on with
+    other streams meanwhile.
 
     Example:
         >>> relay = OutboxRelay(store, FastStreamPublisher(broker, "shop.{event_type}", source="/shop"))
@@ -50,6 +61,8 @@ class OutboxRelay:
         publisher: What sends a message; see `Publisher` and `BatchPublisher`.
         batch_size: Rows that are claimed together at most.
         concurrency: Streams that are published at a time.
+        publish_seconds: How long one call of the publisher may take, in seconds, ``publish_many`` included; None for no
+            limit.
         max_attempts: How often a row is tried before it is given up.
         retry_seconds: The pause after a first failure; it doubles with each further one, and is then drawn
             between a half and the whole of that, so that many rows do not come back at once.
@@ -74,6 +87,7 @@ class OutboxRelay:
         *,
         batch_size: int = 100,
         concurrency: int = 8,
+        publish_seconds: float | None = PUBLISH_SECONDS,
         max_attempts: int = 10,
         retry_seconds: float = 1.0,
         max_retry_seconds: float = 300.0,
@@ -92,6 +106,9 @@ class OutboxRelay:
         self._publisher = publisher
         self._batch_size = check_whole("batch_size", batch_size, least=1)
         self._concurrency = check_whole("concurrency", concurrency, least=1)
+        if publish_seconds is not None:
+            check_seconds("publish_seconds", publish_seconds)
+        self._publish_seconds = publish_seconds
         self._retries = Retries(
             Retry(
                 attempts=check_whole("max_attempts", max_attempts, least=1),
@@ -117,6 +134,13 @@ class OutboxRelay:
         Raises:
             DatabaseError: the database failed; what was claimed is free again when the lease is over.
         """
+        batch = await self._next_batch(asyncio.Semaphore(self._concurrency))
+        if batch is None:
+            return 0
+        await batch.publish()
+        return len(batch.entries)
+
+    async def _next_batch(self, room: asyncio.Semaphore) -> Batch | None:
         claims = Claims(
             self._database,
             f"{self.owner}#{next(self._batches)}",  # the relay may be asked for several at once
@@ -128,11 +152,11 @@ class OutboxRelay:
         except asyncio.CancelledError:
             await uninterrupted(claims.release_all())
             raise
-        if entries:
-            await Batch(
-                entries, claims, self._publisher, self._retries, self._concurrency, self._stats
-            ).publish()
-        return len(entries)
+        if not entries:
+            return None
+        return Batch(
+            entries, claims, self._publisher, self._retries, room, self._publish_seconds, self._stats
+        )
 
     async def drain(self) -> int:
         """Publish until nothing is left that may be published now; how many rows were published.
@@ -165,25 +189,63 @@ class OutboxRelay:
             await uninterrupted(self._database.wake_up.settle())
 
     async def _keep_publishing(self) -> None:
-        with self._database.wake_up.listening() as waiter:
-            while not self._stopping:
-                waiter.clear()
-                try:
-                    busy = await self.run_once()
-                    await self._clean()
-                except DatabaseError as error:
-                    self._stats.failed(error)
-                    logger.warning(
-                        "relay %s: %s. It is tried again with the next poll",
-                        self._stats.name,
-                        error_text(error),
-                    )
-                    busy = 0
-                if not busy and not self._stopping:
-                    await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
+        under_way: dict[asyncio.Task[None], Batch] = {}
+        room = asyncio.Semaphore(self._concurrency)
+        try:
+            with self._database.wake_up.listening() as waiter:
+                while not self._stopping:
+                    waiter.clear()
+                    try:
+                        busy = await self._begin_next(under_way, room)
+                        await self._clean()
+                    except DatabaseError as error:
+                        self._stats.failed(error)
+                        logger.warning(
+                            "relay %s: %s. It is tried again with the next poll",
+                            self._stats.name,
+                            error_text(error),
+                        )
+                        busy = False
+                    if not busy and not self._stopping:
+                        await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
+            await self._end(under_way)
+        finally:
+            await uninterrupted(drop(under_way))
+
+    async def _begin_next(self, under_way: dict[asyncio.Task[None], Batch], room: asyncio.Semaphore) -> bool:
+        """Publish the next rows; whether there were any. What hangs is left to itself, and hinders other streams only when
+        it takes up all the room there is."""
+        batch = await self._next_batch(room) if len(under_way) < self._concurrency else None
+        if batch is not None:
+            task = asyncio.create_task(batch.publish())
+            under_way[task] = batch
+            await asyncio.wait([task], timeout=GO_ON_SECONDS)
+            if not task.done():
+                task.add_done_callback(lambda _: self._database.wake_up.set())
+        for task in [task for task in under_way if task.done()]:
+            del under_way[task]
+            if not task.cancelled():
+                task.result()
+        return batch is not None
+
+    async def _end(self, under_way: dict[asyncio.Task[None], Batch]) -> None:
+        """After `stop`: let the messages at hand come to their end, for a while."""
+        if not under_way:
+            return
+        for batch in under_way.values():
+            batch.stop()
+        _, late = await asyncio.wait(under_way, timeout=STOP_SECONDS)
+        if late:
+            logger.warning(
+                "relay %s: its publisher has not ended %g s after stop(), and is cancelled; what it was about to publish "
+                "is published by the next run",
+                self._stats.name,
+                STOP_SECONDS,
+            )
 
     def stop(self) -> None:
-        """End `run` after the batch at hand, from any task of the loop."""
+        """End `run` after the messages at hand, from any task of the loop. A publish that takes 10 more seconds is
+        cancelled; its row is published again by the next run."""
         self._stopping = True
         self._database.wake_up.set()
 

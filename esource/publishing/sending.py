@@ -9,7 +9,8 @@ import time
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from esource.database.cancellation import is_cancelled, uninterrupted
+from esource.database.calls import called
+from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.errors import error_text
 from esource.publishing.claims import Claims
@@ -52,11 +53,14 @@ class Batch:
     claims: Claims
     publisher: Publisher
     retries: Retries
-    concurrency: int
+    room: asyncio.Semaphore
+    """For how many streams may be published at a time."""
+    publish_seconds: float | None
     stats: FollowerStats
     _published: list[OutboxEntry] = field(default_factory=list)
     _confirmed: int = 0
     _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_stopped: bool = False
 
     async def publish(self) -> None:
         """Send them; whatever happens, record what was sent and let go of the rest."""
@@ -66,10 +70,14 @@ class Batch:
         finally:
             await uninterrupted(self._settle())
 
+    def stop(self) -> None:
+        """Begin with no further message."""
+        self._is_stopped = True
+
     async def _send(self) -> None:
         if isinstance(self.publisher, BatchPublisher):
             try:
-                await _own_errors(self.publisher.publish_many(self.entries))
+                await self._call(self.publisher.publish_many(self.entries), "publish_many()")
             except Exception as error:
                 logger.warning(
                     "relay %s: publishing %d rows at once failed, now one by one: %s",
@@ -85,10 +93,9 @@ class Batch:
 
     async def _send_by_stream(self) -> None:
         """Send row by row: those of one stream one after the other, several streams side by side."""
-        room = asyncio.Semaphore(self.concurrency)
 
         async def send(stream: list[OutboxEntry]) -> None:
-            async with room:
+            async with self.room:
                 for number, entry in enumerate(stream, 1):
                     if not await self._is_done(entry):
                         await self.claims.release(stream[number:])
@@ -99,16 +106,14 @@ class Batch:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await uninterrupted(drop(tasks))
         for task in done:
             if not task.cancelled():
                 task.result()
 
     async def _is_done(self, entry: OutboxEntry) -> bool:
         """Send one; whether what follows it in its stream may be sent."""
-        if self.claims.are_running_out:
+        if self.claims.are_running_out or self._is_stopped:
             return False
         most = self.retries.retry.attempts if entry.event_data else 1
         try:
@@ -146,7 +151,10 @@ class Batch:
     async def _send_one(self, entry: OutboxEntry) -> None:
         if not entry.event_data:
             raise LookupError("the event was deleted from the log")
-        await _own_errors(self.publisher.publish(entry))
+        await self._call(self.publisher.publish(entry), "publish()")
+
+    async def _call(self, work: Awaitable[None], what: str) -> None:
+        await called(work, what, self.publish_seconds, "publish_seconds")
 
     async def _renew(self) -> None:
         """While publishing takes long: record what is done, and keep the rest for another term."""
@@ -184,16 +192,3 @@ def in_streams(entries: Sequence[OutboxEntry]) -> list[list[OutboxEntry]]:
         key = (stream, entry.tenant_id)
         streams.setdefault(stream if key in logged else key, []).append(entry)
     return list(streams.values())
-
-
-async def _own_errors(publishing: Awaitable[None]) -> None:
-    """Publish; a `CancelledError` of the publisher's own is a failure like any other."""
-    try:
-        await publishing
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        raise RuntimeError(
-            "the publisher raised CancelledError, and nobody has cancelled the relay: something that it awaits was "
-            "cancelled"
-        ) from error

@@ -32,7 +32,7 @@ class Codec(Decoder):
 
     A declared type always decides. The name-based rules (``auto_detect_uuid``: names that end in
     ``_id``; ``uuid_fields``; ``string_id_fields``) apply only to values without a declared type: extra
-    fields, ``dict`` and ``Any`` values such as `metadata`, and events read without their class.
+    fields, ``dict`` and ``Any`` values, and events read without their class. In `metadata` only ``uuid_fields`` count.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from uuid import UUID
 from typing_inspection.introspection import is_union_origin
 from typing_inspection.typing_objects import is_annotated
 
+from esource.checks import check_names
 from esource.domain.events import DomainEvent
 
 
@@ -32,11 +33,12 @@ def untyped_fields(event_class: type[DomainEvent]) -> tuple[tuple[str, Any], ...
 
 
 class UuidNames:
-    """Finds UUIDs by name where no type is declared: extra fields, ``dict`` and ``Any`` values such as
-    `metadata`, and events read without their class. A declared type always decides.
+    """Finds UUIDs by name where no type is declared: extra fields, ``dict`` and ``Any`` values, and events read
+    without their class. A declared type always decides. `metadata` is what other programs see as JSON: there only
+    the names that were given hold UUIDs, and everything else stays the text that is stored.
 
     Args:
-        uuid_fields: Names that hold UUIDs.
+        uuid_fields: Names that hold UUIDs, also in `metadata`.
         string_id_fields: Names ending in ``_id`` that do not.
         auto_detect_uuid: Whether other names ending in ``_id`` do.
     """
@@ -44,14 +46,18 @@ class UuidNames:
     def __init__(
         self, uuid_fields: set[str] | None, string_id_fields: set[str] | None, *, auto_detect_uuid: bool
     ) -> None:
-        self._uuid_fields = frozenset(uuid_fields or ())
-        self._string_id_fields = frozenset(string_id_fields or ())
+        self._uuid_fields = check_names("uuid_fields", uuid_fields) or frozenset()
+        self._string_id_fields = check_names("string_id_fields", string_id_fields) or frozenset()
         self._auto_detect_uuid = auto_detect_uuid
+        self._of_metadata = (
+            UuidNames(uuid_fields, string_id_fields, auto_detect_uuid=False) if auto_detect_uuid else self
+        )
 
     def apply(self, event: DomainEvent) -> None:
         for name, annotation in untyped_fields(type(event)):
             value = getattr(event, name)
-            detected = self._where_untyped(annotation, name, value)
+            names = self._of_metadata if name == "metadata" else self
+            detected = names._where_untyped(annotation, name, value)  # noqa: SLF001 - of its own class
             if detected is not value:
                 event.__dict__[name] = detected
         extra = event.model_extra

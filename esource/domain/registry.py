@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
+from esource.checks import check_names
 from esource.domain.events import DomainEvent
 from esource.domain.impossible import require_possible
 from esource.errors import DuplicateEventTypeError, InvalidOptionError, UnknownEventTypeError
@@ -64,6 +65,14 @@ class EventRegistry:
     def get_or_none(self, event_type: str) -> type[DomainEvent] | None:
         return self._classes.get(event_type)
 
+    def types_of(self, wanted: Iterable[str | type[DomainEvent]]) -> frozenset[str]:
+        """The stored types that are wanted: a name is one; a class is all that are read as it, or as one derived from it."""
+        classes = tuple(each for each in wanted if not isinstance(each, str))
+        names = {each if isinstance(each, str) else _name_of(each) for each in wanted}
+        if classes:
+            names |= {name for name, found in self._classes.items() if issubclass(found, classes)}
+        return frozenset(names)
+
     def contains(self, event_type: str) -> bool:
         return event_type in self._classes
 
@@ -92,6 +101,25 @@ class EventRegistry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
+
+
+def check_event_types(
+    value: Iterable[str | type[DomainEvent]] | None,
+) -> frozenset[str | type[DomainEvent]] | None:
+    """The event types as a set, if they are several names or classes of events, or none; None if any will do.
+
+    Raises:
+        InvalidOptionError: they are not.
+    """
+    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+        check_names("event_types", value)
+        return None
+    wanted = frozenset(value)
+    names: set[Any] = {
+        each for each in wanted if not (isinstance(each, type) and issubclass(each, DomainEvent))
+    }
+    check_names("event_types", names)
+    return wanted
 
 
 def _name_of(event_class: type[DomainEvent]) -> Any:

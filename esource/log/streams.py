@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Literal, TypeAlias
 from uuid import UUID
 from zlib import crc32
 
 from esource.checks import check_id, check_moment, check_names, check_whole, shown
 from esource.domain.events import DomainEvent
+from esource.domain.registry import check_event_types
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import EventDecodeError, InvalidOptionError
 from esource.moments import from_iso
@@ -63,16 +66,27 @@ class ReadDirection(Enum):
     BACKWARD = "backward"
 
 
+EventTypes: TypeAlias = (
+    AbstractSet[str | type[DomainEvent]]
+    | list[str]
+    | list[type[DomainEvent]]
+    | list[str | type[DomainEvent]]
+    | tuple[str | type[DomainEvent], ...]
+)
+"""Event types by name or by class. A single text is none of these: it would be taken for its letters."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """Which events to read, and in which order. All conditions must hold.
 
     Raises:
-        InvalidOptionError: a limit or a position that is not a whole number from 0, a moment without a time zone, an
-            id that is not a UUID, or a single text where a collection of types is wanted.
+        InvalidOptionError: a direction that is none, a limit or a position that is not a whole number from 0, a moment
+            without a time zone, an id that is not a UUID, or a single text where a collection of types is wanted.
     """
 
-    direction: ReadDirection = ReadDirection.FORWARD
+    direction: ReadDirection | Literal["forward", "backward"] = ReadDirection.FORWARD
+    """A `ReadDirection`, or its value as text."""
     from_position: int = 0
     """Read only past this position, exclusively: forward the greater ones, backward the smaller. 0 is
     the start of the log (or stream) forward, its end backward."""
@@ -83,12 +97,13 @@ class ReadOptions:
     to_timestamp: datetime | None = None
     """Only events that occurred at or before this moment."""
     tenant_id: UUID | None = None
-    event_types: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None
-    aggregate_types: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None
+    event_types: EventTypes | None = None
+    """Only these event types. A class stands for all types that the store reads as it, or as a class derived from it."""
+    aggregate_types: AbstractSet[str] | list[str] | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.direction, ReadDirection):
-            raise InvalidOptionError(f"direction must be a ReadDirection, not {shown(self.direction)}")
+            object.__setattr__(self, "direction", _direction_of(self.direction))
         check_whole("from_position", self.from_position, most=None)
         if self.limit is not None:
             check_whole("limit", self.limit, most=None)
@@ -99,9 +114,18 @@ class ReadOptions:
         if self.tenant_id is not None:
             check_id("tenant_id", self.tenant_id)
         if self.event_types is not None:
-            check_names("event_types", self.event_types)
+            check_event_types(self.event_types)
         if self.aggregate_types is not None:
             check_names("aggregate_types", self.aggregate_types)
+
+
+def _direction_of(value: object) -> ReadDirection:
+    for direction in ReadDirection:
+        if direction.value == value:
+            return direction
+    raise InvalidOptionError(
+        f"direction must be ReadDirection.FORWARD or ReadDirection.BACKWARD, not {shown(value)}"
+    )
 
 
 class StoredEvent:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from uuid import UUID
 
-from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name
+from esource.checks import STANDARD_LIMITS, Limits, check_id, check_name, shown
 from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.transactions import Connection
@@ -134,6 +134,9 @@ class LogWriter:
         """See `EventStore.close_stream`."""
         aggregate_id, aggregate_type = stream
         check_id("aggregate_id", aggregate_id)
+        check_name("aggregate_type", aggregate_type, self._limits.name_characters)
+        if reason is not None and not isinstance(reason, str):
+            raise InvalidEventError("reason", f"is {shown(reason)}, which is not text")
         tombstone = StreamClosed(aggregate_id=aggregate_id, aggregate_type=aggregate_type, reason=reason)
         try:
             return await self.append(stream, [tombstone], expected_version, within)
@@ -161,6 +164,8 @@ def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEve
         InvalidEventError: there are more.
     """
     if not isinstance(events, (list, tuple)):
+        if not isinstance(events, Iterable):
+            raise InvalidEventError("events", f"is {shown(events)}, not a list of events")
         events = list(islice(events, limit + 1))
     if len(events) > limit:
         raise InvalidEventError(

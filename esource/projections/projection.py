@@ -151,8 +151,7 @@ class Projection:
         classes = tuple(self._handlers)
         if DomainEvent in classes:
             return None
-        own = {handled.model_fields["event_type"].default for handled in classes}
-        return frozenset(own) | {name for name in registry if issubclass(registry.get(name), classes)}
+        return registry.types_of(classes)
 
     def handler(self, event_class: type[DomainEvent]) -> Handle | None:
         """The method for events of a class: its own, or that of the nearest base class."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select
 
 from esource import schema
-from esource.checks import check_id, check_name, check_whole
+from esource.checks import check_id, check_name, check_names, check_whole
 from esource.database.sources import Source
 from esource.log.tenants import OWN_EVENTS
 from esource.moments import utc_now
@@ -222,9 +222,10 @@ class CheckpointRepository:
         return pending, max(0.0, (utc_now() - oldest).total_seconds()) if oldest else 0.0
 
     def _types(self, event_types: Iterable[str] | None) -> dict[str, Any]:
+        names = check_names("event_types", event_types)
         return {
-            "any_type": 1 if event_types is None else 0,
-            "event_types": self._access.database.backend.names(sorted(event_types or [])),
+            "any_type": 1 if names is None else 0,
+            "event_types": self._access.database.backend.names(sorted(names or ())),
         }
 
     async def reset_checkpoint(self, projection_name: str) -> None:

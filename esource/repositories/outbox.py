@@ -177,6 +177,8 @@ class OutboxRepository:
             TenantMismatchError: it is another tenant's than the one bound to.
             KeyStoreMissingError: it has personal fields, and this was made of no store with a key store.
         """
+        if not isinstance(event, DomainEvent):
+            raise InvalidEventError("event", f"is {shown(event)}, not a DomainEvent")
         if event.aggregate_id == UNASSIGNED:
             raise InvalidEventError("aggregate_id", "is not given", remedy="Name the aggregate in the event")
         keys = None if self._key_store is None else await self._key_store.keys_to_seal([event])

@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, or_, select
 
 from esource import schema
-from esource.checks import LARGEST_INTEGER, check_id, check_moment, check_name, check_whole, json_text
+from esource.checks import LARGEST_INTEGER, check_id, check_moment, check_name, check_whole, json_text, shown
 from esource.database.sources import Source
+from esource.errors import InvalidOptionError
 from esource.moments import utc_now
 from esource.repositories.access import Access
 from esource.tables.constructs import upsert
@@ -106,6 +107,8 @@ class SnapshotStore:
             InvalidOptionError: a version below 1, an id that is not a UUID, a moment without a time zone.
             TenantMismatchError: the stream is not one of the tenant bound to.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise InvalidOptionError(f"snapshot must be a Snapshot, not {shown(snapshot)}")
         aggregate_id = check_id("aggregate_id", snapshot.aggregate_id)
         aggregate_type = check_name("aggregate_type", snapshot.aggregate_type)
         version = check_whole("version", snapshot.version, least=1, most=LARGEST_INTEGER)

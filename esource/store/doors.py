@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from typing_extensions import Self
 
-from esource.checks import STANDARD_LIMITS, Limits, check_seconds
+from esource.checks import LARGEST_INTEGER, STANDARD_LIMITS, Limits, check_seconds, check_whole
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import RETRY_SECONDS, Database
 from esource.database.sources import database_of
@@ -66,15 +66,14 @@ class SQLiteEventStore(EventStore):
         key_store: KeyStore | None = None,
         limits: Limits = STANDARD_LIMITS,
     ) -> None:
-        path = fspath(database)
+        path = fspath(database) if isinstance(database, PathLike) else database
         if not isinstance(path, str):
             raise InvalidOptionError(f"database must be a path as text, not {type(path).__name__}")
         if not path:
             raise InvalidOptionError('database must be a path or ":memory:", not an empty text')
         if "://" in path or path.startswith("sqlite:"):  # the rest may hold a password
             raise InvalidOptionError('database must be a path or ":memory:"; open_store takes a URL')
-        if busy_timeout < 0:
-            raise InvalidOptionError(f"busy_timeout must be 0 or more milliseconds, not {busy_timeout}")
+        check_whole("busy_timeout (milliseconds)", busy_timeout, most=LARGEST_INTEGER)
         if synchronous not in ("FULL", "NORMAL"):
             raise InvalidOptionError(f"synchronous must be 'FULL' or 'NORMAL', not {synchronous!r}")
         self._path = path

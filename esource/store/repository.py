@@ -12,7 +12,7 @@ from esource.database.sources import parts_of
 from esource.domain.aggregates import AggregateRoot, require_restorable
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
-from esource.log.streams import EventStream
+from esource.log.streams import AppendResult, EventStream
 from esource.log.tenants import of_its_tenant
 from esource.privacy.fields import personal_types
 from esource.repositories.snapshot import Snapshot, SnapshotStore
@@ -173,8 +173,12 @@ class AggregateRepository(Generic[TAggregate]):
             aggregate = self._factory(aggregate_id)  # without what a snapshot has left in it
         return aggregate, await self._event_store.get_events(aggregate_id, self._aggregate_type)
 
-    async def save(self, aggregate: TAggregate) -> None:
+    async def save(self, aggregate: TAggregate) -> AppendResult:
         """Append what the aggregate recorded, if the stream has not moved since it was loaded.
+
+        The result has the position in the log, for what has to wait until others have read so far. If nothing was
+        recorded it is the version that the stream had, with position 0. Inside a transaction the result is valid once
+        that commits.
 
         Inside a transaction the aggregate gets its events back when that is rolled back, so that the whole
         block can be repeated; the publisher is told, and a snapshot is taken, after the commit. Then a publisher
@@ -190,7 +194,7 @@ class AggregateRepository(Generic[TAggregate]):
         events = aggregate.uncommitted_events
         if not events:
             await self._tell(aggregate)
-            return
+            return AppendResult(True, aggregate.version)
         self._require_impersonal(aggregate, events)
         with span(
             self._tracer,
@@ -200,7 +204,7 @@ class AggregateRepository(Generic[TAggregate]):
             event_count=len(events),
         ):
             before = aggregate.version - len(events)
-            await self._event_store.append_events(
+            result = await self._event_store.append_events(
                 aggregate.aggregate_id, self._aggregate_type, events, expected_version=before
             )
             parts = parts_of(self._event_store)
@@ -212,6 +216,7 @@ class AggregateRepository(Generic[TAggregate]):
                 await saved.take_snapshot()
             else:
                 unit.effects.add(saved.settle, saved.follow)
+            return result
 
     async def _tell(self, aggregate: TAggregate) -> None:
         """Tell the publisher what is stored, and what it has not been told of because it failed."""

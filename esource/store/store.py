@@ -283,7 +283,7 @@ class EventStore(Lifecycle):
         from_position: int | None = None,
         *,
         checkpoint: str | None = None,
-        event_types: Iterable[str] | None = None,
+        event_types: Iterable[str | type[DomainEvent]] | None = None,
         aggregate_types: Iterable[str] | None = None,
         tenant_id: UUID | None = None,
         partition: tuple[int, int] | None = None,
@@ -295,7 +295,7 @@ class EventStore(Lifecycle):
         Args:
             from_position: Start past this global position; 0, the start of the log, if left out.
             checkpoint: Or start where the checkpoint of this name is; see `Subscription.save`.
-            event_types: Only these event types.
+            event_types: Only these event types: names, or classes, which stand for the classes derived from them, too.
             aggregate_types: Only these aggregate types.
             tenant_id: Only this tenant's events.
             partition: ``(number, of)``: only streams of that partition, to share the work between workers.

@@ -20,8 +20,10 @@ from uuid import UUID
 
 from typing_extensions import Self
 
-from esource.checks import check_names, check_seconds
+from esource.checks import check_id, check_names, check_seconds, check_whole, shown
 from esource.database.wakeup import POLL_SECONDS, Ear
+from esource.domain.events import DomainEvent
+from esource.domain.registry import check_event_types
 from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import last_position
 from esource.log.reader import LogReader
@@ -47,7 +49,7 @@ class Subscription:
         *,
         from_position: int | None = None,
         checkpoint: str | None = None,
-        event_types: Iterable[str] | None = None,
+        event_types: Iterable[str | type[DomainEvent]] | None = None,
         aggregate_types: Iterable[str] | None = None,
         tenant_id: UUID | None = None,
         partition: tuple[int, int] | None = None,
@@ -56,13 +58,18 @@ class Subscription:
     ) -> None:
         if from_position is not None and checkpoint is not None:
             raise InvalidOptionError("from_position and checkpoint exclude each other")
-        if partition is not None and not 0 <= partition[0] < partition[1]:
-            raise InvalidOptionError(f"partition must be (number from 0, how many), not {partition}")
+        if from_position is not None:
+            check_whole("from_position", from_position, most=None)
+        if partition is not None and not _is_share(partition):
+            raise InvalidOptionError(f"partition must be (number from 0, how many), not {shown(partition)}")
+        if tenant_id is not None:
+            check_id("tenant_id", tenant_id)
         check_seconds("poll_seconds", poll_seconds)
         self._reader = reader
         self._database = reader.database
         self._checkpoint = checkpoint
-        self._event_types = check_names("event_types", event_types)
+        wanted = check_event_types(event_types)
+        self._event_types = None if wanted is None else reader.codec.registry.types_of(wanted)
         self._aggregate_types = check_names("aggregate_types", aggregate_types)
         self._tenant_id = tenant_id
         self._partition = partition
@@ -242,3 +249,11 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _is_share(partition: object) -> bool:
+    """Whether it is one of several partitions: ``(number, of)``."""
+    if not isinstance(partition, tuple) or len(partition) != 2:
+        return False
+    number, of = partition
+    return type(number) is type(of) is int and 0 <= number < of

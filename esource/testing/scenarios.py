@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from pydantic_core import PydanticUndefined
 
+from esource.checks import shown
 from esource.domain.aggregates import AggregateRoot
 from esource.domain.events import DomainEvent
 from esource.errors import InvalidOptionError
+from esource.projections.projection import Projection
+from esource.projections.runner import ProjectionRunner
+from esource.store.store import EventStore
 
 TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
 TEvent = TypeVar("TEvent", bound=DomainEvent)
@@ -68,6 +73,8 @@ def given(
         ... )
         >>> given(Account).when(Account.withdraw, 30).then_raises(ValueError, match="not enough")
     """
+    if not callable(aggregate):
+        raise InvalidOptionError(f"given takes the class of an aggregate first, not {shown(aggregate)}")
     return Given(aggregate(aggregate_id), events)
 
 
@@ -169,6 +176,7 @@ def given_events(*events: DomainEvent) -> GivenEvents:
         ...     .when_handled_by(balances.handle)
         ...     .then(lambda: balances.total, 12)
         ... )
+        >>> await given_events(an_event(Deposited, amount=5)).when_handled_by(Balances(), store).then(total, 5)
     """
     seen: Counter[tuple[UUID, str]] = Counter()
     numbered = []
@@ -185,23 +193,43 @@ class GivenEvents:
     def __init__(self, events: list[DomainEvent]) -> None:
         self._events = events
 
-    def when_handled_by(self, handler: Handler) -> Projected:
-        """Hand them to this, one after the other."""
-        return Projected(self._events, handler)
+    def when_handled_by(self, handler: Handler | Projection, store: EventStore | None = None) -> Projected:
+        """Hand them to this, one after the other.
+
+        Args:
+            handler: A function of an event, or a `Projection`.
+            store: For a projection: the store to which the events are appended, and in whose database a
+                `ProjectionRunner` runs it to the end of the log. Query the read model with ``store.reading()``.
+
+        Raises:
+            InvalidOptionError: a projection without a store, a store without a projection, or what is none of both.
+        """
+        if isinstance(handler, Projection):
+            if store is None:
+                raise InvalidOptionError(
+                    f"the handlers of {type(handler).__name__} work in a database: give when_handled_by the store as "
+                    "well, or one of its methods alone if it needs no context"
+                )
+            return Projected(self._events, partial(_project, store, handler))
+        if store is not None or not callable(handler):
+            raise InvalidOptionError(
+                "when_handled_by takes a function of an event, or a projection and its store, not "
+                f"{shown(handler)}{'' if store is None else ' and a store'}"
+            )
+        return Projected(self._events, partial(_hand_over, handler))
 
 
 class Projected:
     """A projection at work; made by `GivenEvents.when_handled_by`."""
 
-    def __init__(self, events: list[DomainEvent], handler: Handler) -> None:
+    def __init__(
+        self, events: list[DomainEvent], project: Callable[[list[DomainEvent]], Awaitable[None]]
+    ) -> None:
         self._events = events
-        self._handler = handler
+        self._project = project
 
     async def _run(self) -> None:
-        for event in self._events:
-            outcome = self._handler(event)
-            if isawaitable(outcome):
-                await outcome
+        await self._project(self._events)
 
     async def then(self, read: Callable[[], object], expected: object) -> None:
         """What ``read`` finds afterwards (a function, or a coroutine function) is equal to this.
@@ -232,6 +260,19 @@ class Projected:
         except Exception as raised:
             caught = raised
         _raised(caught, error, match)
+
+
+async def _hand_over(handler: Handler, events: list[DomainEvent]) -> None:
+    for event in events:
+        outcome = handler(event)
+        if isawaitable(outcome):
+            await outcome
+
+
+async def _project(store: EventStore, projection: Projection, events: list[DomainEvent]) -> None:
+    for event in events:
+        await store.append_events(event.aggregate_id, event.aggregate_type, [event])
+    await ProjectionRunner(store, projection).run(live=False)
 
 
 def _content(event: DomainEvent) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Declared types decide; the rules by name are for values that have none."""
 
+import json
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
@@ -121,7 +122,7 @@ async def test_names_decide_where_no_type_is_declared(store):
     assert found.rows == [{"user_id": i}]
     assert found.maybe == {"user_id": i, "stripe_id": "cus_1"}
     assert found.either_id == found.bare == {"user_id": i}
-    assert found.metadata == {"user_id": i, "note": ID}
+    assert found.metadata == event.metadata
 
 
 async def test_text_of_36_characters_that_is_no_plain_uuid_stays_text(store):
@@ -146,8 +147,18 @@ async def test_the_store_s_options_say_which_names(database_url, open_stores, op
     store = await open_stores(database_url, **options)
     values = {name: ID for name in ("user_id", "stripe_id", "reference", "other")}
     found = await round_trip(store, Loose(aggregate_id=uuid4(), values=values, metadata=values))
-    for read in (found.values, found.metadata):
-        assert {name for name, value in read.items() if isinstance(value, UUID)} == expected
+    assert {name for name, value in found.values.items() if isinstance(value, UUID)} == expected
+    # In metadata nothing is guessed: only names that were given hold UUIDs.
+    named = options.get("uuid_fields", set()) - options.get("string_id_fields", set())
+    assert {name for name, value in found.metadata.items() if isinstance(value, UUID)} == named & expected
+
+
+async def test_metadata_comes_back_as_it_was_stored_and_is_json(store):
+    metadata = {"user_id": ID, "deep": {"trace_id": ID, "list_id": [ID]}}
+    found = await round_trip(store, Loose(aggregate_id=uuid4(), metadata=metadata))
+    assert json.loads(json.dumps(found.metadata)) == found.metadata == metadata
+    given = await round_trip(store, Loose(aggregate_id=uuid4(), metadata={"user_id": UUID(ID)}))
+    assert given.metadata == {"user_id": ID}
 
 
 async def test_strict_detection_reads_only_the_names_given():

@@ -120,7 +120,7 @@ async def test_an_event_that_says_nothing_more_is_stored(store):
         ({"event_types": "OrderPlaced"}, "event_types"),
         ({"aggregate_types": "Order"}, "aggregate_types"),
         ({"aggregate_types": 5}, "aggregate_types"),
-        ({"direction": "backward"}, "direction"),
+        ({"direction": "back"}, "direction"),
     ],
 )
 def test_options_of_a_read_that_make_no_sense_are_refused_when_they_are_made(options, name):

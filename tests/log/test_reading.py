@@ -481,7 +481,7 @@ async def test_the_last_positions_and_versions_that_a_database_can_count_are_rea
         {"aggregate_types": "Order"},
         {"aggregate_types": ["Order", 5]},
         {"tenant_id": "shop"},
-        {"direction": "backward"},
+        {"direction": "back"},
     ],
     ids=repr,
 )

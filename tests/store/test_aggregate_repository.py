@@ -24,6 +24,19 @@ def new_order(repository):
     return order
 
 
+async def test_saving_says_where_in_the_log_it_was_stored(repository, store):
+    order = new_order(repository)
+    result = await repository.save(order)
+    assert (result.new_version, result.global_position) == (1, await store.get_global_position())
+    assert await store.wait_for_position(result.global_position) == result.global_position
+    nothing = await repository.save(order)
+    assert (nothing.new_version, nothing.global_position) == (1, 0)
+    async with store.transaction():
+        order.ship("t")
+        result = await repository.save(order)
+    assert (result.new_version, result.global_position) == (2, await store.get_global_position())
+
+
 async def test_save_and_load(repository, store):
     await repository.save(repository.create_new(uuid4()))
     assert await store.get_global_position() == 0  # nothing to save, nothing written

@@ -5,9 +5,11 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import func, select
 from support.orders import Order, OrderPlaced, OrderShipped
+from support.read_models import Journal
 
-from esource import DomainEvent, InvalidOptionError
+from esource import DomainEvent, InvalidOptionError, ProjectionFailedError
 from esource.testing import an_event, given, given_events, same_event
 
 PLACED = an_event(OrderPlaced, customer_id="c-1", total=5.0)
@@ -131,3 +133,33 @@ async def test_a_projection_that_fails_is_expected_by_kind_and_text():
         await scenario.then(list, [])
     with pytest.raises(AssertionError, match="nothing was raised"):
         await given_events().when_handled_by(handle).then_raises(KeyError)
+
+
+async def test_a_projection_runs_in_the_database_of_a_store(store):
+    journal = Journal()
+
+    async def total():
+        async with store.reading() as connection:
+            return await connection.scalar(select(func.sum(journal.table.c.total)))
+
+    other = an_event(OrderPlaced, customer_id="c-2", total=2.0, aggregate_id=uuid4())
+    await given_events(PLACED, other, SHIPPED).when_handled_by(journal, store).then(total, 7.0)
+    journal.bad.add("c-3")
+    bad = an_event(OrderPlaced, customer_id="c-3", total=1.0, aggregate_id=uuid4())
+    await (
+        given_events(bad)
+        .when_handled_by(journal, store)
+        .then_raises(ProjectionFailedError, match="cannot stand c-3")
+    )
+
+
+def test_what_handles_no_events_is_refused_with_what_to_give():
+    with pytest.raises(InvalidOptionError, match="handlers of Journal work in a database: give .* the store"):
+        given_events(PLACED).when_handled_by(Journal())
+    for handler, store in ((5, None), (Journal, Journal()), (print, "sqlite://")):
+        with pytest.raises(
+            InvalidOptionError, match="takes a function of an event, or a projection and its store"
+        ):
+            given_events(PLACED).when_handled_by(handler, store)
+    with pytest.raises(InvalidOptionError, match="the class of an aggregate first"):
+        given(Order(uuid4()))

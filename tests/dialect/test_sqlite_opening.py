@@ -48,5 +48,4 @@ async def test_a_store_that_is_cancelled_while_it_opens_closes_what_it_opened(
             assert open_connections() > 0
         await store.close()
         assert open_connections() == 0
-    # Connecting comes to its end in a task of its own: for the one that opens, it is one wait.
-    assert number > 1, "opening never waited"
+    assert number == 2, "connecting is one wait, which comes to its end in a task of its own"

@@ -84,9 +84,9 @@ class SQLiteBackend(Backend):
     name: ClassVar[str] = "sqlite"
     in_files: ClassVar[bool] = True
     concurrent_writers: ClassVar[bool] = False
+    connects_at_once: ClassVar[bool] = True
     # Each has a thread, and Python runs one at a time: 32 tasks read 15 000 times a second through 2, 7 700
     # through 8. The second is for the others while one fetches a long page.
-    connects_at_once = True
     held_connections: ClassVar[int] = 2
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from functools import partial
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -89,35 +89,6 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
     return engine
 
 
-class _Opening:
-    """One call of `sqlite3.connect` in another thread, which the task that waits for it may give up.
-
-    aiosqlite forgets what its thread has opened when that task is cancelled: the file would stay open until
-    the garbage collector finds the connection.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._opened: sqlite3.Connection | None = None
-        self._is_given_up = False
-
-    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        """Open a connection; it is closed already if it was given up meanwhile."""
-        opened = sqlite3.Connection(*arguments, **options)
-        with self._lock:
-            self._opened = opened
-            if self._is_given_up:
-                opened.close()
-        return opened
-
-    def give_up(self) -> None:
-        """Close what was opened, or what will be."""
-        with self._lock:
-            self._is_given_up = True
-            if self._opened is not None:
-                self._opened.close()
-
-
 async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     """An open connection, or an error after its thread has ended and the file is closed.
 
@@ -126,15 +97,12 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
     """
     import aiosqlite
 
-    opening = _Opening()
-    arguments["check_same_thread"] = False  # so that another thread may close the connection
-    connection = aiosqlite.connect(path, factory=opening.connect, **arguments)
+    connection = aiosqlite.connect(path, **arguments)
     thread: Thread = connection if isinstance(connection, Thread) else connection._thread  # noqa: SLF001
     thread.daemon = True
     try:
         return await connection
     except BaseException:
-        opening.give_up()
         await asyncio.to_thread(thread.join, 1.0)
         raise
 

@@ -229,12 +229,13 @@ class FollowerStats:
         try:
             position, events, seconds = await asyncio.wait_for(lag, HEALTH_SECONDS)
         except (DatabaseError, asyncio.TimeoutError) as error:
-            found = self.health(
-                position=self.position, lag_events=self.lag_events, lag_seconds=self.lag_seconds
-            )
             why = error_text(error) if isinstance(error, DatabaseError) else _NO_ANSWER
-            return replace(found, unreachable=why)
+            return replace(self.noted(), unreachable=why)
         return self.health(position=position, lag_events=events, lag_seconds=seconds)
+
+    def noted(self) -> Health:
+        """What is noted here, and no more. No I/O."""
+        return self.health(position=self.position, lag_events=self.lag_events, lag_seconds=self.lag_seconds)
 
     def health(self, *, position: int, lag_events: int, lag_seconds: float) -> Health:
         """What is noted here, with what the database says."""

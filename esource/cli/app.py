@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 import esource
-from esource.cli import dead_letters, inspecting, keeping, looking, moving, outbox, projections, schema
+from esource.cli import (
+    dead_letters,
+    inspecting,
+    keeping,
+    looking,
+    moving,
+    outbox,
+    projections,
+    schema,
+    serving,
+)
 from esource.cli.errors import Commands
 
 app = typer.Typer(
@@ -23,6 +33,7 @@ PANELS = {
     "Moving": ("copy", "cut-over", "reopen", "verify-copy"),
     "Files": ("backup", "export", "import"),
     "Closing and archiving": ("close", "archive", "restore"),
+    "Followers of the log": ("alive",),
 }
 """The commands under the headings of docs/cli.md."""
 
@@ -31,11 +42,12 @@ app.add_typer(looking.commands)
 app.add_typer(inspecting.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
+app.add_typer(serving.commands)
 app.add_typer(projections.commands, name="projections", rich_help_panel="Followers of the log")
 app.add_typer(dead_letters.commands, name="dlq", rich_help_panel="Followers of the log")
 app.add_typer(outbox.commands, name="outbox", rich_help_panel="Followers of the log")
 
-for _commands in (schema, looking, inspecting, moving, keeping):
+for _commands in (schema, looking, inspecting, moving, keeping, serving):
     for _command in _commands.commands.registered_commands:
         _command.rich_help_panel = next(panel for panel, names in PANELS.items() if _command.name in names)
 

@@ -14,7 +14,8 @@ from esource.cli.loading import loaded, made
 from esource.cli.looking import Days, Limit
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
-from esource.cli.running import asynchronous, ended_by_sigterm, log_to_stderr, shows
+from esource.cli.running import asynchronous, ended_by_sigterm, shows
+from esource.cli.serving import log_to_stderr
 from esource.errors import MissingDriverError
 from esource.publishing.publishers import Publisher, check_source, to_cloud_event
 from esource.repositories.outbox import OutboxEntry, OutboxStats

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
@@ -18,9 +19,13 @@ from esource.cli.looking import say_lags
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
 from esource.cli.progress import Bar
-from esource.cli.running import asynchronous, ended_by_sigterm, log_to_stderr, shows
+from esource.cli.running import asynchronous, shows
+from esource.cli.serving import HealthFile, LogFormat, LogFormatOption, serving
 from esource.copying.progress import Progress
 from esource.repositories.checkpoint import CheckpointData, LagMetrics
+from esource.telemetry import Health
+
+logger = logging.getLogger("esource")
 
 commands = typer.Typer(help="Projections: how far they are, and how to rebuild them.", no_args_is_help=True)
 
@@ -116,10 +121,22 @@ async def run(
         int, typer.Option(min=1, help="How many workers may share the work of each projection.")
     ] = 1,
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of the log.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin a projection that has failed again, after a growing pause; the others go on.",
+        ),
+    ] = False,
+    health_file: HealthFile = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Run projections as a service, until SIGTERM. If one fails, all stop, and the exit code says why."""
+    if once and restart:
+        raise wrong_usage(
+            "--once and --restart exclude each other: --once ends with the exit code of what failed."
+        )
     projections = [projection_of(app) for app in apps]
-    log_to_stderr()
     async with writing(url, unknown_events="raise") as store:
         runners = [ProjectionRunner(store, projection, partitions=partitions) for projection in projections]
 
@@ -127,10 +144,24 @@ async def run(
             for runner in runners:
                 runner.stop()
 
-        with ended_by_sigterm(stop):
-            tasks = [asyncio.create_task(runner.run(live=not once)) for runner in runners]
-            print(f"Running {', '.join(each.name for each in projections)}.", file=sys.stderr)  # noqa: T201
-            await _ended(tasks, stop)
+        def healths() -> list[Health]:
+            return [runner.health_now() for runner in runners]
+
+        async with serving(stop, healths, health_file=health_file, log_format=log_format):
+            logger.info("Running %s.", ", ".join(each.name for each in projections))
+            if restart:
+                await _run_supervised(runners)
+            else:
+                tasks = [asyncio.create_task(runner.run(live=not once)) for runner in runners]
+                await _ended(tasks, stop)
+
+
+async def _run_supervised(runners: list[ProjectionRunner]) -> None:
+    async with AsyncExitStack() as stack:
+        for runner in runners:
+            await stack.enter_async_context(runner)
+        for runner in runners:
+            await runner.wait()
 
 
 async def _ended(tasks: list[asyncio.Task[None]], stop: Callable[[], None]) -> None:

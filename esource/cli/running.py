@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -48,12 +47,6 @@ def ended_by_sigterm(stop: Callable[[], object]) -> Iterator[None]:
     finally:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.remove_signal_handler(signal.SIGTERM)
-
-
-def log_to_stderr() -> None:
-    """Write the library's log records of INFO and above to standard error, each on a line with its moment."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("esource").setLevel(logging.INFO)
 
 
 def shows(

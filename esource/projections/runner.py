@@ -228,6 +228,10 @@ class ProjectionRunner:
         database cannot be reached within 5 seconds, what this worker has seen last."""
         return await self._job.stats.ask(self._lag())
 
+    def health_now(self) -> Health:
+        """How this worker is doing, by what it has noted itself. No I/O: what others do is not in it."""
+        return self._job.stats.noted()
+
     async def _lag(self) -> tuple[int, int, float]:
         job = self._job
         own = job.own(await states(job.database)).values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from support.orders import placed
 from support.read_models import append, until
 
 from esource import CheckpointRepository, EventStore
+from esource.cli.serving import write_health
+from esource.telemetry import FollowerStats
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -80,4 +83,74 @@ async def test_a_relay_ends_on_sigterm_after_what_it_has_published(open_stores, 
 @pytest.mark.parametrize("app", ["support.application:Broker", "support.application:nothing"])
 async def test_what_is_no_projection_is_refused(shared_database_url, app):
     done = await esource("projections", "run", app, "--url", shared_database_url)
+    assert done.exit_code == 2
+
+
+async def alive(path: Path, *options: str):
+    return await esource("alive", str(path), *options)
+
+
+async def test_a_service_with_restarts_tells_its_health_until_it_ends(
+    shared_store: EventStore, shared_database_url, tmp_path
+):
+    await append(shared_store, "bad")
+    health = tmp_path / "health.json"
+    process = await service(
+        *("projections", "run", "support.application:Seen", "support.application:Strict", "--restart"),
+        *("--url", shared_database_url, "--health-file", str(health), "--log-format", "json"),
+    )
+
+    def strict_has_failed() -> bool:
+        assert process.returncode is None
+        return health.exists() and json.loads(health.read_text())["followers"][1]["state"] == "restarting"
+
+    await until(strict_has_failed)
+    document = json.loads((await alive(health, "--json")).stdout)
+    assert document["pid"] == process.pid
+    assert [each["name"] for each in document["followers"]] == ["Seen", "Strict"]
+    process.send_signal(signal.SIGTERM)
+    _, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    records = [json.loads(line) for line in said.splitlines()]
+    ends = [record for record in records if record["level"] == "error"]
+    assert "projection Strict has ended, and begins again" in ends[0]["message"]
+    assert "a bad customer" in ends[0]["error"]
+    gone = await alive(health)
+    assert gone.exit_code == 1
+    assert "has ended" in gone.stdout
+
+
+async def test_a_service_that_stands_still_is_not_alive(tmp_path):
+    path = tmp_path / "health.json"
+    stats = FollowerStats("projection", "Strict")
+    with stats.running(metrics=False):
+        write_health(path, [stats.noted()])
+    assert (await alive(path, "--ready")).exit_code == 0
+    stats.failed(ValueError("a bad customer"))
+    stats.restarts()
+    write_health(path, [stats.noted()])
+    assert (await alive(path)).exit_code == 0
+    not_ready = await alive(path, "--ready")
+    assert not_ready.exit_code == 1
+    assert "projection Strict is restarting: ValueError: a bad customer" in not_ready.stdout
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "written_at": "2026-01-01T00:00:00.000000+00:00"}))
+    found = await alive(path)
+    assert found.exit_code == 1
+    assert "stands still" in found.stdout
+    path.write_text("[]")
+    assert (await alive(path)).exit_code == 2
+
+
+async def test_a_health_file_that_cannot_be_written_is_refused_at_once(shared_database_url, tmp_path):
+    done = await esource(
+        *("projections", "run", "support.application:Seen", "--url", shared_database_url),
+        *("--health-file", str(tmp_path / "nowhere" / "health.json")),
+    )
+    assert done.exit_code == 2
+    assert "cannot be written" in done.stderr
+
+
+async def test_once_and_restart_exclude_each_other(shared_database_url):
+    done = await esource("projections", "run", "support.application:Seen", "--once", "--restart")
     assert done.exit_code == 2

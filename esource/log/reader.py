@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 from uuid import UUID
 
 from esource.checks import check_id, check_seconds, check_whole
@@ -46,19 +46,21 @@ without an append of this process."""
 _EVERYTHING = ReadOptions()
 
 
-class _Course:
-    """What a reading wants from here on, for another attempt where one has failed. The iterator and its generator
-    share it, and the generator does not know the iterator: an abandoned one is collected at once."""
+Page: TypeAlias = tuple[list[EventRow], Callable[[EventRow], DomainEvent]]
+"""Rows that are to be handed over, and what decodes them."""
 
-    __slots__ = ("begins", "call", "options", "stream", "wanted")
+
+class _Course:
+    """What a reading wants from here on: where a page could not be fetched, another attempt begins there."""
+
+    __slots__ = ("call", "options", "stream", "wanted")
 
     def __init__(self, call: str, options: ReadOptions, stream: StreamId | None) -> None:
         self.call = call
         self.options = options
         self.stream = stream
         self.wanted: Selection | None = None
-        self.begins = True
-        """Whether the next event is read by a generator that is yet to be made: at first, and after a failure."""
+        """What is left of it; None before the first page."""
 
 
 class EventReader(AsyncGenerator[StoredEvent, None]):
@@ -68,39 +70,60 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
     that it is at its end always means the end of what was to be read.
     """
 
-    __slots__ = ("_course", "_events", "_reader")
+    __slots__ = ("_begin", "_call", "_decode", "_is_over", "_pages", "_rows")
 
-    def __init__(self, reader: LogReader, course: _Course) -> None:
-        self._reader = reader
-        self._course = course
-        self._events: Any = None
+    def __init__(self, call: str, begin: Callable[[], AsyncGenerator[Page, None]]) -> None:
+        self._call = call
+        self._begin = begin
+        """Makes pages from where the reading has come to. They do not know this reader: an abandoned one is collected
+        at once."""
+        self._pages: AsyncGenerator[Page, None] | None = None
+        self._rows: Iterator[EventRow] = iter(())
+        self._decode: Callable[[EventRow], DomainEvent]
+        self._is_over = False
 
-    def __anext__(self) -> Coroutine[Any, Any, StoredEvent]:
-        if self._course.begins:
-            self._events = self._reader._follow(self._course)  # noqa: SLF001 - the other half of this class
-        return self._events.__anext__()  # type: ignore[no-any-return]
+    async def __anext__(self) -> StoredEvent:
+        for row in self._rows:
+            return StoredEvent(row, self._decode)
+        while not self._is_over:
+            if self._pages is None:
+                self._pages = self._begin()
+            try:
+                rows, self._decode = await self._pages.__anext__()
+            except StopAsyncIteration:
+                self._is_over = True
+            except BaseException:
+                self._pages = None  # a generator that has failed is at its end; another one goes on
+                raise
+            else:
+                self._rows = iter(rows)
+                for row in self._rows:
+                    return StoredEvent(row, self._decode)
+        raise StopAsyncIteration
 
     def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
         return self.__anext__()
 
     async def athrow(self, *error: Any) -> StoredEvent:
-        return await self._begun().athrow(*error)  # type: ignore[no-any-return]
+        pages = self._ended() or self._begin()
+        return await pages.athrow(*error)  # type: ignore[return-value] # it raises the error
 
     async def aclose(self) -> None:
-        await self._begun().aclose()
+        pages = self._ended()
+        if pages is not None:
+            await pages.aclose()
 
-    def _begun(self) -> Any:
-        """The generator, which is to end now and not to begin again."""
-        if self._course.begins:
-            self._course.begins = False
-            self._events = self._reader._follow(self._course)  # noqa: SLF001
-        return self._events
+    def _ended(self) -> AsyncGenerator[Page, None] | None:
+        """The pages, which nobody asks for again."""
+        self._is_over = True
+        self._rows = iter(())
+        pages, self._pages = self._pages, None
+        return pages
 
     if not TYPE_CHECKING:  # a type checker refuses both by itself
 
         def __iter__(self) -> NoReturn:
-            call = self._course.call
-            raise AsyncRequiredError(call, f"async for stored in store.{call}(...)")
+            raise AsyncRequiredError(self._call, f"async for stored in store.{self._call}(...)")
 
         __await__ = __iter__
 
@@ -182,48 +205,28 @@ class LogReader:
         options = ReadOptions(
             aggregate_types=(aggregate_type,), tenant_id=tenant_id, from_timestamp=from_timestamp
         )
-        async with aclosing(self.read_all(options)) as found:
-            return [stored.event async for stored in found]
+        async with aclosing(self._follow(_Course("read_all", options, None))) as found:
+            return [decode(row) async for rows, decode in found for row in rows]
 
     def read_stream(self, stream_id: str, options: ReadOptions | None = None) -> EventReader:
         course = _Course("read_stream", options or _EVERYTHING, parse_stream_name(stream_id))
-        return EventReader(self, course)
+        return EventReader(course.call, partial(self._follow, course))
 
     def read_all(self, options: ReadOptions | None = None) -> EventReader:
-        return EventReader(self, _Course("read_all", options or _EVERYTHING, None))
+        course = _Course("read_all", options or _EVERYTHING, None)
+        return EventReader(course.call, partial(self._follow, course))
 
-    async def _follow(self, course: _Course) -> AsyncGenerator[StoredEvent, None]:
-        """The events of a course, from where it has come to."""
-        decode: Callable[[EventRow], DomainEvent] = self.codec.decode
-        rows: list[EventRow] = []
-        at: EventRow | None = None  # the row that is being handed over
-        last: EventRow | None = None
-        count = 0
-        course.begins = False
-        try:
+    async def _follow(self, course: _Course) -> AsyncGenerator[Page, None]:
+        """The pages of a course, from where it has come to."""
+        with self._reading_span(course):
             if course.wanted is None:
                 course.wanted = self.selection(course.options, course.stream)
-            with self._reading_span(course):
-                # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
-                async with aclosing(pages(self.database, course.wanted)) as found:
-                    async for rows in found:
-                        if self.key_store is not None:
-                            decode = await self.decoder(rows)
-                        for at in rows if self.codec.unknown_events != "skip" else self.known(rows):
-                            yield StoredEvent(at, decode)
-                        at, last = None, rows[-1]
-                        count += len(rows)
-        except BaseException as error:
-            # What is raised where an event is handed over comes from the caller. It ends the reading, unless the caller
-            # was only cancelled before it went on.
-            course.begins = not isinstance(error, GeneratorExit) and (
-                at is None or isinstance(error, asyncio.CancelledError)
-            )
-            if at is not None:
-                last, count = at, count + [row is at for row in rows].index(True) + 1
-            if last is not None and course.wanted is not None:
-                course.wanted.move_past(last, count)
-            raise
+            # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
+            async with aclosing(pages(self.database, course.wanted)) as found:
+                async for rows in found:
+                    decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
+                    course.wanted.move_past(rows[-1], len(rows))
+                    yield (rows if self.codec.unknown_events != "skip" else self.known(rows)), decode
 
     def _loading_span(self, stream: StreamId) -> AbstractContextManager[Any]:
         if self.tracer is None:

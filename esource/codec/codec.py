@@ -79,9 +79,9 @@ class Codec(Decoder):
         # Most often it is the same object, and UUIDs compare in Python.
         if (named is not aggregate_id and named != aggregate_id) or event.aggregate_type != aggregate_type:
             require_its_stream(event, aggregate_type, aggregate_id)
-        registered = self.registry.get_or_none(event.event_type)
-        if registered is type(event):
+        if self.registry.classes.get(event.event_type) is type(event):
             return encode(event, keys, self._limits)
+        registered = self.registry.get_or_none(event.event_type)
         encoded = encode(event, keys, self._limits, registered)
         if registered is None:
             self._require_registered(event)

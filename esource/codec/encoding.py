@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -247,7 +247,8 @@ def _sealed(
         raise KeyStoreMissingError(event.event_type)
     payload = sealed_payload(event, personal, plain, parts, keys)
     check_size("payload", payload, limits)
-    require_erasable(event, payload, Form(None, type(event), event.event_type, event.aggregate_type).validate)
+    form = Form(None, type(event), event.event_type, event.aggregate_type)
+    require_erasable(event, payload, partial(form.validate, extra=form.extra))
     return payload
 
 

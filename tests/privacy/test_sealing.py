@@ -160,7 +160,7 @@ async def test_an_event_that_does_not_fit_its_class_tells_no_values(store, monke
         event_type: str = "Joined"
         email: int
 
-    monkeypatch.setitem(store.event_registry._classes, "Joined", Other)
+    monkeypatch.setitem(store.event_registry.classes, "Joined", Other)
     with pytest.raises(EventDecodeError, match="email: int_parsing") as found:
         await all_events(store)
     assert "ada@" not in str(found.value)

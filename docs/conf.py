@@ -36,6 +36,7 @@ NAVIGATION = {
         "how-to/append",
         "how-to/follow",
         "how-to/project",
+        "how-to/read-what-you-wrote",
         "how-to/publish",
         "how-to/snapshot",
         "how-to/upcast",

@@ -17,6 +17,7 @@
     ├── ProjectionFailedError         a projection stopped at an event that it could not handle
     ├── StreamHaltedError             an event waits behind a failed one (recorded, never raised)
     ├── PositionNotReachedError       the log has not reached the position in time (also a TimeoutError)
+    ├── CheckpointNotReachedError     a projection has not reached the position in time (also a TimeoutError)
     ├── TimeLimitError                code of the application took longer than its limit (also a TimeoutError)
     ├── MissingDriverError            the extra with the database driver is not installed
     ├── StoreClosedError              the store was closed
@@ -268,6 +269,23 @@ class TimeLimitError(EventSourceError, TimeoutError):
             f"{what} took longer than {option} = {seconds:g} s and was cancelled. Give what it waits for a limit of "
             f"its own, or raise {option}"
         )
+
+
+class CheckpointNotReachedError(EventSourceError, TimeoutError):
+    """A projection, or another checkpoint, has not come to a position in time (`EventStore.wait_for`)."""
+
+    checkpoint: str
+    """The name that was waited for."""
+    position: int
+    """The position that was waited for."""
+    found: int | None
+    """The position up to which everything is dealt with; None if nothing is."""
+    head: int | None = None
+    """The position of the last event in the log; None if the database did not answer."""
+    lag_seconds: float = 0.0
+    """Age of the first event past ``found``, in seconds."""
+    owners: tuple[str, ...] = ()
+    """The workers that hold the leases of what is late."""
 
 
 class MissingDriverError(EventSourceError, ImportError):

@@ -20,7 +20,7 @@ from esource.database.patience import retry
 from esource.database.transactions import Connection, Transactions
 from esource.database.unit_of_work import Unit, open_units
 from esource.database.wakeup import WakeUp
-from esource.dialect.backend import STANDARD, Backend, Switches
+from esource.dialect.backend import STANDARD, Backend, Switches, Watched
 from esource.dialect.plan import Plan, Written
 from esource.dialect.urls import backend_for_engine, backend_for_url, moving_of, parse_url
 from esource.tables.statement import Statement
@@ -85,8 +85,9 @@ class Database:
             await finish(self.close_seconds)
         await self.wake_up.close()
         await self.connections.close(max(0.0, until - clock()))
+        self.wake_up.set()  # who waits now finds the store closed
 
-    async def _watch(self, wake: Callable[[], None], ready: Callable[[], None]) -> None:
+    async def _watch(self, watched: Watched) -> None:
         connections = self.connections
         if connections.is_lent or connections.is_private or not self.backend.listens:
             # Nobody else can append, or there is nothing to watch with.
@@ -96,7 +97,7 @@ class Database:
             await asyncio.Event().wait()  # the only one is for transactions, and the poll must do
         lane = await connections.passing.take()
         try:
-            await self.backend.watch(lane.driver, wake, ready)
+            await self.backend.watch(lane.driver, watched)
         finally:
             await uninterrupted(put_back(lane))
 
@@ -201,12 +202,13 @@ class Database:
                 while_=lambda error: self.backend.classify(error) == "again",
                 seconds=self.retry_seconds,
             )
+            self.wake_up.saved()
             return compiled.decode(rows)
 
     async def append(self, plan: Plan) -> Written:
         """Write a batch in a transaction of its own. Raises the driver's own errors."""
         written = await self._run(partial(self.backend.append, plan=plan, commit=True), writing=True)
-        self.wake_up.set()
+        self.wake_up.appended()
         return written
 
     async def run_script(self, statements: Sequence[str]) -> None:

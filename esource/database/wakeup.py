@@ -1,4 +1,5 @@
-"""Telling those who wait at the end of the log that something was appended."""
+"""Telling those who wait at the end of the log that something was appended, and those who wait for a checkpoint that
+it has moved."""
 
 from __future__ import annotations
 
@@ -20,8 +21,12 @@ LONGEST_PAUSE_SECONDS = 5.0
 class Ear:
     """One waiter's memory of whether it was called."""
 
-    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, prepare: Callable[[], None] | None = None, checkpoints: frozenset[str] = frozenset()
+    ) -> None:
         self._prepare = prepare
+        self.checkpoints = checkpoints
+        """The names of the checkpoints that it waits for, as they are stored."""
         self._called = asyncio.Event()
 
     def clear(self) -> None:
@@ -43,33 +48,70 @@ class Ear:
 
 
 class WakeUp:
-    """Calls all listeners. Other processes are watched only while a listener waits."""
+    """Calls all listeners. Other processes are watched only while a listener waits; it is what a `Backend.watch` tells."""
 
-    def __init__(self, watch: Callable[[Callable[[], None], Callable[[], None]], Awaitable[None]]) -> None:
+    def __init__(self, watch: Callable[[WakeUp], Awaitable[None]]) -> None:
         self._watch = watch
         self._ears: set[Ear] = set()
+        self._covered: frozenset[str] = frozenset()
+        self._changes = Ear()
+        self.saves = 0
+        """How often `saved` was called: what was read of a checkpoint is new until then."""
         self._watcher: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self.is_watching = False
         """Whether appends of other processes are noticed at once, not only by the poll."""
 
     def set(self) -> None:
-        """Something was appended."""
+        """Something was committed: there may be events, and checkpoints may have moved."""
+        self.appended()
+        self.saved()
+
+    def appended(self) -> None:
+        """Events were appended."""
         for ear in self._ears:
-            ear.call()
+            if not ear.checkpoints:
+                ear.call()
+
+    def saved(self) -> None:
+        """A checkpoint may have moved."""
+        self.saves += 1
+        for ear in self._ears:
+            if ear.checkpoints:
+                ear.call()
 
     @contextmanager
-    def listening(self) -> Iterator[Ear]:
-        """An ear that hears every call until the block ends."""
-        ear = Ear(self.watch)
+    def listening(self, checkpoints: frozenset[str] = frozenset()) -> Iterator[Ear]:
+        """An ear that hears every append until the block ends; or, if checkpoints are named, what moves them."""
+        ear = Ear(self.watch, checkpoints)
         self._ears.add(ear)
         self.watch()
+        self._changes.call()
         try:
             yield ear
         finally:
             self._ears.discard(ear)
+            self._changes.call()
             if not self._ears:
                 self._stop()
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """The names of the checkpoints that are waited for now."""
+        return frozenset[str]().union(*(ear.checkpoints for ear in self._ears))
+
+    def covers(self, checkpoints: frozenset[str]) -> bool:
+        """Whether it is noticed at once, not only by a poll, when another process moves one of these."""
+        return self.is_watching and checkpoints <= self._covered
+
+    async def changes(self, seconds: float) -> None:
+        """Wait until `awaited` is different, until `look` is called, or until the time is over."""
+        await self._changes.wait(seconds)
+        self._changes.clear()
+
+    def look(self) -> None:
+        """End `changes`."""
+        self._changes.call()
 
     def watch(self) -> None:
         """Let a task watch what others append, if none does: the one before may have been cancelled by somebody."""
@@ -105,17 +147,25 @@ class WakeUp:
 
     async def _keep_watching(self) -> None:
         """Watch again, after a pause, whenever the connection is lost: meanwhile the poll serves."""
+        self._changes = Ear()  # the one before may belong to a loop that has ended
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                await self._watch(self.set, self._watching)
+                await self._watch(self)
             except Exception:
                 logger.debug("the watch for appends broke off; trying again in %.1f s", pause, exc_info=True)
             finally:
-                self.is_watching = False
+                self.is_watching, self._covered = False, frozenset()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    def _watching(self) -> None:
+    def begin(self) -> None:
+        """The watch has begun."""
         self.is_watching = True
         self.set()  # whatever was missed before
+
+    def cover(self, names: frozenset[str]) -> None:
+        """From here on it is told when one of these checkpoints moves."""
+        missed, self._covered = names - self._covered, names
+        if missed:
+            self.saved()

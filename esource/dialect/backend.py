@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
@@ -12,7 +12,7 @@ from esource.errors import EventSourceError, SchemaMissingError, SchemaOutdatedE
 from esource.tables.statement import Compiled, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine import URL
@@ -32,6 +32,35 @@ class Switches(NamedTuple):
 
 
 STANDARD = Switches()
+
+
+class Watched(Protocol):
+    """What a `Backend.watch` tells of the commits of others."""
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """The names of the checkpoints that are waited for now."""
+
+    async def changes(self, seconds: float) -> None:
+        """Wait until `awaited` is different, until `look` is called, or until the time is over."""
+
+    def look(self) -> None:
+        """End `changes`: something has happened to the connection."""
+
+    def begin(self) -> None:
+        """The watch has begun: from here on every append is told of."""
+
+    def cover(self, names: frozenset[str]) -> None:
+        """From here on it is told when one of these checkpoints moves."""
+
+    def set(self) -> None:
+        """Another connection has committed anything."""
+
+    def appended(self) -> None:
+        """Another connection has appended."""
+
+    def saved(self) -> None:
+        """Another connection may have moved a checkpoint that is covered."""
 
 
 class Backend(ABC):
@@ -60,6 +89,9 @@ class Backend(ABC):
     """Whether the database has roles, and policies that restrict them to rows."""
     listens: bool = True
     """Whether `watch` notices the appends of other processes."""
+    tells: bool = False
+    """Whether a statement that moves a checkpoint tells those of other processes who wait for it; see
+    `esource.tables.constructs.tell_waiters`."""
     supports_partitions: ClassVar[bool] = False
     """Whether a table can be made of parts."""
     append_lock_script: ClassVar[Sequence[str]] = ()
@@ -175,11 +207,8 @@ class Backend(ABC):
         """Take the append lock until the open transaction ends, and see what was committed before."""
 
     @abstractmethod
-    async def watch(self, driver: Any, wake: Callable[[], None], ready: Callable[[], None]) -> None:
-        """Call ``wake`` whenever another connection may have appended, until the connection is lost.
-
-        ``ready`` is called when the watch has begun: what was appended before is not told.
-        """
+    async def watch(self, driver: Any, watched: Watched) -> None:
+        """Tell of what other connections commit, until the connection is lost."""
 
     @abstractmethod
     def names(self, values: Sequence[Any]) -> Any:

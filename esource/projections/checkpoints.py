@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, case, func, literal_column, select, update
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.moments import utc_now
-from esource.tables.constructs import member_of, moment_after, upsert
+from esource.tables.constructs import member_of, moment_after, tell_waiters, upsert
 from esource.tables.model import projection_checkpoints
 from esource.tables.rows import EVENT_ID, EVENT_TYPE, EventRow
 from esource.tables.statement import Statement
@@ -52,7 +52,7 @@ _SAVE = Statement(
     update(projection_checkpoints)
     .where(_table.projection_name == _name, _is_owner, _at_start, ~_superseded)
     .values(**_forward, lease_until=moment_after("seconds"))
-    .returning(_table.events_processed)
+    .returning(_table.events_processed, tell_waiters(_table.projection_name))
 )
 _HOLD = Statement(
     update(projection_checkpoints)
@@ -64,7 +64,7 @@ _ADVANCE = Statement(
     update(projection_checkpoints)
     .where(_table.projection_name == _name, _at_start)
     .values(**_forward)
-    .returning(_table.events_processed)
+    .returning(_table.events_processed, tell_waiters(_table.projection_name))
 )
 _SET = Statement(
     update(projection_checkpoints)
@@ -98,7 +98,7 @@ _ACTIVATE = Statement(
     update(projection_checkpoints)
     .where(_table.projection_name == _name)
     .values(active_version=bindparam("version", type_=_table.active_version.type))
-    .returning(_table.projection_name)
+    .returning(tell_waiters(_table.projection_name))
 )
 _STATES = Statement(
     select(
@@ -148,7 +148,7 @@ class Fence(NamedTuple):
         count: int,
     ) -> bool:
         """Move the checkpoint and renew the lease; False if it is not ours from there. One statement."""
-        values = {**self._values(start), **_step(position, last, count)}
+        values = {**self._values(start), **_step(position, last, count), "tells": database.backend.tells}
         values |= {"family_name": self.family, "version": self.version}
         return bool(await database.write(_SAVE, values, unit))
 
@@ -171,9 +171,8 @@ async def advance(
     database: Database, unit: Unit, name: str, start: int, position: int, last: EventRow | None, count: int
 ) -> bool:
     """Move a checkpoint that another worker may hold; False if it is no longer at the start."""
-    return bool(
-        await database.write(_ADVANCE, {"name": name, "start": start, **_step(position, last, count)}, unit)
-    )
+    values = {"name": name, "start": start, "tells": database.backend.tells}
+    return bool(await database.write(_ADVANCE, values | _step(position, last, count), unit))
 
 
 async def states(database: Database) -> dict[str, State]:
@@ -207,4 +206,5 @@ async def delete(database: Database, unit: Unit, names: list[str]) -> None:
 
 
 async def activate(database: Database, unit: Unit, family: str, version: int) -> None:
-    await database.write(_ACTIVATE, {"name": family, "version": version}, unit)
+    values = {"name": family, "version": version, "tells": database.backend.tells}
+    await database.write(_ACTIVATE, values, unit)

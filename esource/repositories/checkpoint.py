@@ -16,7 +16,7 @@ from esource.database.sources import Source
 from esource.log.tenants import OWN_EVENTS
 from esource.moments import utc_now
 from esource.repositories.access import Access
-from esource.tables.constructs import member_of, upsert
+from esource.tables.constructs import member_of, tell_waiters, upsert
 from esource.tables.model import events, projection_checkpoints
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp
@@ -70,7 +70,7 @@ def _save(position: Any) -> Statement:
                     new.global_position.is_not(None),
                 ),
             ),
-        ).returning(_table.events_processed)
+        ).returning(_table.events_processed, tell_waiters(_table.projection_name))
     )
 
 
@@ -175,6 +175,7 @@ class CheckpointRepository:
                 event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
                 now=utc_now(),
+                tells=self._access.database.backend.tells,
             )
         )
 
@@ -188,6 +189,7 @@ class CheckpointRepository:
                 event_id=check_id("event_id", event_id),
                 event_type=check_name("event_type", event_type),
                 now=utc_now(),
+                tells=self._access.database.backend.tells,
             )
         )
 

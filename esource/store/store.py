@@ -29,11 +29,12 @@ from esource.privacy.keys import KeyStore, check_key_store
 from esource.store.lifecycle import Lifecycle
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
+from esource.store.waiting import Waits
 from esource.tables.rows import StreamId
 from esource.telemetry import get_tracer
 
 
-class EventStore(Lifecycle):
+class EventStore(Lifecycle, Waits):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
@@ -335,16 +336,3 @@ class EventStore(Lifecycle):
     async def get_global_position(self) -> int:
         """The position of the last event in the log; 0 if there is none. One query."""
         return await self.reader.last_position()
-
-    async def wait_for_position(self, position: int, *, timeout_seconds: float = 5.0) -> int:
-        """Wait until this database shows the log up to a position; the position that it has come to.
-
-        On a read replica this is how one reads what one has written: append on the primary, wait here for
-        `AppendResult.global_position`, read. Positions become visible in their order on a replica, too.
-        On the primary a position is visible as soon as its append returns. Asks again every 5 to 100 ms;
-        where the store is bound to a tenant, about the whole log.
-
-        Raises:
-            PositionNotReachedError: the time is over.
-        """
-        return await self.reader.wait_for_position(position, timeout_seconds)

@@ -19,7 +19,27 @@ from esource.tables.types import Identifier, Timestamp
 
 # ON CONFLICT is spelled alike in both databases and rendered by both compilers; SQLAlchemy keeps its
 # construct in the dialect packages, and one of the two serves (pinned by a test).
-__all__ = ["byte_order", "iso_text", "member_of", "moment_after", "upsert", "version_or_closed"]
+__all__ = [
+    "CHANNEL",
+    "SAVED",
+    "byte_order",
+    "iso_text",
+    "member_of",
+    "moment_after",
+    "tell_waiters",
+    "upsert",
+    "version_or_closed",
+    "waiting_key",
+]
+
+CHANNEL = "'esource_' || 'events'::regclass::oid"
+"""What a PostgreSQL listener of this log listens on, as SQL. A message without content tells of an append."""
+
+SAVED = "saved"
+"""The content of the message that tells of a checkpoint."""
+
+_WAITING_LOCK_CLASS = 0x65736F77
+"""First half of the keys that those hold who wait for a checkpoint ("esow"); `waiting_key` has both."""
 
 _postgresql = postgresql()  # type: ignore[no-untyped-call]
 
@@ -119,3 +139,43 @@ def _moment_after(element: moment_after, compiler: Any, **kw: Any) -> str:
 def _moment_after_sqlite(element: moment_after, compiler: Any, **kw: Any) -> str:
     seconds = f"printf('%+.3f seconds', {compiler.process(element.clauses, **kw)})"
     return f"strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now', {seconds})"
+
+
+def waiting_key(name: str) -> str:
+    """The key of the PostgreSQL advisory lock that those share who wait for a checkpoint.
+
+    Args:
+        name: SQL for the name of the checkpoint, as it is stored.
+    """
+    return f"{_WAITING_LOCK_CLASS}, hashtext('events'::regclass::oid || {name})"
+
+
+class tell_waiters(FunctionElement[str]):  # noqa: N801
+    """In what a statement returns that moves a checkpoint: tell those who wait for it, at the commit, if there are any.
+
+    On PostgreSQL every NOTIFY makes its commit wait for those of others and wakes each connection that listens to
+    anything, so that nobody is told where nobody waits. Who waits shares a lock. The transaction that moves the
+    checkpoint holds it alone to its end, if nobody shares it: whoever cannot get it meanwhile looks again.
+    The parameter ``tells`` says whether this server has such locks, and listeners. SQLite's waiters see each commit.
+    """
+
+    name = "tell_waiters"
+    type = Text()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[str]) -> None:
+        super().__init__(column, bindparam("tells", type_=Boolean()))
+
+
+@compiles(tell_waiters)
+def _tell_waiters(element: tell_waiters, compiler: Any, **kw: Any) -> str:
+    column, tells = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        f"CASE WHEN {tells} AND NOT pg_try_advisory_xact_lock({waiting_key(column)}) "
+        f"THEN CAST(pg_notify({CHANNEL}, '{SAVED}') AS text) END"
+    )
+
+
+@compiles(tell_waiters, "sqlite")
+def _tell_waiters_sqlite(element: tell_waiters, compiler: Any, **kw: Any) -> str:
+    return "NULL"

@@ -28,6 +28,7 @@ async def close_without_leaks(store: EventStore) -> None:
     if not store.is_connected:
         return
     pool = store._opened.database.connections.engine.pool
+    await store._opened.database.wake_up.settle()  # the connection of a watch that has just ended
     check_connections(store)
     await store.close()
     if hasattr(pool, "checkedout"):

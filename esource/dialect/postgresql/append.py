@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_ord
 
 from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.plan import Plan
-from esource.tables.constructs import version_or_closed
+from esource.tables.constructs import CHANNEL, version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.names import LOCK_TABLE
 from esource.tables.rows import EncodedEvent
@@ -54,8 +54,7 @@ lock_table = table(LOCK_TABLE, column("id", Integer()))
 """Has one row: its lock serves where there are no advisory locks. Not a table of every database: see
 `esource.schema.create_append_lock`."""
 lock_row = select(lock_table.c.id.label("granted")).with_for_update()
-CHANNEL: ColumnElement[str] = literal_column("'esource_' || 'events'::regclass::oid")
-"""What subscribers of this log listen on."""
+_channel: ColumnElement[str] = literal_column(CHANNEL)
 
 
 def _array(name: str, item: Any) -> ColumnElement[Any]:
@@ -183,7 +182,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
         listed(known, stream.c.ordinal, many=streams),
         select(listed(inserted.c.global_position, inserted.c.global_position, many=rows)).scalar_subquery(),
         # Delivered at the commit, to all that listen: 25 µs of 700.
-        *([func.pg_notify(CHANNEL, literal_column("''"))] if switches.notify else []),
+        *([func.pg_notify(_channel, literal_column("''"))] if switches.notify else []),
     ).select_from(stream)
     if outbox:
         result = result.add_cte(

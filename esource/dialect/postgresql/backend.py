@@ -11,11 +11,10 @@ from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from esource.dialect.backend import STANDARD, Backend, Failure, Switches
+from esource.dialect.backend import STANDARD, Backend, Failure, Switches, Watched
 from esource.dialect.errors import without_password
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
-    CHANNEL,
     LOG_LOCK_CLASS,
     STATEMENTS,
     arguments,
@@ -25,6 +24,7 @@ from esource.dialect.postgresql.append import (
 )
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
 from esource.dialect.postgresql.url import for_asyncpg
+from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
 from esource.errors import (
     EventSourceError,
     InvalidOptionError,
@@ -33,7 +33,7 @@ from esource.tables.names import LOCK_TABLE
 from esource.tables.statement import Statement, checked_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
@@ -43,9 +43,6 @@ _Connection = Any
 
 SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
 """First half of the key that one migration at a time holds; the second is the schema's name."""
-
-SETTLE_SECONDS = 2.0
-"""How long the server may take to confirm that a statement was cancelled, before its connection is given up."""
 
 POOLED_CONNECT_ARGS = {
     # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
@@ -59,7 +56,6 @@ POOLED_CONNECT_ARGS = {
 Our advisory locks are the transaction's, and need no session either."""
 
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
-_CHANNEL_NAME = Statement(select(CHANNEL))
 _END_WAIT = """
 SELECT pg_cancel_backend($1) FROM pg_stat_activity
 WHERE pid = $2 AND pid = ANY (pg_blocking_pids($1))
@@ -103,6 +99,7 @@ class PostgreSQLBackend(Backend):
         self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
         # Behind a pooler the session that would hear is not ours.
         self.listens = switches.notify and not switches.transaction_pooling
+        self.tells = switches.notify and switches.append_lock == "advisory"
         self._pooled = switches.transaction_pooling
         self._appends = STATEMENTS if switches == STANDARD else statements(switches)
         self._lock = self.compiled(Statement(lock_statement(switches))).text
@@ -195,28 +192,8 @@ class PostgreSQLBackend(Backend):
         if not await driver.fetch(self._lock):
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
 
-    async def watch(self, driver: _Connection, wake: Callable[[], None], ready: Callable[[], None]) -> None:
-        lost = asyncio.Event()
-
-        def on_notification(*_: Any) -> None:
-            wake()
-
-        def on_termination(_: Any) -> None:
-            lost.set()
-
-        channel = await driver.fetchval(self.compiled(_CHANNEL_NAME).text)
-        driver.add_termination_listener(on_termination)
-        await driver.add_listener(channel, on_notification)
-        try:
-            ready()
-            await lost.wait()
-        finally:
-            if not driver.is_closed():
-                driver.remove_termination_listener(on_termination)
-                try:
-                    await asyncio.wait_for(driver.remove_listener(channel, on_notification), SETTLE_SECONDS)
-                except Exception:  # a network that swallows everything: do not wait for it
-                    driver.terminate()
+    async def watch(self, driver: _Connection, watched: Watched) -> None:
+        await watch(driver, watched, with_checkpoints=self.tells)
 
     def names(self, values: Sequence[Any]) -> Any:
         return checked_names(values)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlalchemy import bindparam, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 
-from esource.dialect.backend import Backend, Failure
+from esource.dialect.backend import Backend, Failure, Watched
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
 from esource.dialect.sqlite.engine import MEMORY, is_memory, sqlite_engine
@@ -29,7 +29,7 @@ from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement, checked_names
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     import aiosqlite
     from sqlalchemy.engine import URL
@@ -270,18 +270,17 @@ class SQLiteBackend(Backend):
     async def lock_log(self, driver: aiosqlite.Connection) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 
-    async def watch(
-        self, driver: aiosqlite.Connection, wake: Callable[[], None], ready: Callable[[], None]
-    ) -> None:
+    async def watch(self, driver: aiosqlite.Connection, watched: Watched) -> None:
         seen = None
         while True:
             # Changes when any other connection, of this process or another, has committed.
             [(version,)] = await driver.execute_fetchall("PRAGMA data_version")
             if seen is None:
-                ready()
+                watched.begin()
             elif seen != version:
-                wake()
+                watched.set()
             seen = version
+            watched.cover(watched.awaited)
             await asyncio.sleep(WATCH_SECONDS)
 
     def names(self, values: Sequence[Any]) -> Any:

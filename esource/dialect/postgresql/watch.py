@@ -1,0 +1,88 @@
+"""Listening on PostgreSQL: to appends, and to the checkpoints that somebody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from esource.dialect.backend import Watched
+from esource.tables.constructs import CHANNEL, SAVED, waiting_key
+
+SETTLE_SECONDS = 2.0
+"""How long the server may take to confirm that a statement was cancelled, before its connection is given up."""
+
+FIRST_PAUSE_SECONDS = 0.005
+LONGEST_PAUSE_SECONDS = 0.1
+"""Between two tries to share the lock of a checkpoint that a transaction is just moving: the pause doubles each time."""
+
+IDLE_SECONDS = 3600.0
+
+_CHANNEL_NAME = f"SELECT {CHANNEL}"
+_KEY = waiting_key("name")
+_NAMES = "FROM unnest($1::text[]) AS name"
+_SHARE = f"SELECT name {_NAMES} WHERE pg_try_advisory_lock_shared({_KEY})"
+_LEAVE = f"SELECT pg_advisory_unlock_shared({_KEY}) {_NAMES}"
+
+
+async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> None:
+    """Tell of what other connections commit, until this one is lost.
+
+    Args:
+        driver: An `asyncpg.Connection` that nobody else uses meanwhile.
+        watched: Who is told.
+        with_checkpoints: Whether those who move a checkpoint look for the locks of those who wait for it.
+    """
+
+    def on_notification(connection: Any, process: int, channel: str, content: str) -> None:
+        if content == SAVED:
+            watched.saved()
+        else:
+            watched.appended()
+
+    def on_termination(_: Any) -> None:
+        watched.look()
+
+    shared: set[str] = set()
+    channel = await driver.fetchval(_CHANNEL_NAME)
+    driver.add_termination_listener(on_termination)
+    await driver.add_listener(channel, on_notification)
+    try:
+        watched.begin()
+        pause = FIRST_PAUSE_SECONDS
+        while not driver.is_closed():
+            wanted = watched.awaited if with_checkpoints else frozenset()
+            if await _share(driver, wanted, shared):
+                watched.cover(wanted)
+                pause = FIRST_PAUSE_SECONDS
+                await watched.changes(IDLE_SECONDS)
+            else:
+                await watched.changes(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+    finally:
+        if not driver.is_closed():
+            driver.remove_termination_listener(on_termination)
+            try:
+                await asyncio.wait_for(_end(driver, channel, on_notification, shared), SETTLE_SECONDS)
+            except Exception:  # a network that swallows everything: do not wait for it
+                driver.terminate()
+
+
+async def _share(driver: Any, wanted: frozenset[str], shared: set[str]) -> bool:
+    """Let go of the locks that are not wanted, and share the others; whether all of them are shared."""
+    needless = shared - wanted
+    if needless:
+        await driver.fetch(_LEAVE, list(needless))
+        shared -= needless
+    missing = wanted - shared
+    if not missing:
+        return True
+    shared |= missing  # if this is cancelled, it is not known which of them the server has given
+    found = {name for (name,) in await driver.fetch(_SHARE, list(missing))}
+    shared -= missing - found
+    return found == missing
+
+
+async def _end(driver: Any, channel: str, listener: Any, shared: set[str]) -> None:
+    if shared:
+        await driver.fetch(_LEAVE, list(shared))
+    await driver.remove_listener(channel, listener)

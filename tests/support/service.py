@@ -11,7 +11,9 @@ import asyncio
 import logging
 import signal
 import sys
+import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from esource import (
@@ -22,6 +24,7 @@ from esource import (
     handles,
     open_store,
 )
+from esource.errors import StoreClosedError
 from support.orders import OrderPlaced, placed
 
 
@@ -109,8 +112,10 @@ def main(url: str, loop: str, end: str) -> None:
     # A shell that starts tests in the background lets them ignore this signal, and they hand that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if end == "interrupt":
-        # The store is closed under its followers, each of which says so.
-        logging.getLogger("esource").addHandler(logging.NullHandler())
+        # The store is closed under its followers, each of which says so. Whatever else they say is told.
+        handler = logging.StreamHandler()
+        handler.addFilter(lambda record: not tells_of_a_closed_store(record))
+        logging.getLogger("esource").addHandler(handler)
     with suppress(KeyboardInterrupt):
         if loop == "uvloop":
             import uvloop
@@ -118,6 +123,27 @@ def main(url: str, loop: str, end: str) -> None:
             uvloop.run(serve(url, end))
         else:
             asyncio.run(serve(url, end))
+    for left in [*open_threads(), *open_handles()]:
+        sys.stderr.write(f"left behind: {left}\n")
+
+
+def tells_of_a_closed_store(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and isinstance(record.exc_info[1], StoreClosedError)
+
+
+def open_threads() -> list[threading.Thread]:
+    """The threads that are left, after those that are about to end have ended."""
+    others = threading.enumerate()[1:]
+    for thread in others:
+        thread.join(10)
+    return [thread for thread in others if thread.is_alive()]
+
+
+def open_handles() -> list[str]:
+    """The database files and the sockets that this process still has open, where the system tells (Linux)."""
+    handles = Path("/proc/self/fd")
+    found = [str(handle.resolve()) for handle in handles.iterdir()] if handles.exists() else []
+    return [name for name in found if "socket:" in name or ".db" in name]
 
 
 if __name__ == "__main__":

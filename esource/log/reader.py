@@ -16,9 +16,10 @@ from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.sources import SourceParts
 from esource.database.unit_of_work import Unit
+from esource.dialect.urls import moving_of
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.errors import AsyncRequiredError, InvalidOptionError, PositionNotReachedError
+from esource.errors import AsyncRequiredError, DatabaseError, InvalidOptionError, PositionNotReachedError
 from esource.log.pages import (
     EVENT_EXISTS,
     LAST_EVENT,
@@ -34,6 +35,7 @@ from esource.log.pages import (
 from esource.log.streams import EventStream, ReadOptions, StoredEvent, parse_stream_name
 from esource.log.tenants import of_tenant, restricted
 from esource.privacy.keys import KeyStore
+from esource.tables.model import events as log_table
 from esource.tables.rows import EVENT_TYPE, PAYLOAD, VERSION, EventRow, StreamId
 from esource.tables.statement import Statement
 from esource.telemetry import Tracer, reading_span, span
@@ -249,6 +251,32 @@ class LogReader:
     async def last_position(self) -> int:
         """The position of the last event, of the tenant's events if there is a tenant."""
         return (await self._rows(LAST_POSITION, {}))[0][0] or 0
+
+    async def require_reached(self, name: str, position: int) -> None:
+        """Refuse a checkpoint that is ahead of the log: the events up to there would be passed over. One query.
+
+        Raises:
+            InvalidOptionError: it is; the database or its log was restored from an older backup.
+        """
+        if not position:
+            return
+        found = await last_position(self.database)
+        if position <= found:
+            return
+        # Events that were archived are gone from the end of the log, but not their positions.
+        try:
+            counter = await self.database.inspect(
+                partial(moving_of(self.database.backend).counter, table=log_table)
+            )
+        except DatabaseError:
+            return  # a role that may not read the counter
+        if position > (found if counter is None else max(found, counter)):
+            raise InvalidOptionError(
+                f"the checkpoint {name} is at position {position}, and the log of {self.database.name} has only come to "
+                f"{found}: it was restored from an older copy, and the next events would be passed over. Rebuild "
+                f"the projection, or delete the checkpoint (`esource projections reset {name}`) and save the "
+                "position up to which all is dealt with"
+            )
 
     async def wait_for_position(self, position: int, seconds: float) -> int:
         check_whole("position", position)

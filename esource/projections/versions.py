@@ -59,9 +59,11 @@ async def prepare(job: Job) -> bool:
     """Create what this version needs before its first event; False if a newer version is the active one.
 
     Raises:
-        InvalidOptionError: it has been running in another number of partitions.
+        InvalidOptionError: it has been running in another number of partitions, or a checkpoint is ahead of the log.
     """
     projection, database = job.projection, job.database
+    for name, state in job.own(await checkpoints.states(database)).items():
+        await job.reader.require_reached(name, state.position)
     async with database.transaction() as unit:
         active = await _lock_family(job, unit)
         if active is None:

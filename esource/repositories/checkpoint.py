@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select
+from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select, update
 
 from esource import schema
 from esource.checks import check_id, check_name, check_names, check_whole
@@ -75,6 +75,30 @@ def _save(position: Any) -> Statement:
 
 
 _SAVE_POSITION = _save(bindparam("position", type_=_table.global_position.type))
+_new_position = bindparam("position", type_=_table.global_position.type)
+_now = bindparam("now", type_=Timestamp())
+_MOVE_PAST = Statement(
+    update(projection_checkpoints)
+    .where(
+        _table.projection_name == _name,
+        _table.global_position >= bindparam("dealt", type_=_table.global_position.type),
+        _table.global_position < _new_position,
+    )
+    .values(global_position=_new_position, updated_at=_now)
+    .returning(_table.global_position)
+)
+_CREATE_AT = Statement(
+    upsert(projection_checkpoints)
+    .values(
+        projection_name=_name,
+        global_position=_new_position,
+        events_processed=literal_column("0"),
+        created_at=_now,
+        updated_at=_now,
+    )
+    .on_conflict_do_nothing(index_elements=[_table.projection_name])
+    .returning(_table.global_position)
+)
 _position_of_event = select(events.c.global_position).where(
     events.c.event_id == bindparam("event_id", type_=Identifier())
 )
@@ -178,6 +202,31 @@ class CheckpointRepository:
                 tells=self._access.database.backend.tells,
             )
         )
+
+    async def move_past(
+        self, subscription_id: str, dealt: int, position: int, *, create: bool = False
+    ) -> bool:
+        """Record that nothing is left to do up to a position, because no event between is wanted; whether that
+        was news. Counts no event, and does nothing to a checkpoint that was set back meanwhile.
+
+        Args:
+            subscription_id: The checkpoint's name.
+            dealt: Where the checkpoint is at least: the last event that was wanted.
+            position: Where it is to be.
+            create: Make a checkpoint that does not exist.
+
+        Raises:
+            InvalidOptionError: a negative position.
+            InvalidEventError: a name that cannot be stored.
+        """
+        values: dict[str, Any] = {
+            "projection_name": check_name("subscription_id", self._stored_name(subscription_id)),
+            "position": check_whole("position", position),
+            "now": utc_now(),
+        }
+        if create and await self._access.insert(_CREATE_AT, **values):
+            return True
+        return bool(await self._access.write(_MOVE_PAST, dealt=check_whole("dealt", dealt), **values))
 
     async def update_checkpoint(self, projection_name: str, event_id: UUID, event_type: str) -> bool:
         """Record that this event has been processed, at its own position in the log; whether that was

@@ -29,6 +29,7 @@ from esource.log.pages import last_position
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.repositories.checkpoint import CheckpointRepository
+from esource.store.progress import Progress
 from esource.tables.rows import AGGREGATE_ID, STORED_AT
 from esource.telemetry import FollowerStats, Health
 
@@ -67,9 +68,9 @@ class Subscription:
         check_seconds("poll_seconds", poll_seconds)
         self._reader = reader
         self._database = reader.database
-        self._checkpoint = checkpoint
+        self._progress = None if checkpoint is None else Progress(reader, checkpoint, partition)
         wanted = check_event_types(event_types)
-        self._event_types = None if wanted is None else reader.codec.registry.types_of(wanted)
+        self._wanted = wanted
         self._aggregate_types = check_names("aggregate_types", aggregate_types)
         self._tenant_id = tenant_id
         self._partition = partition
@@ -89,7 +90,18 @@ class Subscription:
         self._waiter: Ear | None = None
         self._held = ExitStack()
         """What is let go at the end: the wake-ups, and the place among the followers that run."""
-        self._stats = FollowerStats("subscription", checkpoint or "")
+        self._stats = FollowerStats("subscription", "" if self._progress is None else self._progress.name)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The name of the checkpoint in the database: ``mails``, and ``mails[0/2]`` of the first of two partitions;
+        None without one. Whoever saves it in a transaction of their own needs it."""
+        return None if self._progress is None else self._progress.name
+
+    @property
+    def _event_types(self) -> frozenset[str] | None:
+        """The stored types that are wanted, with those of classes that were registered meanwhile."""
+        return None if self._wanted is None else self._reader.codec.registry.types_of(self._wanted)
 
     @property
     def position(self) -> int:
@@ -151,7 +163,7 @@ class Subscription:
     async def _look(self) -> None:
         """Begin to read what is past the position; at the end of the log, wait for more, or stop."""
         if self._position is None:
-            self._position = await self._saved_position()
+            self._position = 0 if self._progress is None else await self._progress.begin()
         waiter = self._begin()
         if waiter is not None:
             waiter.clear()
@@ -161,10 +173,18 @@ class Subscription:
             self._pages = aiter(self._reader.read_all(self._options()))
             return
         self._stats.advance(self.position, 0)
+        pause = await self._move_past()
         if waiter is None:
             self._stopping = True
         elif not self._stopping:
-            await waiter.wait(self._poll_seconds)
+            await waiter.wait(min(pause, self._poll_seconds))
+
+    async def _move_past(self) -> float:
+        """Let the checkpoint move past what the filters left out; the seconds until that is due."""
+        if self._progress is None:
+            return self._poll_seconds
+        handed = 0 if self._last is None else self._last.global_position
+        return await self._progress.advance(handed, self.position, at_once=not self._live)
 
     def _begin(self) -> Ear | None:
         """Be counted among the followers that run; what is woken up by appends, if they are waited for."""
@@ -188,23 +208,19 @@ class Subscription:
         number, partitions = self._partition
         return partition_of(event.row[AGGREGATE_ID], partitions) == number
 
-    async def _saved_position(self) -> int:
-        if self._checkpoint is None:
-            return 0
-        return await CheckpointRepository(self._reader).get_position(self._checkpoint) or 0
-
     async def save(self) -> None:
         """Move the checkpoint to the event handed over last: all up to it has been dealt with.
+
+        At the end of the log the checkpoint moves past the events that the filters left out by itself, once all
+        that was handed over is saved.
 
         Raises:
             InvalidOptionError: the subscription has no checkpoint.
         """
-        if self._checkpoint is None:
+        if self._progress is None:
             raise InvalidOptionError("save() needs a subscription with checkpoint=")
         if self._last is not None:
-            await CheckpointRepository(self._reader).save_position(
-                self._checkpoint, self._last.global_position, self._last.event_id, self._last.event_type
-            )
+            await self._progress.save(self._last)
 
     async def health(self) -> Health:
         """How far behind the log it is. One query, which knows of the subscription's filters only the

@@ -399,3 +399,14 @@ def test_an_event_of_a_class_that_no_method_is_for_has_no_handler():
 
     assert Journal().handler(OrderPlaced) is not None
     assert Journal().handler(Stranger) is None
+
+
+async def test_a_checkpoint_ahead_of_the_log_is_refused_until_a_rebuild(store: EventStore):
+    positions = await append(store, "a")
+    journal = Journal()
+    await catch_up(store, journal)
+    await CheckpointRepository(store).save_position("journal", positions[-1] + 10, uuid4(), "OrderPlaced")
+    with pytest.raises(InvalidOptionError, match="restored from an older copy"):
+        await catch_up(store, journal)
+    await ProjectionRunner(store, journal).rebuild()
+    assert await rows(store, journal.table, "position") == positions

@@ -13,8 +13,7 @@ from esource.checks import LARGEST_POSITION
 from esource.database.database import Database
 from esource.log.pages import last_position
 from esource.moments import utc_now
-from esource.repositories import dlq as dead_letters
-from esource.repositories import outbox_entries
+from esource.repositories import dlq_entries, outbox_entries
 from esource.repositories.dlq import DLQEntry
 from esource.repositories.outbox_entries import OutboxEntry
 from esource.tables.constructs import member_of, moment_after
@@ -103,7 +102,7 @@ async def checkpoint_states(database: Database) -> list[CheckpointState]:
 
 _letter_id = dead_letter_queue.c.id
 _LETTERS = Statement(
-    dead_letters.ENTRIES.where(
+    dlq_entries.ENTRIES.where(
         _letter_id < bindparam("before", type_=_letter_id.type),
         member_of(dead_letter_queue.c.status, "statuses"),
     )
@@ -119,7 +118,7 @@ async def dead_letters_page(
     statuses = ["resolved"] if resolved else ["failed", "retrying"]
     values = {"before": LARGEST_POSITION if after is None else after, "page": size}
     rows = await database.read(_LETTERS, {**values, "statuses": database.backend.names(statuses)})
-    found = [dead_letters.entry_of(row) for row in rows]
+    found = [dlq_entries.entry_of(row) for row in rows]
     return Page(found, found[-1].id if len(found) == size else None)
 
 
@@ -154,7 +153,7 @@ async def outbox_page(
     else:
         rows = await database.read(further, {"page": size, "moment": after[0], "id": after[1]})
     found = [outbox_entries.entry_of(row) for row in rows]
-    if len(found) < size:
+    if len(found) < size or found[-1].unreadable:  # whose key may be unreadable, too
         return Page(found, None)
     moment = found[-1].published_at if status == "published" else found[-1].created_at
     return Page(found, (moment, found[-1].id))

@@ -75,7 +75,7 @@ class Batch:
         self._is_stopped = True
 
     async def _send(self) -> None:
-        if isinstance(self.publisher, BatchPublisher):
+        if isinstance(self.publisher, BatchPublisher) and all(entry.event_data for entry in self.entries):
             try:
                 await self._call(self.publisher.publish_many(self.entries), "publish_many()")
             except Exception as error:
@@ -149,6 +149,9 @@ class Batch:
         )
 
     async def _send_one(self, entry: OutboxEntry) -> None:
+        if entry.unreadable is not None:
+            place = "" if entry.global_position is None else f", global position {entry.global_position}"
+            raise ValueError(f"row {entry.id} of the outbox{place}: {entry.unreadable}")
         if not entry.event_data:
             raise LookupError("the event was deleted from the log")
         await self._call(self.publisher.publish(entry), "publish()")

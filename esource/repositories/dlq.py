@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,9 @@ from esource.database.sources import Source
 from esource.errors import InvalidOptionError, error_text
 from esource.moments import utc_now
 from esource.repositories.access import Access, count_of
-from esource.tables.constructs import member_of, upsert
+from esource.repositories.dlq_entries import ENTRIES, DLQEntry, entry_of
+from esource.repositories.foreign_rows import RowReader, moment, or_none
+from esource.tables.constructs import iso_text, member_of, upsert
 from esource.tables.model import dead_letter_queue
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp
@@ -37,23 +38,6 @@ STATUSES = ("failed", "retrying", "resolved")
 _table = dead_letter_queue.c
 _id = _table.id == bindparam("id", type_=_table.id.type)
 _now = bindparam("now", type_=Timestamp())
-ENTRIES = select(
-    _table.id,
-    _table.event_id,
-    _table.projection_name,
-    _table.event_type,
-    _table.event_data,
-    _table.error_message,
-    _table.error_stacktrace,
-    _table.retry_count,
-    _table.first_failed_at,
-    _table.last_failed_at,
-    _table.status,
-    _table.resolved_at,
-    _table.resolved_by,
-)
-"""Rows of the queue, in the order of `entry_of`."""
-
 _row = upsert(dead_letter_queue).values(
     **{
         name: bindparam(name, type_=_table[name].type)
@@ -121,15 +105,15 @@ _STATS = Statement(
         count_of(_table.status, "failed"),
         count_of(_table.status, "retrying"),
         func.count(case((_unresolved, _table.projection_name)).distinct()),
-        func.min(case((_unresolved, _table.first_failed_at)), type_=Timestamp()),
+        iso_text(func.min(case((_unresolved, _table.first_failed_at)), type_=Timestamp())),
     )
 )
 _COUNTS = Statement(
     select(
         _table.projection_name,
         func.count(),
-        func.min(_table.first_failed_at, type_=Timestamp()),
-        func.max(_table.last_failed_at, type_=Timestamp()),
+        iso_text(func.min(_table.first_failed_at, type_=Timestamp())),
+        iso_text(func.max(_table.last_failed_at, type_=Timestamp())),
     )
     .where(_unresolved)
     .group_by(_table.projection_name)
@@ -145,26 +129,6 @@ _DELETE = Statement(
     )
     .returning(_table.id)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DLQEntry:
-    """One event that one projection failed on."""
-
-    id: int
-    event_id: UUID
-    projection_name: str
-    event_type: str
-    event_data: dict[str, Any]
-    error_message: str
-    error_stacktrace: str | None
-    retry_count: int
-    first_failed_at: datetime
-    last_failed_at: datetime
-    status: str
-    """``failed``, ``retrying`` or ``resolved``."""
-    resolved_at: datetime | None
-    resolved_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,13 +264,6 @@ class PostgreSQLDLQRepository(DLQRepository):
     """The dead-letter queue in a PostgreSQL database."""
 
 
-def entry_of(row: tuple[Any, ...]) -> DLQEntry:
-    """An entry from a row of `ENTRIES`."""
-    values = list(row)
-    values[4] = json.loads(values[4])
-    return DLQEntry(*values)
-
-
 def _row_id(dlq_id: int | str) -> int:
     try:
         number = int(dlq_id)
@@ -315,8 +272,9 @@ def _row_id(dlq_id: int | str) -> int:
     return check_whole("dlq_id", number)
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+def _iso(stored: str | None) -> str | None:
+    found = RowReader().read("a moment", or_none(moment), stored, None)
+    return found.isoformat() if found else None
 
 
 class InMemoryDLQRepository(DLQRepository):

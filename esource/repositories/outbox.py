@@ -39,7 +39,9 @@ from esource.log.tenants import owned
 from esource.moments import to_iso, utc_now
 from esource.privacy.keys import KeyStore
 from esource.repositories.access import Access, count_of
+from esource.repositories.foreign_rows import RowReader, moment, or_none
 from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, OutboxId, entry_of, whole_event
+from esource.tables.constructs import iso_text
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp
@@ -138,7 +140,7 @@ _STATS = Statement(
         count_of(_table.status, "pending"),
         count_of(_table.status, "published"),
         count_of(_table.status, "failed"),
-        func.min(case((_table.status == _PENDING, _table.created_at)), type_=Timestamp()),
+        iso_text(func.min(case((_table.status == _PENDING, _table.created_at)), type_=Timestamp())),
         func.coalesce(func.sum(case((_table.status == _PENDING, _table.retry_count))), literal_column("0")),
     )
 )
@@ -263,7 +265,8 @@ class OutboxRepository:
     async def get_stats(self) -> OutboxStats:
         """Counts by status, and how old the oldest pending row is. One query."""
         [(pending, published, failed, oldest, retries)] = await self._access.read(_STATS)
-        return OutboxStats(pending, published, failed, oldest, retries / pending if pending else 0.0)
+        since = RowReader().read("created_at", or_none(moment), oldest, None)
+        return OutboxStats(pending, published, failed, since, retries / pending if pending else 0.0)
 
     def _row_id(self, value: OutboxId | str) -> OutboxId:
         """A row's id as this database has it: a number or a UUID, or the text of one."""

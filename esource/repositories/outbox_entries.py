@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Text, and_, select, type_coerce
 
+from esource.repositories.foreign_rows import (
+    NO_ID,
+    NO_MOMENT,
+    RowReader,
+    identifier,
+    members,
+    moment,
+    or_none,
+    text,
+    whole,
+)
 from esource.tables.constructs import iso_text
 from esource.tables.model import event_outbox, events
 
@@ -30,17 +40,18 @@ def event_of(row: Any) -> ColumnElement[bool]:
     )
 
 
+# As the driver gives them: what does not fit its type must not end the reading of the other rows.
 ENTRIES = select(
     _table.id,
-    _table.event_id,
+    type_coerce(_table.event_id, Text()),
     _table.event_type,
-    _table.aggregate_id,
+    type_coerce(_table.aggregate_id, Text()),
     _table.aggregate_type,
-    _table.tenant_id,
+    type_coerce(_table.tenant_id, Text()),
     _table.event_data,
-    _table.created_at,
+    iso_text(_table.created_at),
     _table.status,
-    _table.published_at,
+    iso_text(_table.published_at),
     _table.retry_count,
     _table.last_error,
     _table.global_position,
@@ -75,30 +86,48 @@ class OutboxEntry:
     """The event's place in the log; None for rows added by hand."""
     is_in_log: bool = False
     """Whether the log has this event, in this stream and of this tenant."""
+    unreadable: str | None = None
+    """What of the row cannot be read, and why; ``event_data`` is empty then, and a field that cannot be read is the nil
+    UUID, an empty text, 1970 or None."""
 
 
 def entry_of(row: tuple[Any, ...]) -> OutboxEntry:
     """An entry from a row of `ENTRIES`."""
-    payload, version, actor_id, occurred_at = row[13:]
-    if row[6] is not None:
-        data = json.loads(row[6])
-    elif payload is None:
-        data = {}  # the event was deleted from the log
-    else:
-        event_id, event_type, aggregate_id, aggregate_type, tenant_id = row[1:6]
-        data = whole_event(
-            payload,
-            event_id,
-            event_type,
-            aggregate_id,
-            aggregate_type,
-            tenant_id,
-            version,
-            actor_id,
-            occurred_at,
-        )
-    values: list[Any] = [*row[:6], data, *row[7:13], payload is not None]
-    return OutboxEntry(*values)
+    row_id, event_id, event_type, aggregate_id, aggregate_type, tenant_id, data, *others = row
+    created_at, status, published_at, retry_count, last_error, position, payload, *of_event = others
+    reader = RowReader()
+    read = reader.read
+    names = (
+        read("event_id", identifier, event_id, NO_ID),
+        read("event_type", text, event_type, ""),
+        read("aggregate_id", identifier, aggregate_id, NO_ID),
+        read("aggregate_type", text, aggregate_type, ""),
+        read("tenant_id", or_none(identifier), tenant_id, None),
+    )
+    moments = (
+        read("created_at", moment, created_at, NO_MOMENT),
+        read("published_at", or_none(moment), published_at, None),
+    )
+    attempts = read("retry_count", whole, retry_count, 0)
+    place = read("global_position", or_none(whole), position, None)
+    event: dict[str, Any] = {}  # the event was deleted from the log
+    if data is not None:
+        event = read("event_data", members, data, {})
+    elif payload is not None:
+        event = read("the event's payload", lambda value: whole_event(value, *names, *of_event), payload, {})
+    return OutboxEntry(
+        row_id,
+        *names,
+        {} if reader.problem else event,
+        moments[0],
+        status,
+        moments[1],
+        attempts,
+        read("last_error", or_none(text), last_error, None),
+        place,
+        payload is not None,
+        reader.problem,
+    )
 
 
 def whole_event(
@@ -113,7 +142,7 @@ def whole_event(
     occurred_at: str,
 ) -> dict[str, Any]:
     return {
-        **json.loads(payload),
+        **members(payload),
         "event_id": str(event_id),
         "event_type": event_type,
         "aggregate_id": str(aggregate_id),

@@ -276,6 +276,7 @@ class Connections:
             while not self._backend.is_alive(driver):  # it died while it lay in the pool
                 await connection.invalidate()
                 driver = (await connection.get_raw_connection()).driver_connection
+            self._backend.require_usable(driver, self._name)
             if self._backend.is_in_transaction(driver):
                 await self._backend.abandon(driver)
         except BaseException:

@@ -140,6 +140,13 @@ class Backend(ABC):
         """How long an engine with these options promises to wait for another writer; None if it promises nothing."""
         return None
 
+    def require_usable(self, driver: Any, database: str) -> None:  # noqa: B027 - most databases are
+        """Refuse a database that could not hold every event. Asked of each new connection. No I/O.
+
+        Raises:
+            DatabaseUnavailableError: it could not.
+        """
+
     @abstractmethod
     async def begin(self, connection: AsyncConnection, driver: Any) -> AsyncTransaction:
         """Begin a write transaction on a connection of ours, whatever the engine's isolation level is: each statement

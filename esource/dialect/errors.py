@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from esource.errors import DatabaseUnavailableError, EventSourceError
 
@@ -28,6 +29,13 @@ def without_password(url: URL) -> str:
     """The URL for messages: the password masked, and of the options only those that are no secret."""
     options = [name for name in url.query if name not in _SHOWN_OPTIONS]
     return url.difference_update_query(options).render_as_string(hide_password=True)
+
+
+def pool_exhausted(error: BaseException, database: str) -> DatabaseUnavailableError | None:
+    """The error for a wait for a pooled connection that was too long; None for what is another error."""
+    if not isinstance(error, PoolTimeoutError):
+        return None
+    return unavailable(database, error, "All pooled connections are in use: raise pool_size")
 
 
 def unavailable(database: str, error: BaseException | str, remedy: str) -> DatabaseUnavailableError:

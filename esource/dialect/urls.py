@@ -79,13 +79,26 @@ class _Kind(NamedTuple):
     moving: Callable[[Backend], Moving]
     inspection: Callable[[], Inspection]
     checked: Callable[[URL], URL]
+    check_text: Callable[[str], None]
 
 
 _POSTGRESQL = _Kind(
-    "asyncpg", _postgresql, _postgresql_moving, _postgresql_inspection, postgresql_url.checked
+    "asyncpg",
+    _postgresql,
+    _postgresql_moving,
+    _postgresql_inspection,
+    postgresql_url.checked,
+    postgresql_url.check_text,
 )
 _KINDS = {
-    "sqlite": _Kind("aiosqlite", _sqlite, _sqlite_moving, _sqlite_inspection, sqlite_url.checked),
+    "sqlite": _Kind(
+        "aiosqlite",
+        _sqlite,
+        _sqlite_moving,
+        _sqlite_inspection,
+        sqlite_url.checked,
+        sqlite_url.check_text,
+    ),
     "postgresql": _POSTGRESQL,
     "postgres": _POSTGRESQL,
 }
@@ -108,7 +121,11 @@ def parse_url(url: str | URL) -> URL:
             "postgresql://user:password@host:5432/database, with special characters in percent-encoding"
         ) from None  # the cause may quote a part of the password
     kind = _KINDS.get(parsed.drivername.partition("+")[0])
-    return parsed if kind is None else kind.checked(parsed)
+    if kind is None:
+        return parsed
+    if isinstance(url, str):
+        kind.check_text(url)
+    return kind.checked(parsed)
 
 
 def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:

@@ -29,7 +29,8 @@ class SQLiteEventStore(EventStore):
     time, and the others wait up to the busy timeout.
 
     Args:
-        database: Path of the file, or ``":memory:"``. A missing folder is created.
+        database: Path of the file, or ``":memory:"``; ``~`` at its beginning is the home folder. A missing folder is
+            created.
         event_registry: Which class an event type is decoded with; the default registry if left out.
         wal_mode: Write-ahead logging, so that readers go on during a commit; ignored in memory.
         busy_timeout: How long a write waits for another writer, in milliseconds.
@@ -214,7 +215,5 @@ def open_store(
         return SQLiteEventStore(url, event_registry, **options)
     parsed = parse_url(url)
     if backend_for_url(parsed).in_files:
-        if parsed.query:
-            raise InvalidOptionError(f"{', '.join(parsed.query)}: a SQLite URL has no options; pass keywords")
         return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)
     return PostgreSQLEventStore(parsed, event_registry, **options)

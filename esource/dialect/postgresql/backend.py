@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource.dialect.backend import STANDARD, Backend, Failure, Switches, Watched
-from esource.dialect.errors import without_password
+from esource.dialect.errors import unavailable, without_password
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
     LOG_LOCK_CLASS,
@@ -137,6 +137,15 @@ class PostgreSQLBackend(Backend):
         if record[0] is None:
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
         return Written(record[0], record[1], record[2], record[3] or ())
+
+    def require_usable(self, driver: _Connection, database: str) -> None:
+        encoding = getattr(driver.get_settings(), "server_encoding", "UTF8")  # a pooler may not tell
+        if encoding != "UTF8":
+            raise unavailable(
+                database,
+                f"its encoding is {encoding}, which lacks characters that events may hold",
+                "Make a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and use that",
+            )
 
     async def begin(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
         # Said here, because role, database or engine may have a default of their own. In a stricter level an append

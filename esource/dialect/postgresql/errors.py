@@ -7,10 +7,9 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from esource.dialect.backend import Failure
-from esource.dialect.errors import driver_error, unavailable
+from esource.dialect.errors import driver_error, pool_exhausted, unavailable
 from esource.dialect.moving import FENCE, MOVED
 from esource.errors import (
     ConstraintError,
@@ -23,14 +22,16 @@ from esource.errors import (
     StoreMovedError,
     TenantMismatchError,
 )
-from esource.tables.names import LOCK_TABLE
+from esource.tables.model import metadata
+from esource.tables.names import LOCK_TABLE, PARTITION_PREFIX
 
 
 def classify(error: BaseException) -> Failure:
     """What asyncpg's error means for a retry."""
     cause = driver_error(error)
     if isinstance(cause, asyncpg.UniqueViolationError):
-        return "unique"
+        # Another attempt would draw another number: in a hole of the log it would be stored before what others have read.
+        return "other" if _counted_key(cause) else "unique"
     if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
         return "again"
     if isinstance(cause, _LOST) or (isinstance(cause, asyncpg.InterfaceError) and "clos" in str(cause)):
@@ -43,6 +44,9 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
     cause = driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         name = cause.constraint_name or cause.column_name or "a constraint"
+        behind = _counted_key(cause)
+        if behind is not None:
+            return _counter_behind(name, *behind, database)
         return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
     if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
         return _missing(cause, database)
@@ -56,8 +60,6 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
         return DatabaseBusyError(f"{database}: {cause}. Raise lock_timeout, or find the long transaction.")
     if isinstance(cause, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)):
         return DatabaseBusyError(f"{database}: {cause}. Other writers kept winning; try again.")
-    if isinstance(cause, PoolTimeoutError):
-        return unavailable(database, cause, "All pooled connections are in use: raise pool_size")
     if isinstance(cause, _UNREACHABLE) or classify(error) == "lost":
         return unavailable(
             database,
@@ -66,13 +68,33 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
         )
     if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
         return _other(cause, database)
-    return None
+    return pool_exhausted(cause, database)
 
 
 def _other(error: Any, database: str) -> EventSourceError:
     if getattr(error, "sqlstate", None) == MOVED:
         return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
     return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
+
+
+def _counted_key(error: Any) -> tuple[str, str] | None:
+    """Table and column of the primary key that refused a row, if a sequence counts it; a part of the log counts with the log."""
+    table = error.table_name or ""
+    if error.constraint_name != f"{table}_pkey":
+        return None
+    declared = metadata.tables.get("events" if table.startswith(PARTITION_PREFIX) else table)
+    counted = None if declared is None else declared.autoincrement_column
+    return None if declared is None or counted is None else (declared.name, counted.name)
+
+
+def _counter_behind(name: str, table: str, column: str, database: str) -> ConstraintError:
+    set_it = f"setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
+    return ConstraintError(
+        name,
+        f"{database}: the sequence that counts {table}.{column} is behind the rows of the table: its next number is taken. "
+        "That happens when rows are restored or inserted without their sequence. Nothing was written. Set it as the owner "
+        f"of the table, while nobody writes: SELECT {set_it}",
+    )
 
 
 def _missing(error: Any, database: str) -> EventSourceError:

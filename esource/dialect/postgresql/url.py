@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from esource.checks import shown
 from esource.errors import InvalidOptionError
@@ -52,6 +53,29 @@ def checked(url: URL) -> URL:
     if len(passwords) > 1:
         raise InvalidOptionError("the PostgreSQL URL has several passwords among its options")
     return url.difference_update_query(["password"]).set(password=passwords[0])
+
+
+def check_text(text: str) -> None:
+    """Refuse a URL whose password may have been cut off at an ``@``: the rest would be a host or a name, which messages
+    show. Of options, it is those that SQLAlchemy leaves out without a word.
+
+    Raises:
+        InvalidOptionError: it has more than one ``@`` before its options, or an option without a value.
+    """
+    place, _, query = text.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    if any(name not in URL_OPTIONS or ("@" in value and name not in _NAMES) for name, value in options):
+        place = text  # that question mark may be one of the password
+    if place.count("@") > 1:
+        raise InvalidOptionError(
+            "the PostgreSQL URL has more than one @: write %40 for each that belongs to a password or a name"
+        )
+    if "@" not in query and not all(value for _, value in options):
+        raise InvalidOptionError("an option of the PostgreSQL URL has no value: write ?name=value")
+
+
+_NAMES = frozenset({"host", "user", "password", "database", "passfile", "application_name"})
+"""Options whose values may have an ``@``."""
 
 
 def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from esource.dialect.errors import driver_error, unavailable
+from esource.dialect.errors import driver_error, pool_exhausted, unavailable
 from esource.dialect.moving import FENCE
 from esource.errors import (
     ConstraintError,
@@ -39,7 +39,7 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
     if isinstance(cause, ValueError) and str(cause) in ("no active connection", "Connection closed"):
         return unavailable(database, cause, "The connection was closed; open the store again")
     if not isinstance(cause, sqlite3.Error):
-        return None
+        return pool_exhausted(cause, database)
     text = str(cause)
     if isinstance(cause, sqlite3.IntegrityError):
         if text.startswith(FENCE):

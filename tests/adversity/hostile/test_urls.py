@@ -116,6 +116,20 @@ WITH_SECRET = [
     f"mysql://u:{ENCODED}@127.0.0.1:1/db",
     f"sqlite://u:{ENCODED}@host/x.db",
     f"://u:{ENCODED}@",
+    # The password has an @ of its own, which ends it for SQLAlchemy: the rest is a host, a name or an option.
+    *(
+        f"postgresql://u:{password}@127.0.0.1:1/db"
+        for password in (
+            "a@s3cr3t",
+            "a@s3cr3t@b",
+            "a@b/s3cr3t",
+            "a@b?s3cr3t",
+            "a@b?s3cr3t=1",
+            "a@b:s3cr3t",
+            "a@b#s3cr3t",
+        )
+    ),
+    "postgresql://u:a@b?sslmode=s3cr3t@127.0.0.1:1/db",
 ]
 
 

@@ -40,6 +40,7 @@ NAVIGATION = {
         "how-to/publish",
         "how-to/snapshot",
         "how-to/upcast",
+        "how-to/fastapi",
         "how-to/separate-tenants",
         "how-to/test",
         "how-to/migrate",

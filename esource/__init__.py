@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from esource.checks import Limits
     from esource.database.patience import Retry
     from esource.domain.aggregates import AggregateRoot, DeclarativeAggregate
-    from esource.domain.events import DomainEvent, UntypedEvent, upcaster
+    from esource.domain.events import DomainEvent, UntypedEvent, correlated, upcaster
     from esource.domain.handles import handles
     from esource.domain.registry import EventRegistry, default_registry, register_event
     from esource.domain.stream_closed import StreamClosed
@@ -142,6 +142,7 @@ __all__ = [
     "Transaction",
     "UntypedEvent",
     "active_version",
+    "correlated",
     "default_registry",
     "handles",
     "open_store",
@@ -158,7 +159,7 @@ _HOMES = {
     "checks": "Limits",
     "database.patience": "Retry",
     "domain.aggregates": "AggregateRoot DeclarativeAggregate",
-    "domain.events": "DomainEvent UntypedEvent upcaster",
+    "domain.events": "DomainEvent UntypedEvent correlated upcaster",
     "domain.handles": "handles",
     "domain.registry": "EventRegistry default_registry register_event",
     "domain.stream_closed": "StreamClosed",

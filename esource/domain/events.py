@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from inspect import get_annotations
 from typing import Any, ClassVar, TypeVar
@@ -13,6 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
+from esource.checks import check_id
 from esource.domain.core_schemas import aliases_mislead, known_members
 from esource.domain.declarations import check_declaration
 from esource.errors import InvalidEventError, InvalidOptionError
@@ -34,6 +37,26 @@ def uuid7() -> UUID:
     fraction = (nanoseconds << 12) // 1_000_000
     random_bits = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
     return UUID(int=(milliseconds << 80) | (0x7000 | fraction) << 64 | (0b10 << 62) | random_bits)
+
+
+_correlation: ContextVar[UUID | None] = ContextVar("esource_correlation", default=None)
+
+
+@contextmanager
+def correlated(correlation_id: UUID) -> Iterator[None]:
+    """Give every event that is made inside the block this correlation id, unless it is made with one: that of a request.
+
+    It holds for the running task or thread, and for the tasks that it starts.
+
+    Raises:
+        InvalidOptionError: the id is not a UUID.
+    """
+    before = _correlation.get()
+    _correlation.set(check_id("correlation_id", correlation_id))
+    try:
+        yield
+    finally:
+        _correlation.set(before)
 
 
 UNASSIGNED = UUID(int=0)
@@ -114,8 +137,11 @@ class DomainEvent(BaseModel):
     tenant_id: UUID | None = None
     actor_id: str | None = None
     """Who caused it, at most 255 characters."""
-    correlation_id: UUID = Field(default_factory=lambda fields: fields.get("event_id") or uuid7())
-    """The same for all events that go back to one first cause; that event's own id unless given."""
+    correlation_id: UUID = Field(
+        default_factory=lambda fields: _correlation.get() or fields.get("event_id") or uuid7()
+    )
+    """The same for all events that go back to one first cause; that of `correlated`, else that event's own id, unless
+    given."""
     causation_id: UUID | None = None
     """The event that directly caused this one."""
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, ClassVar
 from uuid import UUID, uuid4
@@ -6,7 +7,7 @@ import pytest
 from pydantic import Field, PrivateAttr, ValidationError
 from support.orders import OrderPlaced, placed
 
-from esource import DomainEvent, InvalidEventError
+from esource import DomainEvent, InvalidEventError, InvalidOptionError, correlated
 from esource.domain.events import uuid7
 
 
@@ -129,3 +130,22 @@ def test_a_class_may_have_what_is_no_field_and_narrow_what_is_one():
     assert (Noted.KIND, Noted(actor_id="me")._seen) == ("note", 0)
     with pytest.raises(ValidationError):
         Noted(actor_id="somebody")
+
+
+async def test_events_made_in_a_block_are_correlated_unless_told_otherwise():
+    request, other = uuid4(), uuid4()
+
+    async def make():
+        return placed()
+
+    with correlated(request):
+        assert placed().correlation_id == request
+        assert placed(correlation_id=other).correlation_id == other
+        assert (await asyncio.create_task(make())).correlation_id == request
+        with correlated(other):
+            assert placed().correlation_id == other
+        assert placed().correlation_id == request
+    event = placed()
+    assert event.correlation_id == event.event_id
+    with pytest.raises(InvalidOptionError), correlated("abc"):
+        pass

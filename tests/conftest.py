@@ -4,6 +4,7 @@ SQLite is a file in the test's own folder. PostgreSQL is a real server (`esource
 failure, never a skip. No other test uses a test's database at the same time, and it starts out empty.
 
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
+``ESOURCE_TEST_EXECUTION=caller`` has SQLite work in the loop's own thread.
 ``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
 with a replica, ``ESOURCE_TEST_POWERCUT`` takes the disk away under both databases; the tests that need one are left out
 without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED``
@@ -190,6 +191,7 @@ async def open_stores(through_pooler: Any) -> AsyncIterator[StoreFactory]:
         chosen = {"enable_tracing": False, **options}
         if url.startswith("sqlite"):
             chosen.setdefault("synchronous", "NORMAL")  # nobody switches the machine off in a test
+            chosen.setdefault("execution", os.environ.get("ESOURCE_TEST_EXECUTION", "thread"))
         url, needed = through_pooler(url)
         store = open_store(url, **needed, **chosen)
         await store.initialize()

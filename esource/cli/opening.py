@@ -97,5 +97,7 @@ async def _store(url: str | None, **options: Any) -> AsyncIterator[EventStore]:
     options = {"unknown_events": "untyped", "enable_tracing": False, **options}
     if sqlite_file(parsed) is None:
         options["connect_args"] = {"timeout": CONNECT_SECONDS}
+    else:
+        options["execution"] = "caller"  # a command keeps nobody waiting but itself
     async with open_store(parsed, **options) as store:
         yield store

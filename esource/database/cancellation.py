@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,9 +22,45 @@ def unseen(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+class Begun(Coroutine[Any, Any, T]):
+    """A coroutine whose first step was made already, for a task to go on with.
+
+    Args:
+        work: The coroutine.
+        waits_for: What its first step came to: a future, or None to be asked again.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], waits_for: asyncio.Future[Any] | None) -> None:
+        self._work = work
+        self._waits_for = waits_for
+        self._is_fresh = True
+
+    def send(self, value: Any) -> Any:
+        if self._is_fresh:
+            self._is_fresh = False
+            return self._waits_for
+        return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        if self._is_fresh and self._waits_for is not None:
+            self._waits_for.cancel()  # nothing else does: its task does not know of it yet
+        self._is_fresh = False
+        return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        raise NotImplementedError  # it is for tasks
+
+
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Await to the end even if the task is cancelled meanwhile; the cancellation follows afterwards."""
-    task = unseen(work)
+    try:
+        waits_for = work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # it never had to wait: no task, and no turn of the loop
+    task = unseen(Begun(work, waits_for))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

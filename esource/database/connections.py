@@ -85,6 +85,11 @@ class Connections:
         """Whether only this store can reach this database: it is in memory, on one connection of our own."""
         return self._owns_engine and isinstance(self.engine.pool, StaticPool)
 
+    @property
+    def are_in_caller(self) -> bool:
+        """Whether they work in the thread of their caller."""
+        return self._owns_engine and self._backend.works_in_caller(self._options)
+
     def set_option(self, name: str, value: Any) -> None:
         """Set an engine option before the first connection."""
         self._options[name] = value

@@ -110,6 +110,10 @@ class Backend(ABC):
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         """An engine of our own on this database. No I/O."""
 
+    def works_in_caller(self, options: Mapping[str, Any]) -> bool:
+        """Whether the connections of such an engine work in the thread of their caller, and never wait for another."""
+        return False
+
     def prepare(self, url: URL, *, read_only: bool) -> None:  # noqa: B027 - most databases need nothing
         """What must exist before a first connection to our own engine: a database file's folder, unless it is
         only for reading."""

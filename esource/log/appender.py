@@ -32,6 +32,7 @@ from esource.errors import (
     StoreClosedError,
 )
 from esource.log.batch import Append, Batch, Outcome, earlier_outcome
+from esource.log.company import Company
 from esource.log.pages import EVENTS_OF_IDS, OUTBOX_OF_THE_LOG
 from esource.log.streams import AppendResult
 from esource.tables.rows import EVENT_ID
@@ -74,8 +75,7 @@ class Appender:
         """What has to be decided with the log locked, before anything else."""
         self._is_closed = False
         self._leading = False
-        self._crowded = False
-        """Whether appends have lately come in company: then one loop turn is waited for the others."""
+        self._company = Company(in_caller=database.connections.are_in_caller)
         self._quiet: asyncio.Event | None = None
 
     async def append(self, append: Append) -> AppendResult:
@@ -86,7 +86,7 @@ class Appender:
         """
         if self._is_closed:
             raise self._refusal("it takes no more appends")
-        if self._flusher is None and not self._leading and not self._crowded:
+        if self._flusher is None and not self._leading and not self._company.is_likely():
             return await self._lead(append)
         append.future = asyncio.get_running_loop().create_future()
         if self._outside or self._waiting_events >= QUEUE_EVENTS:
@@ -203,7 +203,7 @@ class Appender:
                 self._writing = batch.appends
                 if not self._writing:
                     continue
-                self._crowded = len(self._writing) > 1
+                self._company.came = len(self._writing) > 1
                 outcomes = await self._decide(batch)
             self._writing = []
             self._undecided = _settle(outcomes)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 from esource.dialect.backend import Backend, Failure, Watched
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
-from esource.dialect.sqlite.engine import MEMORY, is_memory, sqlite_engine
+from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import hop
@@ -90,11 +90,13 @@ class SQLiteBackend(Backend):
     held_connections: ClassVar[int] = 2
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True
+    works_in_caller = staticmethod(in_caller)
     default_options: ClassVar[Mapping[str, Any]] = {
         "wal_mode": True,
         "busy_timeout": 5000,
         "synchronous": "FULL",
         "read_only": False,
+        "execution": "thread",
         "on_connect": (),
     }
     # Freed bytes become zeros; a write-ahead log would keep the old pages for as long as it is there.

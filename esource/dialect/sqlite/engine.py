@@ -12,10 +12,13 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from esource.dialect.sqlite.caller import CallersConnection
+from esource.dialect.sqlite.caller import connect as connect_here
 from esource.dialect.sqlite.files import Place, opened_at, reading_uri
+from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     import aiosqlite
     from sqlalchemy.engine import URL
@@ -29,34 +32,30 @@ def is_memory(url: URL) -> bool:
     return url.database in (None, "", MEMORY)
 
 
+def in_caller(options: Mapping[str, Any]) -> bool:
+    """Whether the connections work in the thread of their caller.
+
+    Raises:
+        InvalidOptionError: there is no such choice.
+    """
+    execution = options["execution"]
+    if execution not in ("thread", "caller"):
+        raise InvalidOptionError(f"execution must be 'thread' or 'caller', not {execution!r}")
+    return bool(execution == "caller")
+
+
 def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
     """An engine with the options of a store on SQLite: see `SQLiteBackend.default_options`."""
     busy_timeout: int = options["busy_timeout"]
-    pragmas = [
-        # First of all: the statements below may themselves meet another process's lock.
-        f"PRAGMA busy_timeout = {busy_timeout:d}",
-    ]
     connect: Callable[..., Awaitable[aiosqlite.Connection]] = _connect
+    if in_caller(options):
+        connect, busy_timeout = partial(connect_here, options["busy_timeout"] / 1000), 0
     if is_memory(url):
         pool: dict[str, Any] = {"poolclass": StaticPool}
     else:
         pool = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 8, "max_overflow": -1}
-    if options["read_only"]:
-        connect = _connect if is_memory(url) else _connect_to_read
-        pragmas.append("PRAGMA query_only = ON")
-    elif not is_memory(url):
-        connect = partial(_connect_to, Place(str(url.database)))
-        synchronous = options["synchronous"]
-        if synchronous == "FULL" and not options["wal_mode"]:
-            # Removing the journal is the commit, and FULL alone does not wait for it: a power cut soon
-            # after would bring the journal back, and take the commit away (sqlite.org/pragma.html).
-            synchronous = "EXTRA"
-        pragmas += [
-            # Readers go on while a writer commits; kept in the file, so one process decides for all.
-            f"PRAGMA journal_mode = {'WAL' if options['wal_mode'] else 'DELETE'}",
-            # FULL: a committed event survives a power cut. NORMAL may lose the last ones, not the file.
-            f"PRAGMA synchronous = {synchronous}",
-        ]
+        where, read_only = Place(str(url.database)), options["read_only"]
+        connect = partial(_connect_to_read, connect) if read_only else partial(_connect_to, connect, where)
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
         # No transaction but those that we begin: sqlite3 would defer BEGIN to the first write.
@@ -68,12 +67,15 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
         **pool,
     )
 
-    script = ";\n".join([*pragmas, *options["on_connect"]])
+    # First of all how long to wait: the statements after it may themselves meet another process's lock.
+    script = ";\n".join(
+        [f"PRAGMA busy_timeout = {busy_timeout:d}", *_pragmas(url, options), *options["on_connect"]]
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, record: Any) -> None:
         try:
-            connection.run_async(partial(_set_up, script, busy_timeout))
+            connection.run_async(partial(_set_up, script, options["busy_timeout"]))
         except BaseException:
             # The pool does not know this connection yet, and would not end its thread.
             connection.close()
@@ -87,6 +89,25 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
             context.is_disconnect = False
 
     return engine
+
+
+def _pragmas(url: URL, options: Mapping[str, Any]) -> list[str]:
+    """How a connection works, as statements for a new one."""
+    if options["read_only"]:
+        return ["PRAGMA query_only = ON"]
+    if is_memory(url):
+        return []
+    synchronous = options["synchronous"]
+    if synchronous == "FULL" and not options["wal_mode"]:
+        # Removing the journal is the commit, and FULL alone does not wait for it: a power cut soon
+        # after would bring the journal back, and take the commit away (sqlite.org/pragma.html).
+        synchronous = "EXTRA"
+    return [
+        # Readers go on while a writer commits; kept in the file, so one process decides for all.
+        f"PRAGMA journal_mode = {'WAL' if options['wal_mode'] else 'DELETE'}",
+        # FULL: a committed event survives a power cut. NORMAL may lose the last ones, not the file.
+        f"PRAGMA synchronous = {synchronous}",
+    ]
 
 
 async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
@@ -107,14 +128,18 @@ async def _connect(path: str, **arguments: Any) -> aiosqlite.Connection:
         raise
 
 
-async def _connect_to(place: Place, path: str, **arguments: Any) -> aiosqlite.Connection:
+async def _connect_to(
+    connect: Callable[..., Awaitable[aiosqlite.Connection]], place: Place, path: str, **arguments: Any
+) -> aiosqlite.Connection:
     """A connection to the file that the others have open, and to no other."""
     place.check()
-    return opened_at(place, await _connect(path, **arguments))
+    return opened_at(place, await connect(path, **arguments))
 
 
-async def _connect_to_read(path: str, **arguments: Any) -> aiosqlite.Connection:
-    return await _connect(reading_uri(path), uri=True, **arguments)
+async def _connect_to_read(
+    connect: Callable[..., Awaitable[aiosqlite.Connection]], path: str, **arguments: Any
+) -> aiosqlite.Connection:
+    return await connect(reading_uri(path), uri=True, **arguments)
 
 
 async def _set_up(script: str, busy_timeout: int, driver: aiosqlite.Connection) -> None:
@@ -123,6 +148,9 @@ async def _set_up(script: str, busy_timeout: int, driver: aiosqlite.Connection) 
     Changing the journal mode needs the file for itself, and does not wait for it: when several processes
     open a fresh file, all but one are told at once that it is locked, whatever the busy timeout.
     """
+    if isinstance(driver, CallersConnection):
+        await driver.set_up(script)
+        return
     try:
         await driver.executescript(script)
     except sqlite3.OperationalError as error:

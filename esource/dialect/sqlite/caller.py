@@ -1,0 +1,105 @@
+"""A connection that works in the thread of its caller, where aiosqlite has a thread for each.
+
+A hop to a thread and back takes about 100 µs, more than most statements. Without it the caller waits for the disk
+itself, and the event loop with it. For the lock of another writer it waits as for anything else: in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aiosqlite
+from greenlet import getcurrent  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+PAUSE_SECONDS = (0.0005, 0.005)
+"""Between two looks at whether another writer has let go of the file: a random time, so that many do not look at once."""
+
+
+class _AtOnce:
+    """A queue that runs what is put in: SQLAlchemy sets the isolation level through that of aiosqlite."""
+
+    def put_nowait(self, item: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
+        future, work = item
+        result = work()
+        if future is not None:
+            future.set_result(result)
+
+
+class CallersConnection(aiosqlite.Connection):
+    """aiosqlite's connection without its thread. Its coroutines end without being suspended, unless another writer has
+    locked the file: then they look again until the busy timeout is over, and other tasks run meanwhile."""
+
+    def __init__(self, opened: sqlite3.Connection, busy_seconds: float) -> None:
+        super().__init__(lambda: opened, 64)
+        self._connection: sqlite3.Connection | None = opened
+        self._tx: Any = _AtOnce()
+        self._busy_seconds = busy_seconds
+
+    def __await__(self) -> Generator[Any, None, CallersConnection]:
+        return self
+        yield  # it is open already: nothing to wait for
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._connection is None:
+            raise ValueError("Connection closed")
+        try:
+            return fn(*args, **kwargs)
+        except sqlite3.OperationalError as error:
+            # What another writer had no room for has done nothing, except a script: its beginning.
+            if not _may_pass(error) or getattr(fn, "__name__", "") == "executescript":
+                raise
+        return await self._once_free(partial(fn, *args, **kwargs))
+
+    async def set_up(self, script: str) -> None:
+        """Run a script that can be run again from the start."""
+        await self._once_free(partial(self._conn.executescript, script))
+
+    async def _once_free(self, work: Callable[[], Any]) -> Any:
+        until = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if not _may_pass(error) or time.monotonic() >= until:
+                    raise
+            await _pause()
+
+    async def close(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Close the file."""
+        opened, self._connection, self._running = self._connection, None, False
+        if opened is not None:
+            opened.close()
+
+
+def _may_pass(error: sqlite3.OperationalError) -> bool:
+    """Whether another writer has locked the file. SQLite says something else of a table that is locked."""
+    return str(error) == "database is locked"
+
+
+async def _pause() -> None:
+    """Let others run for a moment: other tasks, or where SQLAlchemy is called without a task, other threads only."""
+    seconds = random.uniform(*PAUSE_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+    if asyncio.current_task() is None and getcurrent().parent is not None:
+        time.sleep(seconds)  # noqa: ASYNC251 - a greenlet cannot go on in another thread
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def connect(busy_seconds: float, path: str, **arguments: Any) -> CallersConnection:
+    """An open connection. SQLite itself waits for nobody: while it waits, nothing else in the thread would run."""
+    arguments |= {
+        "timeout": 0,
+        "check_same_thread": False,  # of several threads that share a store, one works at a time
+    }
+    return CallersConnection(sqlite3.connect(path, **arguments), busy_seconds)

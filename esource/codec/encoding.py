@@ -218,7 +218,7 @@ def _plain_payload(event: DomainEvent, writing: _Writing, is_sure: bool, limits:
             round_trip=True,
             warnings=is_sure,  # what is not sure is read back, which finds more
         ).decode()
-    except (ValueError, TypeError, RecursionError) as error:
+    except Exception as error:  # a serializer of the application can raise anything
         raise _explain_unserializable(event, error) from error
     if len(payload) > limits.payload_characters:  # asked here: a call would cost each event more
         check_size("payload", payload, limits)
@@ -259,7 +259,7 @@ def _explain_unserializable(event: DomainEvent, error: Exception) -> InvalidEven
             continue
         try:
             event.__pydantic_serializer__.to_json(event, include={name}, warnings=False)
-        except (ValueError, TypeError, RecursionError) as cause:
+        except Exception as cause:
             try:
                 find_unstorable(name, value)
             except InvalidEventError as found:

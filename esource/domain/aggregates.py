@@ -243,12 +243,16 @@ def require_restorable(aggregate_class: Any) -> None:
     Raises:
         InvalidOptionError: its state has a field that can never come back from JSON.
     """
-    if (
-        isinstance(aggregate_class, type)
-        and issubclass(aggregate_class, AggregateRoot)
-        and "_serialize_state" not in vars(aggregate_class)
-    ):
+    is_one = isinstance(aggregate_class, type) and issubclass(aggregate_class, AggregateRoot)
+    if is_one and not writes_itself(aggregate_class):
         _state_form(aggregate_class).require_possible()
+
+
+def writes_itself(aggregate_class: type[AggregateRoot[Any]]) -> bool:
+    """Whether a class has a way of its own to write its state for a snapshot."""
+    return any(
+        "_serialize_state" in vars(base) for base in aggregate_class.__mro__ if base is not AggregateRoot
+    )
 
 
 def _find_state_type(aggregate_class: type[AggregateRoot[Any]]) -> Any:

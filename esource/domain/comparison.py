@@ -10,21 +10,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import PurePath
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import AnyUrl, BaseModel, RootModel
-from typing_inspection.introspection import is_union_origin
-from typing_inspection.typing_objects import is_annotated
 
 from esource.domain.core_schemas import is_personal
+from esource.domain.declared import hints, is_open, mentions_untyped, parts_of
 from esource.domain.proof import has_whole_minutes
 
 
@@ -69,8 +68,12 @@ def difference(
     return None
 
 
-def _differences(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
+def _differences(path: str, meant: Any, found: Any, how: How, declared: Any = None) -> Iterator[Difference]:
+    """The differences; ``declared`` is the type, where that is known and counts."""
     kind = type(meant)
+    parts = None
+    if declared is not None and how is How.BY_TYPES and mentions_untyped(declared):
+        how, parts = _as_declared(declared, meant, found)
     if kind is not type(found):
         yield from _of_other_types(path, meant, found, how)
     elif isinstance(meant, BaseModel):
@@ -78,14 +81,25 @@ def _differences(path: str, meant: Any, found: Any, how: How) -> Iterator[Differ
     elif dataclasses.is_dataclass(kind):
         yield from _of_dataclasses(path, meant, found, how)
     elif isinstance(meant, dict):
-        yield from _of_dicts(path, meant, found, how)
+        yield from _of_dicts(path, meant, found, how, parts)
     elif isinstance(meant, (list, tuple, deque)):
-        yield from _of_sequences(path, meant, found, how)
+        yield from _of_sequences(path, meant, found, how, parts)
     elif isinstance(meant, (set, frozenset)):
         if meant != found or sorted(map(_name_of_type, meant)) != sorted(map(_name_of_type, found)):
             yield Difference(path, f"comes back as {_shown(found)} with other items")
     elif not _is_same(meant, found):
         yield Difference(path, f"comes back as another {_name_of_type(meant)}")
+
+
+def _as_declared(declared: Any, meant: Any, found: Any) -> tuple[How, Callable[[Any], Any] | None]:
+    """How to compare a value whose type leaves something of it open, and the types of what it is made of, if they are
+    known. A dict of anything has to be a dict: what is open is what it holds."""
+    if is_open(declared):
+        return How.LOOSELY, None
+    if type(meant) is not type(found):
+        return How.BY_TYPES, None
+    parts = parts_of(declared, meant)
+    return (How.LOOSELY if parts is None else How.BY_TYPES), parts
 
 
 def _of_other_types(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
@@ -105,8 +119,7 @@ def _of_dataclasses(path: str, meant: Any, found: Any, how: How) -> Iterator[Dif
     kind: Any = type(meant)
     for field in dataclasses.fields(kind):
         value, again = getattr(meant, field.name, None), getattr(found, field.name, None)
-        inside = _how_inside(how, kind, field.name, value, again)
-        yield from _differences(f"{path}.{field.name}", value, again, inside)
+        yield from _differences(f"{path}.{field.name}", value, again, how, _annotations(kind).get(field.name))
 
 
 def _of_models(path: str, meant: BaseModel, found: BaseModel, how: How) -> Iterator[Difference]:
@@ -118,9 +131,7 @@ def _of_models(path: str, meant: BaseModel, found: BaseModel, how: How) -> Itera
             yield Difference(f"{inner}{name}", "is missing: the object was made without it")
         else:
             value, again = meant.__dict__[name], found.__dict__.get(name)
-            yield from _differences(
-                f"{inner}{name}", value, again, _how_inside(how, kind, name, value, again)
-            )
+            yield from _differences(f"{inner}{name}", value, again, how, _annotations(kind).get(name))
     for name in meant.__dict__:
         if name not in fields and not hasattr(kind, name):
             yield Difference(
@@ -143,7 +154,13 @@ def _of_models(path: str, meant: BaseModel, found: BaseModel, how: How) -> Itera
                     )
 
 
-def _of_dicts(path: str, meant: dict[Any, Any], found: dict[Any, Any], how: How) -> Iterator[Difference]:
+def _of_dicts(
+    path: str,
+    meant: dict[Any, Any],
+    found: dict[Any, Any],
+    how: How,
+    parts: Callable[[Any], Any] | None = None,
+) -> Iterator[Difference]:
     inner = f"{path}." if path else ""
     if how is How.LOOSELY and len(meant) == len(found):  # JSON's keys are text, in the same order
         for (key, value), (found_key, found_value) in zip(meant.items(), found.items(), strict=True):
@@ -156,16 +173,18 @@ def _of_dicts(path: str, meant: dict[Any, Any], found: dict[Any, Any], how: How)
         if key not in found or (kinds[key] is not type(key) and not isinstance(key, str)):
             yield Difference(f"{inner}{key}", "has a key that does not come back")
         else:
-            yield from _differences(f"{inner}{key}", value, found[key], how)
+            yield from _differences(f"{inner}{key}", value, found[key], how, parts and parts(key))
     if len(found) != len(meant):
         yield Difference(path, f"comes back with {len(found)} members, not with {len(meant)}")
 
 
-def _of_sequences(path: str, meant: Any, found: Any, how: How) -> Iterator[Difference]:
+def _of_sequences(
+    path: str, meant: Any, found: Any, how: How, parts: Callable[[Any], Any] | None = None
+) -> Iterator[Difference]:
     if len(meant) != len(found):
         yield Difference(path, f"comes back with {len(found)} items, not with {len(meant)}")
     for index, (item, again) in enumerate(zip(meant, found, strict=False)):
-        yield from _differences(f"{path}[{index}]", item, again, how)
+        yield from _differences(f"{path}[{index}]", item, again, how, parts and parts(index))
 
 
 def _is_as_plain(meant: Any, found: Any) -> bool:
@@ -243,48 +262,11 @@ def _has_marks(value: Any) -> bool:
     return has_fields and is_personal(kind)
 
 
-def _how_inside(how: How, kind: Any, name: str, meant: Any, found: Any) -> How:
-    """How to compare a field: loosely if its type leaves open what it holds. A dict of anything has to be a dict."""
-    if how is not How.BY_TYPES:
-        return how
-    annotation = _annotations(kind).get(name)
-    is_loose = mentions_untyped(annotation) and (type(meant) is type(found) or _is_open(annotation))
-    return How.LOOSELY if is_loose else How.BY_TYPES
-
-
 @lru_cache(maxsize=4096)
 def _annotations(kind: Any) -> dict[str, Any]:
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
-    return _hints(kind)
-
-
-def _is_open(annotation: Any) -> bool:
-    """Whether a value of any type at all can stand here."""
-    if annotation in (Any, object) or isinstance(annotation, TypeVar):
-        return True
-    origin = get_origin(annotation)
-    return (is_union_origin(origin) or is_annotated(origin)) and any(map(_is_open, get_args(annotation)))
-
-
-def mentions_untyped(annotation: Any) -> bool:
-    """Whether a type, or one that it is made of, leaves open what its values are."""
-    if annotation in (Any, object, dict, list, tuple, set, frozenset) or isinstance(annotation, TypeVar):
-        return True
-    kind = get_origin(annotation) or annotation
-    if is_typeddict(kind) or (
-        isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
-    ):
-        return any(map(mentions_untyped, _hints(kind).values()))
-    parts = (getattr(annotation, "__value__", None), *get_args(annotation))  # the first of a `type` statement
-    return any(mentions_untyped(part) for part in parts if part is not None)
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(kind, include_extras=True)
-    except (NameError, TypeError):  # a name that only a type checker knows
-        return dict(getattr(kind, "__annotations__", {}))
+    return hints(kind)
 
 
 def _name_of_type(value: Any) -> str:

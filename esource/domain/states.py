@@ -16,6 +16,17 @@ from esource.errors import InvalidEventError
 _REMEDY = "Declare it so that JSON keeps it, or use a repository without snapshot_store"
 
 
+def require_restored(state: Any, restored: Any) -> None:
+    """Refuse a snapshot from which an aggregate would not start with the state that it was taken of.
+
+    Raises:
+        InvalidEventError: it would not.
+    """
+    lost = difference("state", state, restored, how=How.STRICTLY)
+    if lost is not None:
+        raise InvalidEventError(lost.path, lost.problem, remedy=_REMEDY)
+
+
 class StateForm:
     """How the state of one class of aggregates is written and read."""
 
@@ -49,7 +60,7 @@ class StateForm:
                 values = {
                     "value": self._adapter.dump_python(state, mode="json", by_alias=False, warnings=False)
                 }
-        except (ValueError, TypeError, RecursionError) as error:
+        except Exception as error:  # a serializer of the application can raise anything
             raise InvalidEventError("state", f"cannot be written as JSON: {error}") from error
         if not (type(state) is self._type and self._is_model and shape_of(self._type).holds(state.__dict__)):
             self._require_equal(state, values)
@@ -58,11 +69,9 @@ class StateForm:
     def _require_equal(self, state: Any, values: dict[str, Any]) -> None:
         try:
             found = self.read(values)
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:
             raise InvalidEventError("state", f"could not be read again: {error}", remedy=_REMEDY) from error
-        lost = difference("state", state, found, how=How.STRICTLY)
-        if lost is not None:
-            raise InvalidEventError(lost.path, lost.problem, remedy=_REMEDY)
+        require_restored(state, found)
 
     def read(self, values: dict[str, Any]) -> Any:
         """The state of JSON values. As JSON, which is what they are: a strict model would refuse them from Python.

@@ -92,7 +92,12 @@ class AggregateRepository(Generic[TAggregate]):
             None
             if snapshot_store is None
             else Snapshotting(
-                event_store, self._aggregate_type, snapshot_store, snapshot_threshold, snapshot_mode
+                event_store,
+                aggregate_factory,
+                self._aggregate_type,
+                snapshot_store,
+                snapshot_threshold,
+                snapshot_mode,
             )
         )
         self._tracer = tracer if tracer is not None else get_tracer(enabled=enable_tracing)

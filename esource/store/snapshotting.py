@@ -7,11 +7,15 @@ backup, or whose events were rolled back, has another event there, or none. Even
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Callable
 from typing import Any, Literal
 from uuid import UUID
 
-from esource.domain.aggregates import AggregateRoot
+from esource.checks import json_text
+from esource.domain.aggregates import AggregateRoot, writes_itself
+from esource.domain.states import require_restored
 from esource.errors import InvalidOptionError
 from esource.log.pages import page_after
 from esource.log.streams import EventStream, ReadOptions
@@ -31,12 +35,14 @@ class Snapshotting:
     def __init__(
         self,
         event_store: EventStore,
+        make: Callable[[UUID], AggregateRoot[Any]],
         aggregate_type: str,
         snapshots: SnapshotStore,
         threshold: int | None,
         mode: SnapshotMode,
     ) -> None:
         self._event_store = event_store
+        self._make = make
         self._aggregate_type = aggregate_type
         self._snapshots = snapshots
         self._threshold = threshold
@@ -131,12 +137,21 @@ class Snapshotting:
             return None
 
     def of(self, aggregate: AggregateRoot[Any]) -> Snapshot:
-        """A snapshot of an aggregate whose events are stored. No I/O."""
+        """A snapshot of an aggregate whose events are stored. No I/O.
+
+        Raises:
+            InvalidEventError: an aggregate that starts from it would have another state.
+        """
+        state = aggregate._serialize_state()
+        if writes_itself(type(aggregate)):
+            again = self._make(aggregate.aggregate_id)
+            again._restore_from_snapshot(json.loads(json_text("state", state)), aggregate.version)
+            require_restored(aggregate._state, again._state)
         return Snapshot(
             aggregate_id=aggregate.aggregate_id,
             aggregate_type=self._aggregate_type,
             version=aggregate.version,
-            state=aggregate._serialize_state(),
+            state=state,
             schema_version=aggregate.schema_version,
             event_id=aggregate._stored_event_id,
         )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from support.any_class import canonical, classes_with_values, made
 from support.effort import examples
 
-from esource import EventRegistry
+from esource import DomainEvent, EventRegistry
 from esource.checks import json_text
 from esource.codec.codec import Codec
 from esource.domain.states import StateForm
@@ -65,7 +65,7 @@ def test_an_event_of_any_class_comes_back_equal_or_is_refused(drawn):
 
 
 @settings(max_examples=examples(50), deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(classes_with_values(BaseModel))
+@given(classes_with_values(BaseModel) | classes_with_values(DomainEvent))
 def test_a_state_of_any_class_comes_back_equal_or_is_refused(drawn):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

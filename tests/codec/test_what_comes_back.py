@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -26,6 +26,7 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from typing_extensions import TypedDict
 
 from esource import DomainEvent, EventRegistry, InvalidEventError, upcaster
 from esource.errors import EventDecodeError, InvalidOptionError
@@ -147,6 +148,16 @@ async def test_a_field_with_several_aliases_is_written_and_read_by_its_name(stor
         assert await stored(event) == event
 
 
+class HalfOpen(NamedTuple):
+    known: Sequence[str]
+    open: Any
+
+
+class HalfOpenKeys(TypedDict):
+    known: Sequence[str]
+    open: Any
+
+
 MORE_THAN_A_MINUTE = timezone(timedelta(minutes=53, seconds=28))
 LOST = [
     (Base, Sub(a=1, b="c"), "value", "comes back as Base, not as Sub"),
@@ -159,6 +170,12 @@ LOST = [
     (datetime, datetime(1900, 1, 1, tzinfo=MORE_THAN_A_MINUTE), "value", "comes back as another datetime"),
     (list[datetime], [datetime(1900, 1, 1, tzinfo=MORE_THAN_A_MINUTE)], "value[0]", "another datetime"),
     (Any, datetime(1900, 1, 1, tzinfo=MORE_THAN_A_MINUTE), "value", "an offset with seconds"),
+    # What one part leaves open is not open in the others.
+    (tuple[Sequence[str], Any], (("a",), 1), "value[0]", "comes back as list, not as tuple"),
+    (dict[str, tuple[Base, Any]], {"k": (Sub(), 1)}, "value.k[0]", "comes back as Base, not as Sub"),
+    (tuple[Sequence[str], Any] | None, (("a",), 1), "value[0]", "comes back as list, not as tuple"),
+    (HalfOpen, HalfOpen(("a",), 1), "value[0]", "comes back as list, not as tuple"),
+    (HalfOpenKeys, {"known": ("a",), "open": (1,)}, "value.known", "comes back as list, not as tuple"),
     (Any, {1: "a", "1": "b"}, "value", "has a key that does not come back"),
     (Any, Excluding(note="y"), "value", "has a key that does not come back"),
     (
@@ -406,6 +423,19 @@ async def test_a_secret_with_a_serializer_of_its_own_is_stored(stored):
 
     event = Revealed(aggregate_id=uuid4(), password=SecretStr("x"))
     assert (await stored(event)).password.get_secret_value() == "x"
+
+
+async def test_whatever_a_serializer_raises_is_an_error_that_names_the_field(store, stored):
+    class Broken(Happened):
+        value: int = 0
+
+        @field_serializer("value")
+        def look_up(self, value):
+            return {}[value]
+
+    with pytest.raises(InvalidEventError, match="value: cannot be written as JSON"):
+        await stored(Broken(aggregate_id=uuid4()))
+    assert await store.get_global_position() == 0
 
 
 async def test_validators_that_change_nothing_more_are_no_obstacle(stored):

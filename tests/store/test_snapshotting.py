@@ -12,7 +12,7 @@ from esource import (
     Snapshot,
     SnapshotStore,
 )
-from esource.errors import InvalidOptionError
+from esource.errors import InvalidEventError, InvalidOptionError
 
 
 class Ledger(Order):
@@ -160,6 +160,27 @@ async def test_a_restore_that_fails_half_way_leaves_nothing_behind(store):
     repository = keeping(store, factory=Clumsy)
     order = await grown(repository, 3)
     assert (await repository.load(order.aggregate_id)).applied == [1, 2, 3]
+
+
+async def test_an_aggregate_that_writes_its_state_itself_is_compared_with_what_it_reads(store, caplog):
+    class Forgetful(Ledger):
+        def _serialize_state(self):
+            return {**super()._serialize_state(), "total": 0.0}
+
+    class Renaming(Ledger):
+        def _serialize_state(self):
+            return {"kept": super()._serialize_state()}
+
+        def _restore_from_snapshot(self, state, version):
+            super()._restore_from_snapshot(state["kept"], version)
+
+    order = await grown(keeping(store, factory=Forgetful), 3)
+    assert "state.total: comes back as another float" in caplog.text
+    with pytest.raises(InvalidEventError, match=r"state\.total"):
+        await keeping(store, factory=Forgetful).create_snapshot(order)
+    assert (await keeping(store, factory=Forgetful).load(order.aggregate_id)).applied == [1, 2, 3]
+    order = await grown(keeping(store, factory=Renaming), 3)
+    assert (await keeping(store, factory=Renaming).load(order.aggregate_id)).applied == []
 
 
 async def test_a_snapshot_newer_than_the_events_is_ignored(store, caplog):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from esource.checks import Limits
     from esource.database.patience import Retry
-    from esource.domain.aggregates import AggregateRoot, DeclarativeAggregate
+    from esource.domain.aggregates import AggregateRoot
+    from esource.domain.declarative import DeclarativeAggregate
     from esource.domain.events import DomainEvent, UntypedEvent, correlated, upcaster
     from esource.domain.handles import handles
     from esource.domain.registry import EventRegistry, default_registry, register_event
@@ -158,7 +159,8 @@ __all__ = [
 _HOMES = {
     "checks": "Limits",
     "database.patience": "Retry",
-    "domain.aggregates": "AggregateRoot DeclarativeAggregate",
+    "domain.aggregates": "AggregateRoot",
+    "domain.declarative": "DeclarativeAggregate",
     "domain.events": "DomainEvent UntypedEvent correlated upcaster",
     "domain.handles": "handles",
     "domain.registry": "EventRegistry default_registry register_event",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -293,44 +292,3 @@ def _require_fields(event_class: type[DomainEvent], given: Iterable[str]) -> Non
             if name not in aliases:
                 own = ", ".join(field for field in fields if field not in DomainEvent.model_fields) or "none"
                 raise InvalidEventError(name, f"is no field of {event_class.__name__} (its own: {own})")
-
-
-class DeclarativeAggregate(AggregateRoot[TState]):
-    """An aggregate with one method per event instead of one `_apply` for all.
-
-    Example:
-        >>> class Account(DeclarativeAggregate[AccountState]):
-        ...     @handles
-        ...     def _deposited(self, event: Deposited) -> None:
-        ...         self._state = AccountState(balance=self.current.balance + event.amount)
-
-    Raises:
-        InvalidOptionError: when the class is made: two methods handle the same event, or one is ``async def``.
-    """
-
-    unregistered_event_handling: ClassVar[str] = "ignore"
-    """What an event without a method does: ``ignore`` or ``error``."""
-    _handlers: ClassVar[dict[type[DomainEvent], str]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._handlers = {**cls._handlers, **marked_methods(cls)}
-        for name in cls._handlers.values():
-            if iscoroutinefunction(getattr(cls, name)):
-                raise InvalidOptionError(f"{cls.__name__}.{name} must be a plain `def`: nobody awaits it")
-
-    def _apply(self, event: DomainEvent) -> None:
-        name = self._handlers.get(type(event))
-        if name is not None:
-            if getattr(self, name)(event) is not None:
-                raise InvalidOptionError(
-                    f"{type(self).__name__}.{name} returned something, which would be lost: set self._state, or "
-                    "change self.current"
-                )
-        elif self.unregistered_event_handling == "error":
-            raise InvalidOptionError(
-                f"{type(self).__name__} has no method for {type(event).__name__}: add one under "
-                f"@handles({type(event).__name__})"
-            )
-        else:
-            self._state = self.current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import get_annotations, isfunction
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -113,3 +113,24 @@ def marked_methods(cls: type) -> dict[type[DomainEvent], str]:
             )
         own[event_class] = name
     return own
+
+
+def method_for(handlers: Mapping[type[DomainEvent], str], event_class: type[DomainEvent]) -> str | None:
+    """The method for events of a class: its own, or that of the nearest base class; None if there is none.
+
+    A class that was defined anew, in a notebook or after a reload, is the same as the one before.
+    """
+    for base in event_class.__mro__:
+        method = handlers.get(base)
+        if method is not None:
+            return method
+        if issubclass(base, DomainEvent):
+            identity = _identity(base)
+            for handled, name in handlers.items():
+                if handled.__qualname__ == base.__qualname__ and _identity(handled) == identity:
+                    return name
+    return None
+
+
+def _identity(event_class: type[DomainEvent]) -> tuple[str, str, object]:
+    return event_class.__module__, event_class.__qualname__, event_class.model_fields["event_type"].default

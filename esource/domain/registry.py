@@ -23,6 +23,8 @@ class EventRegistry:
     def __init__(self) -> None:
         self.classes: dict[str, type[DomainEvent]] = {}
         """The registered classes by event type: for a look that costs no call. The methods change it."""
+        self.changes = 0
+        """How often a class was registered or forgotten: what was derived from the registry is out of date then."""
 
     def register(self, event_class: type[TEvent], event_type: str | None = None) -> type[TEvent]:
         """Register a class under ``event_type``, or under its own.
@@ -44,6 +46,7 @@ class EventRegistry:
             raise DuplicateEventTypeError(name, existing, event_class)
         require_possible(event_class)
         self.classes[name] = event_class
+        self.changes += 1
         return event_class
 
     def get(self, event_type: str) -> type[DomainEvent]:
@@ -86,9 +89,11 @@ class EventRegistry:
 
     def unregister(self, event_type: str) -> bool:
         """Forget an event type; whether it was known."""
+        self.changes += 1
         return self.classes.pop(event_type, None) is not None
 
     def clear(self) -> None:
+        self.changes += 1
         self.classes.clear()
 
     def __len__(self) -> int:

@@ -151,9 +151,8 @@ class Job:
             projection.version,
         )
 
-    def selection(self) -> Selection:
-        """The events that the projection handles, as the pages are to be read."""
-        types = self.projection.event_types(self.reader.codec.registry)
+    def selection(self, types: frozenset[str] | None) -> Selection:
+        """The events of the types that the projection handles, as the pages are to be read."""
         return Selection(self.database, ReadOptions(event_types=types))
 
     async def handle(self, row: EventRow, unit: Unit | None) -> None:

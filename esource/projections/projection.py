@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from esource.checks import check_name, check_seconds, check_whole
 from esource.database.patience import Retry
 from esource.domain.events import DomainEvent
-from esource.domain.handles import marked_methods
+from esource.domain.handles import marked_methods, method_for
 from esource.domain.registry import EventRegistry
 from esource.errors import InvalidOptionError
 from esource.projections.context import ProjectionContext
@@ -151,13 +151,13 @@ class Projection:
         classes = tuple(self._handlers)
         if DomainEvent in classes:
             return None
-        return registry.types_of(classes)
+        named = {name for name in registry if method_for(self._handlers, registry.get(name)) is not None}
+        return registry.types_of(classes) | named  # classes that were defined anew are not below the old ones
 
     def handler(self, event_class: type[DomainEvent]) -> Handle | None:
         """The method for events of a class: its own, or that of the nearest base class."""
-        for base in event_class.__mro__:
-            method = self._handlers.get(base)
-            if method is not None:
-                bound: Handle = getattr(self, method)
-                return bound
-        return None
+        method = method_for(self._handlers, event_class)
+        if method is None:
+            return None
+        bound: Handle = getattr(self, method)
+        return bound

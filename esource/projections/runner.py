@@ -20,6 +20,7 @@ from esource.log.reader import Readable
 from esource.projections.checkpoints import states
 from esource.projections.dead_letters import Retried, retry
 from esource.projections.job import Job, Stopping
+from esource.projections.missed import tell_of_missed
 from esource.projections.projection import Projection
 from esource.projections.shares import Shares
 from esource.projections.versions import prepare, rewind
@@ -153,6 +154,7 @@ class ProjectionRunner:
                 if not await job.retry_outages(lambda: prepare(job)):
                     logger.info("%s: a newer version is active", job.stats.name)
                     return
+                await job.retry_outages(lambda: tell_of_missed(job))
                 await self._shares.hold(None if live else await self._head())
             except Stopping:
                 return

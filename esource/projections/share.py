@@ -15,6 +15,7 @@ from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
 from esource.projections.context import Writes
 from esource.projections.dead_letters import halted_streams, hold_back, record, stream_of
 from esource.projections.job import Job, LostCheckpoint, Stopping
+from esource.projections.missed import tell_of_new_types
 from esource.tables.rows import EVENT_ID, EVENT_TYPE, PAYLOAD, POSITION, STORED_AT, EventRow, StreamId
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ class Share:
         """Everything up to here is dealt with."""
         self._notice = notice
         self._fence = job.fence(number)
-        self._wanted = job.selection()
+        self._registry = job.reader.codec.registry
+        self._seen_changes = self._registry.changes
+        self._types = job.projection.event_types(self._registry)
+        self._wanted = job.selection(self._types)
         self._saved = position
         self._saved_at = time.monotonic()
         self._last: EventRow | None = None
@@ -88,6 +92,8 @@ class Share:
         """Handle what is past the position now."""
         job = self.job
         database = job.database
+        if self._seen_changes != self._registry.changes:
+            await self._look_for_types()
         # Read before the events: whatever is at or below it is visible to the queries that follow.
         head: int = (await database.rows(LAST_POSITION, {}))[0][0] or 0
         job.stats.head = max(job.stats.head, head)
@@ -120,6 +126,14 @@ class Share:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _look_for_types(self) -> None:
+        """Read the types of classes, too, that were registered since."""
+        self._seen_changes = self._registry.changes
+        before, self._types = self._types, self.job.projection.event_types(self._registry)
+        self._wanted = self.job.selection(self._types)
+        if before is not None and self._types is not None:
+            await tell_of_new_types(self.job, self.position, self._types - before)
 
     async def _page(self, after: int) -> list[EventRow]:
         return await page_after(self.job.database, self._wanted, after, self._size)

@@ -141,7 +141,8 @@ async def _finish(job: Job, unit: Unit, number: int, position: int, head: int) -
     if position >= head:
         return
     size = job.projection.batch_size
-    rows = await page_after(job.database, job.selection(), position, size)
+    wanted = job.selection(job.projection.event_types(job.reader.codec.registry))
+    rows = await page_after(job.database, wanted, position, size)
     if len(rows) == size:
         raise _NotYet
     rows = job.known(rows, number)

@@ -85,7 +85,7 @@ _MOVE_PAST = Statement(
         _table.global_position < _new_position,
     )
     .values(global_position=_new_position, updated_at=_now)
-    .returning(_table.global_position)
+    .returning(_table.global_position, tell_waiters(_table.projection_name))
 )
 _CREATE_AT = Statement(
     upsert(projection_checkpoints)
@@ -97,7 +97,7 @@ _CREATE_AT = Statement(
         updated_at=_now,
     )
     .on_conflict_do_nothing(index_elements=[_table.projection_name])
-    .returning(_table.global_position)
+    .returning(_table.global_position, tell_waiters(_table.projection_name))
 )
 _position_of_event = select(events.c.global_position).where(
     events.c.event_id == bindparam("event_id", type_=Identifier())
@@ -223,6 +223,7 @@ class CheckpointRepository:
             "projection_name": check_name("subscription_id", self._stored_name(subscription_id)),
             "position": check_whole("position", position),
             "now": utc_now(),
+            "tells": self._access.database.backend.tells,
         }
         if create and await self._access.insert(_CREATE_AT, **values):
             return True

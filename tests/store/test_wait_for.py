@@ -205,6 +205,30 @@ async def test_another_process_that_saves_a_checkpoint_wakes_the_waiter(
         await save(other, "mails", 2)
 
 
+async def test_a_checkpoint_that_moves_past_what_is_left_out_wakes_the_waiter(
+    unpolled, shared_store, shared_database_url, open_stores
+):
+    other = await open_stores(shared_database_url)
+    checkpoints_of_other = CheckpointRepository(other)
+    for position in (1, 2):  # the first makes the checkpoint, the second moves it
+        async with waiting_for(shared_store, position, checkpoint="mails"):
+            await until(lambda: shared_store._opened.database.wake_up.covers(frozenset({"mails"})))
+            await checkpoints_of_other.move_past("mails", 0, position, create=True)
+
+
+async def test_all_partitions_of_a_subscription_are_waited_for(store):
+    event = placed()
+    number = partition_of(event.aggregate_id, 2)
+    result = await store.append_events(event.aggregate_id, "Order", [event])
+    for part in (1 - number, number):
+        with pytest.raises(CheckpointNotReachedError):
+            await store.wait_for(result, checkpoint="mails", timeout=0)
+        async with store.subscribe(checkpoint="mails", partition=(part, 2), live=False) as events:
+            async for _ in events:
+                await events.save()
+    await store.wait_for(result, checkpoint="mails", timeout=0)
+
+
 async def test_a_checkpoint_that_was_not_there_before_wakes_the_waiter(
     unpolled, shared_store, shared_database_url, open_stores
 ):

@@ -209,6 +209,11 @@ class Backend(ABC):
     async def missing_tables(self, names: Sequence[str], driver: Any) -> list[str]:
         """Those of the tables that a connection does not find, whatever its role may do with them."""
 
+    async def hidden_checkpoints(self, driver: Any, name: str) -> list[tuple[Any, ...]]:
+        """The checkpoints of a projection of all tenants that the role of one tenant does not see: name, position, the
+        worker that holds the lease now, and active version."""
+        return []
+
     @abstractmethod
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Let no other process migrate until the open transaction ends."""

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -117,13 +118,18 @@ _reading: WeakKeyDictionary[Database, dict[str, tuple[int, asyncio.Task[list[tup
 """The queries that are under way, by name, each with `WakeUp.saves` from when it began."""
 
 
+async def _read(database: Database, name: str) -> list[tuple[Any, ...]]:
+    found = await database.read(_FAMILY, {"name": name, "seconds": 0.0})
+    return found or await database.inspect(partial(database.backend.hidden_checkpoints, name=name))
+
+
 async def _family(database: Database, name: str) -> list[tuple[Any, ...]]:
     """The checkpoints whose names begin with a name. One query for all who wait for them: it serves those who ask while
     it runs, unless a checkpoint may have moved since it began."""
     reading = _reading.setdefault(database, {})
     saves, query = reading.get(name, (-1, None))
     if query is None or saves != database.wake_up.saves:
-        query = unseen(database.read(_FAMILY, {"name": name, "seconds": 0.0}))
+        query = unseen(_read(database, name))
         entry = reading[name] = (database.wake_up.saves, query)
 
         def ended(query: asyncio.Task[Any]) -> None:

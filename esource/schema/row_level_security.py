@@ -10,6 +10,7 @@ What a bound role may do:
   nothing is added to a stream of another tenant's;
 - outbox rows of its tenant, snapshots of its tenant's streams, dead letters of its tenant's events, and
   checkpoints named ``<tenant id>:…``: read, write, delete;
+- how far a projection of the whole log is, and which worker has it: ask, for `EventStore.wait_for`;
 - the schema version: read. Which role is for which tenant: neither read nor write.
 
 What it learns of others nonetheless: that an id is taken, that positions have holes, and that there was an

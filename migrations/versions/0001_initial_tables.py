@@ -170,7 +170,12 @@ def downgrade() -> None:
         op.drop_table(table)
     if op.get_context().dialect.name == "postgresql":
         # What row-level security leaves when its tables go.
-        for function in ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()"):
+        for function in (
+            "esource_own_stream(uuid, text)",
+            "esource_every_tenant()",
+            "esource_tenant()",
+            "esource_progress(text)",
+        ):
             op.execute(f"DROP FUNCTION IF EXISTS {function}")
         op.execute("DROP TABLE IF EXISTS esource_tenant_roles")
     record_revision(op, None)

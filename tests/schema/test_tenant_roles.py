@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.engine import make_url
 from support.orders import Order, placed
+from support.read_models import Journal, running
 from support.schemas import CHECKOUT, alembic, described, execute, rows
 from support.tenants import (
     BLUE,
@@ -27,11 +28,18 @@ from esource import (
     CheckpointRepository,
     DLQRepository,
     OutboxRepository,
+    ProjectionRunner,
     SnapshotStore,
     TenantMismatchError,
     schema,
 )
-from esource.errors import ConstraintError, DatabaseReadOnlyError, InvalidOptionError, SchemaMissingError
+from esource.errors import (
+    CheckpointNotReachedError,
+    ConstraintError,
+    DatabaseReadOnlyError,
+    InvalidOptionError,
+    SchemaMissingError,
+)
 from esource.schema import row_level_security
 
 
@@ -43,6 +51,17 @@ async def red_store(request, red_url, open_stores):
 
 def ours(stream, **fields):
     return placed(stream, tenant_id=RED, **fields)
+
+
+async def test_the_role_waits_for_a_projection_of_the_whole_log(red_store, owner, red_url):
+    result = await red_store.append_events(OURS, "Order", [ours(OURS)], 3)
+    with pytest.raises(CheckpointNotReachedError, match="has no position yet") as late:
+        await red_store.wait_for(result, projection=Journal, timeout=0)
+    assert str(BLUE) not in str(late.value)
+    async with running(ProjectionRunner(owner, Journal())):
+        await red_store.wait_for(result, projection=Journal, timeout=60)
+    hidden = await rows(red_url, f"SELECT * FROM esource_progress('{BLUE}:p')")
+    assert (hidden, await rows(red_url, "SELECT * FROM esource_progress('')")) == ([], [])
 
 
 async def test_a_store_opened_as_the_role_works_for_its_tenant(red_store, owner):

@@ -23,6 +23,7 @@ from esource.dialect.postgresql.append import (
     statements,
 )
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
+from esource.dialect.postgresql.row_level_security import HAS_PROGRESS, PROGRESS
 from esource.dialect.postgresql.url import for_asyncpg
 from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
 from esource.errors import (
@@ -191,6 +192,11 @@ class PostgreSQLBackend(Backend):
 
     async def missing_tables(self, names: Sequence[str], driver: _Connection) -> list[str]:
         return [name for (name,) in await driver.fetch(_MISSING_TABLES, list(names))]
+
+    async def hidden_checkpoints(self, driver: _Connection, name: str) -> list[tuple[Any, ...]]:
+        if not await driver.fetchval(HAS_PROGRESS):
+            return []
+        return [tuple(row) for row in await driver.fetch(PROGRESS, name)]
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
         await connection.execute(

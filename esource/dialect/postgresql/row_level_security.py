@@ -40,8 +40,13 @@ DO $do$ BEGIN EXECUTE replace($create$
 $create$, '<schema>', quote_ident(current_schema())); END $do$"""
 
 
-FUNCTIONS = ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()")
-"""What the policies ask; each runs with the rights of its owner."""
+_PROGRESS = "esource_progress(text)"
+FUNCTIONS = ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()", _PROGRESS)
+"""What the policies ask, and what a tenant's role may ask; each runs with the rights of its owner."""
+
+HAS_PROGRESS = f"SELECT to_regprocedure('{_PROGRESS}') IS NOT NULL"
+PROGRESS = "SELECT projection_name, global_position, lease_owner, active_version FROM esource_progress($1)"
+"""The checkpoints of one projection of all tenants, which the policies hide."""
 
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
@@ -88,6 +93,15 @@ ENABLE = [
         "WHERE (aggregate_id, aggregate_type) >= (stream_id, stream_type) "
         "AND (aggregate_id, aggregate_type) <= (stream_id, stream_type) "
         "ORDER BY aggregate_id DESC, aggregate_type DESC, version DESC LIMIT 1), true)",
+    ),
+    # A tenant waits for a projection of the whole log. It learns how far that is, and which worker has it: no event, and
+    # nothing of the checkpoints of other tenants, whose names begin with an id.
+    _function(
+        "esource_progress(family text)",
+        "TABLE (projection_name varchar, global_position bigint, lease_owner varchar, active_version integer)",
+        "SELECT p.projection_name, p.global_position, CASE WHEN p.lease_until > clock_timestamp() THEN p.lease_owner END, "
+        "p.active_version FROM <schema>.projection_checkpoints AS p WHERE family <> '' "
+        "AND left(p.projection_name, length(family)) = family AND p.projection_name !~ '^[0-9a-f-]{36}:'",
     ),
     *(
         f"CREATE POLICY esource_tenants ON {table} USING ({_VISIBLE[table]} OR {_SEES_ALL}) "

@@ -63,7 +63,7 @@ def test_the_public_names_are_these():
         ProjectionFailedError ProjectionRunner ReadDirection ReadOptions Retry SQLiteCheckpointRepository
         SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository SQLiteSnapshotStore Snapshot
         SnapshotStore StoredEvent StreamClosed StreamClosedError Subscription TenantMismatchError Transaction UntypedEvent active_version default_registry
-        handles open_store partition_of register_event upcaster
+        correlated handles open_store partition_of register_event upcaster
     """.split()
     )
     for name in esource.__all__:

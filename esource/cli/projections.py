@@ -92,7 +92,15 @@ async def reset(name: Name, url: DatabaseUrl = None, yes: Yes = False) -> None:
 
 @commands.command("rebuild")
 @asynchronous
-async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
+async def rebuild(
+    app: App,
+    url: DatabaseUrl = None,
+    without_reset: Annotated[
+        bool,
+        typer.Option("--without-reset", help="Do it without a reset(), too: every effect is repeated."),
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Empty a read model, and handle every event again up to the end of the log."""
     projection = projection_of(app)
     bar = Bar()
@@ -101,7 +109,8 @@ async def rebuild(app: App, url: DatabaseUrl = None, yes: Yes = False) -> None:
         runner = ProjectionRunner(store, projection)
         with bar.progress:
             await runner.rebuild(
-                on_progress=lambda far: bar.tell(Progress(projection.name, far.position, far.head))
+                without_reset=without_reset,
+                on_progress=lambda far: bar.tell(Progress(projection.name, far.position, far.head)),
             )
         health = await runner.health()
     Output().say(f"{projection.name} is at position {health.position}.")
@@ -137,6 +146,9 @@ async def run(
             "--once and --restart exclude each other: --once ends with the exit code of what failed."
         )
     projections = [projection_of(app) for app in apps]
+    names = [each.checkpoint_name for each in projections]
+    if len({*names}) < len(names):
+        raise wrong_usage("Two of these projections have one name, and would share a checkpoint.")
     async with writing(url, unknown_events="raise") as store:
         runners = [ProjectionRunner(store, projection, partitions=partitions) for projection in projections]
 

@@ -157,14 +157,14 @@ class Decoder:
 
 def _unsealed(row: EventRow, keys: Keys | None) -> str:
     """The payload of a row with its personal fields."""
-    members = from_json(row[PAYLOAD])
-    if not is_sealed(members):
-        return row[PAYLOAD]  # a value of the payload contains the same text
-    if keys is None:
-        raise KeyStoreMissingError(row[EVENT_TYPE])
     try:
+        members = from_json(row[PAYLOAD])
+        if not is_sealed(members):
+            return row[PAYLOAD]  # a value of the payload contains the same text
+        if keys is None:
+            raise KeyStoreMissingError(row[EVENT_TYPE])
         return to_json(unsealed(members, row[EVENT_ID], keys)).decode()
-    except BrokenSealError as error:
+    except (BrokenSealError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise EventDecodeError(
             row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its personal fields cannot be opened: {error}"
         ) from error
@@ -173,7 +173,12 @@ def _unsealed(row: EventRow, keys: Keys | None) -> str:
 def _upcast(event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
     """The payload in the form that the class has now."""
     current = event_class.model_fields["event_version"].default
-    payload = json.loads(stored)
+    try:
+        payload = json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise EventDecodeError(
+            row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"its payload cannot be read: {error}"
+        ) from error
     version = payload.get("event_version", 1) if isinstance(payload, dict) else None
     if version == current:
         return stored
@@ -266,7 +271,7 @@ def _read_slowly(form: Form, row: EventRow, payload: str) -> DomainEvent:
             members = {name: value for name, value in members.items() if name in known}
         merged = json.dumps({**members, **columns})
         event: DomainEvent = form.validate(merged, extra=form.extra)
-    except (ValueError, TypeError, InvalidEventError) as error:
+    except (ValueError, TypeError, RecursionError, InvalidEventError) as error:
         if MARK in payload:
             raise KeyStoreMissingError(row[EVENT_TYPE]) from None
         if MARK in row[PAYLOAD]:  # the error's text could put personal values into logs and dead letters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from weakref import WeakSet
@@ -103,7 +104,8 @@ class KeyStore(ABC):
             return await self.erase(name)
         finally:
             self._destroyed += 1
-            self._cache.pop(name, None)
+            with suppress(KeyError):  # pop() looks first, and the entry may expire before it is taken
+                del self._cache[name]
             for keys in self._held:
                 keys.forget(name)
 
@@ -140,7 +142,7 @@ class KeyStore(ABC):
         while True:
             begun = self._destroyed
             for subject in subjects:
-                if subject in self._cache:
+                with suppress(KeyError):  # an entry may expire between a look for it and its use
                     found[subject] = self._cache[subject]
             missing = subjects - found.keys()
             if missing:

@@ -147,7 +147,10 @@ def sealed_subjects(payloads: Iterable[str]) -> set[str]:
     subjects: set[str] = set()
     for payload in payloads:
         if MARK in payload:
-            members = from_json(payload)
+            try:
+                members = from_json(payload)
+            except ValueError:
+                continue  # it is refused where this event is read, and is no reason to refuse the others
             for entry in _entries(members):
                 if isinstance(entry, dict) and isinstance(entry.get("subject"), str):
                     subjects.add(entry["subject"])
@@ -161,7 +164,7 @@ def _entries(members: object) -> list[Any]:
 
 def is_sealed(members: Payload) -> bool:
     """Whether a payload has personal fields that are still sealed."""
-    return SEALED in members
+    return isinstance(members, dict) and SEALED in members
 
 
 def unsealed(members: Payload, event_id: str, keys: Keys) -> Payload:

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, literal_column, select, update
 
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
-from esource.errors import StreamHaltedError
+from esource.errors import InvalidEventError, StreamHaltedError
 from esource.log.pages import EVENT_COLUMNS
 from esource.moments import utc_now
 from esource.projections.checkpoints import lock
@@ -74,6 +74,9 @@ _FORGET = Statement(
 
 PAGE_LETTERS = 100
 
+BEGINNING = 1000
+"""So many characters of a payload that may not be stored in a dead letter are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retried:
@@ -101,18 +104,20 @@ async def record(
     database: Database, name: str, row: EventRow, error: BaseException, retry_count: int
 ) -> None:
     """Write an event's dead letter, as part of the running task's transaction."""
+    values = UUID(row[EVENT_ID]), name, row[EVENT_TYPE]
+    letters = DLQRepository(database)
     try:
         data = json.loads(row[PAYLOAD])
-    except ValueError:
+    except (ValueError, RecursionError):
         data = row[PAYLOAD]
-    await DLQRepository(database).add_failed_event(
-        UUID(row[EVENT_ID]),
-        name,
-        row[EVENT_TYPE],
-        data if isinstance(data, dict) else {"payload": data},
-        error,
-        retry_count,
-    )
+    try:
+        await letters.add_failed_event(
+            *values, data if isinstance(data, dict) else {"payload": data}, error, retry_count
+        )
+    except (InvalidEventError, RecursionError):
+        # What may not be stored in a letter, another program has stored in the log: there it is to be found.
+        beginning = {"payload": f"{row[PAYLOAD][:BEGINNING]} ..."}
+        await letters.add_failed_event(*values, beginning, error, retry_count)
 
 
 async def hold_back(database: Database, name: str, row: EventRow, behind: int) -> None:

@@ -241,6 +241,21 @@ class Job:
             operation, while_=is_outage, seconds=self.database.retry_seconds, sleep=pause or self.pause
         )
 
+    async def read(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run what only reads; again, with growing pauses, while a lock refuses it. Of what else may pass, the
+        database itself waits for the end.
+
+        Raises the last error when the database's `retry_seconds` are over.
+        """
+
+        def is_busy(error: BaseException) -> bool:
+            if not isinstance(error, DatabaseBusyError):
+                return False
+            self.failed(error, "The log is locked; it is tried again")
+            return True
+
+        return await retry(operation, while_=is_busy, seconds=self.database.retry_seconds, sleep=self.pause)
+
     async def pause(self, seconds: float) -> None:
         """Wait, unless told to stop.
 

@@ -15,12 +15,13 @@ from esource.database.sources import require_whole
 from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import InvalidOptionError, error_text
-from esource.log.pages import LAST_POSITION
+from esource.log.pages import last_position
 from esource.log.reader import Readable
 from esource.projections.checkpoints import states
 from esource.projections.dead_letters import Retried, retry
 from esource.projections.job import Job, Stopping
 from esource.projections.missed import tell_of_missed
+from esource.projections.names import only_one_class
 from esource.projections.projection import Projection
 from esource.projections.shares import Shares
 from esource.projections.versions import prepare, rewind
@@ -130,7 +131,7 @@ class ProjectionRunner:
         Raises:
             ProjectionFailedError: an event could not be handled, and the policy is to stop.
             InvalidOptionError: it runs already, or inside a transaction, or it has run with another
-                number of partitions.
+                number of partitions; another class is at work under its name; its checkpoint is ahead of the log.
             DatabaseError: the database was away for longer than the store waits for it.
         """
         job = self._job
@@ -149,7 +150,10 @@ class ProjectionRunner:
 
     async def _run(self, *, live: bool = True) -> None:
         job = self._job
-        with job.stats.running(metrics=job.reader.tracer is not None):
+        with (
+            job.stats.running(metrics=job.reader.tracer is not None),
+            only_one_class(job.database, job.projection),
+        ):
             try:
                 if not await job.retry_outages(lambda: prepare(job)):
                     logger.info("%s: a newer version is active", job.stats.name)
@@ -192,14 +196,33 @@ class ProjectionRunner:
             raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
 
     async def rebuild(
-        self, *, from_position: int = 0, on_progress: Callable[[RunProgress], None] | None = None
+        self,
+        *,
+        from_position: int = 0,
+        without_reset: bool = False,
+        on_progress: Callable[[RunProgress], None] | None = None,
     ) -> None:
         """Empty the read model (`Projection.reset`) and handle everything past a position again, up to
         what is the end of the log now. Other workers of the projection go on from there, too.
 
         Dead letters of the events past that position are closed: they are tried again with the rest.
-        The errors are those of `run`.
+
+        Args:
+            from_position: Where to begin; what is before it stays handled.
+            without_reset: Do it although the projection has no `Projection.reset`: every effect is repeated.
+            on_progress: Called after each batch.
+
+        Raises:
+            InvalidOptionError: the projection has no `Projection.reset`, so that everything would be counted twice.
+                Further errors are those of `run`.
         """
+        projection = self._job.projection
+        if type(projection).reset is Projection.reset and not without_reset:
+            raise InvalidOptionError(
+                f"{type(projection).__name__} has no reset(), which empties its read model: a rebuild would handle "
+                "every event again on top of what is there. Write reset(), or pass without_reset=True if every "
+                "effect may be repeated"
+            )
         if self._job.stats.is_running:
             raise InvalidOptionError("the runner is at work already: make another one")
         if self._job.stopping.is_set():
@@ -242,8 +265,7 @@ class ProjectionRunner:
         return position, *await CheckpointRepository(job.database).get_lag(position, types)
 
     async def _head(self) -> int:
-        head: int = (await self._job.database.rows(LAST_POSITION, {}))[0][0] or 0
-        return head
+        return await self._job.read(lambda: last_position(self._job.database))
 
     def _tell(self) -> None:
         if self._on_progress is not None:

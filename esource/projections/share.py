@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from esource.errors import ProjectionFailedError, error_text
-from esource.log.pages import LAST_POSITION, PAGE_BYTES, page_after
+from esource.log.pages import PAGE_BYTES, last_position, page_after
 from esource.projections.context import Writes
 from esource.projections.dead_letters import halted_streams, hold_back, record, stream_of
 from esource.projections.job import Job, LostCheckpoint, Stopping
@@ -70,7 +70,7 @@ class Share:
             try:
                 if job.projection.on_failure == "halt_stream":
                     name = job.projection.checkpoint_name
-                    self._halted = await halted_streams(job.database, None, name)
+                    self._halted = await job.read(lambda: halted_streams(job.database, None, name))
                 while not job.stopping.is_set():
                     waiter.clear()
                     await self._catch_up()
@@ -95,7 +95,7 @@ class Share:
         if self._seen_changes != self._registry.changes:
             await self._look_for_types()
         # Read before the events: whatever is at or below it is visible to the queries that follow.
-        head: int = (await database.rows(LAST_POSITION, {}))[0][0] or 0
+        head = await job.read(lambda: last_position(database))
         job.stats.head = max(job.stats.head, head)
         if head <= self.position:
             return
@@ -136,7 +136,7 @@ class Share:
             await tell_of_new_types(self.job, self.position, self._types - before)
 
     async def _page(self, after: int) -> list[EventRow]:
-        return await page_after(self.job.database, self._wanted, after, self._size)
+        return await self.job.read(lambda: page_after(self.job.database, self._wanted, after, self._size))
 
     async def _work_off(self, rows: list[EventRow], upto: int) -> None:
         """Handle rows, and whatever goes wrong with them; then everything up to a position is done."""

@@ -229,3 +229,27 @@ async def test_the_cache_of_keys_is_bounded():
     for _ in range(5):
         await keys.keys_to_seal([OfText(aggregate_id=uuid4(), person=str(uuid4()), name="y")])
     assert len(keys._cache) == 3
+
+
+async def test_a_key_that_expires_while_it_is_looked_up_is_loaded_again():
+    """Each look at the clock takes a second, so that entries expire between any two lines."""
+    from cachetools import TTLCache
+
+    class Counting(InMemoryKeyStore):
+        loads = 0
+
+        async def load(self, subjects):
+            self.loads += 1
+            return await super().load(subjects)
+
+    keys = Counting()
+    subjects = {"a", "b", "c"}
+    before = {subject: (await keys._get({subject}, make=True))[subject] for subject in subjects}
+    for seconds in range(1, 12):
+        moment = iter(range(10_000))
+        keys._cache = TTLCache(10, seconds, timer=lambda moment=moment: next(moment))
+        for _ in range(10):
+            found = await keys._get(subjects, make=False)
+            assert {subject: found[subject] for subject in subjects} == before
+        await keys.destroy("nobody")
+    assert keys.loads > 11

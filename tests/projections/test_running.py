@@ -6,7 +6,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from support.orders import OrderPlaced, placed
 from support.read_models import Journal, Letters, append, catch_up, rows, running, ship, until
 
@@ -410,3 +410,34 @@ async def test_a_checkpoint_ahead_of_the_log_is_refused_until_a_rebuild(store: E
         await catch_up(store, journal)
     await ProjectionRunner(store, journal).rebuild()
     assert await rows(store, journal.table, "position") == positions
+
+
+async def test_another_class_under_one_name_is_refused(store: EventStore):
+    class Impostor(Letters):
+        name = Journal.name
+
+    workers = [ProjectionRunner(store, Journal()) for _ in range(2)]
+    async with running(*workers):
+        await until(lambda: all(worker.health_now().is_running for worker in workers))
+        with pytest.raises(InvalidOptionError, match="are both called 'journal'"):
+            await ProjectionRunner(store, Impostor()).run(live=False)
+    await append(store, "a")
+    impostor = Impostor()
+    await catch_up(store, impostor)
+    assert impostor.sent == [1]
+
+
+async def test_a_projection_outlives_a_lock_timeout(postgres_url, open_stores):
+    limits = {"connect_args": {"server_settings": {"lock_timeout": "20ms"}}}
+    store, other = await open_stores(postgres_url, **limits), await open_stores(postgres_url)
+    letters = Letters()
+    runner = ProjectionRunner(store, letters)
+    async with running(runner):
+        positions = await append(other, "a")
+        await until(lambda: letters.sent == positions)
+        async with other.transaction() as transaction:
+            await transaction.connection.execute(text("LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
+            store.reader.database.wake_up.set()
+            await until(lambda: runner.health_now().failures > 0)
+        positions += await append(other, "b")
+        await until(lambda: letters.sent == positions)

@@ -294,3 +294,14 @@ async def test_a_new_version_outside_a_transaction_takes_over_too(store: EventSt
     await catch_up(store, more)
     assert more.sent == positions
     assert await active_version(store, "letters") == 2
+
+
+async def test_a_rebuild_without_reset_is_refused_unless_told(store: EventStore):
+    positions = await append(store, "a")
+    letters = Letters()
+    await catch_up(store, letters)
+    with pytest.raises(InvalidOptionError, match=r"Letters has no reset\(\).*without_reset=True"):
+        await ProjectionRunner(store, letters).rebuild()
+    assert letters.sent == positions
+    await ProjectionRunner(store, letters).rebuild(without_reset=True)
+    assert letters.sent == 2 * positions

@@ -1,0 +1,93 @@
+"""A row of the log that cannot be read is an error of ours with its position, and ends nothing for good."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from support.orders import OrderPlaced
+from support.read_models import Letters, append
+
+from esource import DLQRepository, EventStore, ProjectionFailedError, ProjectionRunner
+from esource.errors import EventDecodeError
+from esource.privacy import InMemoryKeyStore
+
+UNREADABLE = {
+    "a list": "[1]",
+    "a number": "1",
+    "null": "null",
+    "3 000 levels": '{"a": ' + "[" * 3000 + "]" * 3000 + ', "customer_id": "c", "total": 1}',
+    "a list that is called sealed": '["esource:sealed"]',
+    "another event": '{"total": []}',
+}
+
+
+async def spoil(store: EventStore, position: int, payload: str) -> None:
+    """Write a payload as another program would."""
+    cast = "CAST(:payload AS jsonb)" if "postgresql" in store.name.lower() else ":payload"
+    async with store.transaction() as transaction:
+        await transaction.connection.execute(
+            text(f"UPDATE events SET payload = {cast} WHERE global_position = :position"),  # noqa: S608
+            {"payload": payload, "position": position},
+        )
+
+
+@pytest.fixture(params=UNREADABLE)
+async def spoilt(request, store: EventStore) -> tuple[EventStore, list[int]]:
+    """A store, and the positions of three events, of which the second cannot be read."""
+    positions = await append(store, "a", "b", "c")
+    await spoil(store, positions[1], UNREADABLE[request.param])
+    return store, positions
+
+
+async def test_reading_goes_on_behind_it(spoilt):
+    store, positions = spoilt
+    read, refused = [], []
+    async for stored in store.read_all():
+        try:
+            assert isinstance(stored.event, OrderPlaced)
+            read.append(stored.global_position)
+        except EventDecodeError as error:
+            refused.append(error.global_position)
+    assert (read, refused) == ([positions[0], positions[2]], [positions[1]])
+
+
+class Skipping(Letters):
+    name = "skipping"
+    on_failure = "skip"
+
+
+async def test_a_projection_makes_a_dead_letter_of_it(spoilt):
+    store, positions = spoilt
+    projection = Skipping()
+    runner = ProjectionRunner(store, projection)
+    await runner.run(live=False)
+    assert projection.sent == [positions[0], positions[2]]
+    [letter] = await DLQRepository(store).get_failed_events(projection_name="skipping")
+    assert "EventDecodeError" in letter.error_message
+    assert str(positions[1]) in letter.error_message
+    assert (await runner.retry_dead_letters()).failed == 1
+
+
+async def test_a_projection_that_stops_says_where(spoilt):
+    store, positions = spoilt
+    with pytest.raises(ProjectionFailedError) as caught:
+        await ProjectionRunner(store, Letters()).run(live=False)
+    assert caught.value.global_position == positions[1]
+
+
+async def test_an_endless_number_ends_nothing(store: EventStore):
+    """It is read as an infinity, or refused: a float on SQLite, a number of 9 001 digits on PostgreSQL."""
+    positions = await append(store, "a", "b", "c")
+    await spoil(store, positions[1], '{"customer_id": "c", "total": 1e9000}')
+    projection = Skipping()
+    await ProjectionRunner(store, projection).run(live=False)
+    assert {positions[0], positions[2]} <= set(projection.sent)
+
+
+async def test_a_store_with_keys_reads_on_behind_it(open_stores, database_url):
+    store = await open_stores(database_url, key_store=InMemoryKeyStore())
+    positions = await append(store, "a", "b")
+    await spoil(store, positions[0], '{"esource:sealed": ' + "[" * 3000 + "]" * 3000 + "}")
+    projection = Skipping()
+    await ProjectionRunner(store, projection).run(live=False)
+    assert projection.sent == positions[1:]

@@ -41,6 +41,7 @@ NAVIGATION = {
         "how-to/snapshot",
         "how-to/upcast",
         "how-to/fastapi",
+        "how-to/scripts",
         "how-to/separate-tenants",
         "how-to/test",
         "how-to/migrate",

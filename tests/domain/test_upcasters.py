@@ -180,7 +180,7 @@ async def test_an_event_read_without_its_class_is_not_lifted(store):
     (found,) = (await store.get_events(event.aggregate_id, "Item")).events
     assert type(found) is UntypedEvent
     assert (found.event_type, found.event_version, found.price) == ("Priced", 1, "1.50")
-    assert found.metadata["user_id"] == UUID(int=3)
+    assert found.metadata["user_id"] == str(UUID(int=3))
     assert found.correlation_id == event.correlation_id
     # and can be appended again as it is
     await store.append_events(found.aggregate_id, "Item", [found.model_copy(update={"event_id": uuid4()})])

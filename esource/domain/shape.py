@@ -31,16 +31,16 @@ class Shape:
         self._names = list(proofs)
         self._kinds = [proof.kinds for proof in proofs.values()]
         self._checks = [(name, proof.check) for name, proof in proofs.items() if proof.check is not None]
-        self._open = [(name, proof) for name, proof in proofs.items() if not proof.is_settled]
+        self._open = [(name, *proof[:2]) for name, proof in proofs.items() if not proof.is_settled]
         """The fields to look at in an instance that was validated as a whole, and not changed since."""
         if unproved or not is_frozen:
-            self._open = [("", _NOTHING)]
+            self._open = [("", *_NOTHING[:2])]
         self._known: set[tuple[type, ...]] = set()
         self._last: list[type] = []
 
     def holds_validated(self, values: dict[str, Any]) -> bool:
         """Whether an instance that its class's validator made is sure to come back equal."""
-        for name, (kinds, check, _) in self._open:
+        for name, kinds, check in self._open:
             value = values.get(name)
             if (kinds is not None and type(value) not in kinds) or not (check is None or check(value)):
                 return False

@@ -8,6 +8,7 @@ to come back with its own type; where it declares none, as what JSON makes of it
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -275,3 +276,8 @@ def _name_of_type(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     return "None" if value is None else type(value).__name__
+
+
+def same_payload(stored: str, new: str) -> bool:
+    """Whether two payloads say the same, whatever their spacing and key order; true is not 1, and 1 is not 1.0."""
+    return stored == new or difference("", json.loads(stored), json.loads(new)) is None

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from esource.codec.encoding import same_payload
 from esource.dialect.plan import Plan, StreamWrite
+from esource.domain.comparison import same_payload
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import DuplicateEventError, OptimisticLockError, StreamClosedError
 from esource.log.streams import AppendResult, ExpectedVersion
@@ -40,7 +40,7 @@ class Append:
         self.stream = stream
         self.events = events
         self.expected_version = expected_version
-        self.bytes = sum(len(event.payload) for event in events)
+        self.bytes = sum([len(event.payload) for event in events])
         self.future: asyncio.Future[AppendResult] | None = None
 
     @property
@@ -89,7 +89,7 @@ class Batch:
         self._parts: list[_Part] = []
         self._streams: dict[StreamId, _StreamState] = {}
         self._deferred: set[StreamId] = set()
-        self._event_ids: set[UUID] = set()
+        self._event_ids: set[int] = set()
 
     @property
     def appends(self) -> list[Append]:
@@ -103,7 +103,7 @@ class Batch:
         key, expected = append.stream, append.expected_version
         if key in self._deferred:
             return False
-        ids = [event.event_id for event in append.events]
+        ids = [event.event_id.int for event in append.events]  # a UUID itself is hashed in Python
         if not self._event_ids.isdisjoint(ids):
             return self._defer(key)
         state = self._streams.get(key)
@@ -124,7 +124,7 @@ class Batch:
             # then it repeats an earlier append, and that is no conflict.
             question = len(self.plan.streams)
             self._streams[key] = state
-            self.plan.streams.append(StreamWrite(key, expected, ids[0]))
+            self.plan.streams.append(StreamWrite(key, expected, append.events[0].event_id))
         self._parts.append(_Part(append, state, question, state.steps, loses))
         if not loses:
             self._event_ids.update(ids)

@@ -134,7 +134,7 @@ class Database:
             await connections.ensure_open()
         if not writing:
             return await connections.readers.run(work)
-        if self._transactions.neighbours.known:
+        if self.backend.concurrent_writers and self._transactions.neighbours.known:
             work = partial(self._beside_others, work)
         return await connections.writers.run(work)
 

@@ -102,9 +102,9 @@ class LogWriter:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
             return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
-        if len(encoded) > 1:
-            _check_together(encoded, self._limits)
         append = Append(stream, encoded, expected_version)
+        if len(encoded) > 1:
+            _check_together(append, self._limits)
         aggregate_id, aggregate_type = stream
         with span(
             self._tracer,
@@ -176,24 +176,24 @@ def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEve
     return events
 
 
-def _check_together(encoded: list[EncodedEvent], limits: Limits) -> None:
+def _check_together(append: Append, limits: Limits) -> None:
     """Refuse events that one append may not hold together.
 
     Raises:
         InvalidEventError: the events are too much together, or something follows the end of the stream.
         DuplicateEventError: two of them have one id.
     """
-    characters = sum(len(event.payload) for event in encoded)
-    if characters > limits.append_characters:
+    if append.bytes > limits.append_characters:
         raise InvalidEventError(
             "events",
-            f"have {characters} characters of JSON together, the limit is {limits.append_characters}",
+            f"have {append.bytes} characters of JSON together, the limit is {limits.append_characters}",
             remedy="Append them in several steps, or raise Limits.append_characters",
         )
-    seen: set[UUID] = set()
-    for event in encoded:
-        if event.event_id in seen:
+    seen: set[int] = set()
+    for event in append.events:
+        number = event.event_id.int  # a UUID itself is hashed in Python
+        if number in seen:
             raise DuplicateEventError(event.event_id, "earlier in the same append")
-        seen.add(event.event_id)
-    if any(event.event_type == STREAM_CLOSED for event in encoded[:-1]):
+        seen.add(number)
+    if STREAM_CLOSED in [event.event_type for event in append.events[:-1]]:
         raise InvalidEventError("events", f"{STREAM_CLOSED} has to be the last one: nothing may follow it")

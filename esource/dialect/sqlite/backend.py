@@ -162,7 +162,7 @@ class SQLiteBackend(Backend):
                 None if row.tenant_id is None else str(row.tenant_id),
                 row.actor_id,
                 versions[stream] + step,
-                row.timestamp.isoformat(timespec="microseconds"),  # `to_iso` of a moment in UTC
+                row.timestamp.isoformat("T", "microseconds"),  # `to_iso` of a moment in UTC
                 row.payload,
                 created_at,
             )

@@ -19,7 +19,7 @@ from esource.checks import LARGEST_POSITION
 from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
-from esource.log.streams import ReadDirection, ReadOptions
+from esource.log.streams import EVERYTHING, ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import event_outbox, events
 from esource.tables.rows import (
@@ -134,14 +134,15 @@ class Selection:
             self.start = None
         self.limit = options.limit
         values: dict[str, Any] = {} if stream is None else stream._asdict()
-        for name in ("tenant_id", "from_timestamp", "to_timestamp"):
-            value = getattr(options, name)
-            if value is not None:
-                values[name] = value
-        for name in ("event_types", "aggregate_types"):
-            names = getattr(options, name)
-            if names is not None:
-                values[name] = database.backend.names(sorted(names))
+        if options is not EVERYTHING:  # as most often
+            for name in ("tenant_id", "from_timestamp", "to_timestamp"):
+                value = getattr(options, name)
+                if value is not None:
+                    values[name] = value
+            for name in ("event_types", "aggregate_types"):
+                names = getattr(options, name)
+                if names is not None:
+                    values[name] = database.backend.names(sorted(names))
         self.values = values
         self.conditions = tuple(values)
 

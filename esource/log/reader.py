@@ -32,7 +32,7 @@ from esource.log.pages import (
     page_after,
     pages,
 )
-from esource.log.streams import EventStream, ReadOptions, StoredEvent, parse_stream_name
+from esource.log.streams import EVERYTHING, EventStream, ReadOptions, StoredEvent, parse_stream_name
 from esource.log.tenants import of_tenant, restricted
 from esource.privacy.keys import KeyStore
 from esource.tables.model import events as log_table
@@ -44,8 +44,6 @@ FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
 """The pause between two looks for a position. Nothing wakes a waiter: a replica cannot LISTEN, and its log grows
 without an append of this process."""
-
-_EVERYTHING = ReadOptions()
 
 
 Page: TypeAlias = tuple[list[EventRow], Callable[[EventRow], DomainEvent]]
@@ -169,24 +167,25 @@ class LogReader:
         if aggregate_type is None:
             aggregate_type = await self._only_type_of(aggregate_id)
         stream = StreamId(aggregate_id, aggregate_type)
-        options = _EVERYTHING
+        options = EVERYTHING
         if from_version != 0 or from_timestamp is not None or to_timestamp is not None:
             options = ReadOptions(
                 from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
             )
         with self._loading_span(stream):
-            events, version = await self._load(self.selection(options, stream), from_version)
+            events, version = await self._load(stream, options)
         if not events and version == from_version:
             version = await self.version_of(stream) if from_version else 0
         return EventStream(aggregate_id, aggregate_type, events, version)
 
-    async def _load(self, wanted: Selection, version: int) -> tuple[list[DomainEvent], int]:
-        """The events wanted of a stream, and the version of the last of them; else the version given."""
+    async def _load(self, stream: StreamId, options: ReadOptions) -> tuple[list[DomainEvent], int]:
+        """The events wanted of a stream, and the version of the last of them; else the version to begin after."""
+        wanted = self.selection(options, stream)
         # Most streams are one page. The others come in pages, too, although all of it will be in memory
         # anyway, to let other tasks run in between.
         rows = await page_after(self.database, wanted, wanted.start, PAGE_EVENTS)
         if not rows:
-            return [], version
+            return [], options.from_position
         decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
         skips = self.codec.unknown_events == "skip"
         events = [decode(row) for row in (self.known(rows) if skips else rows)]
@@ -211,11 +210,11 @@ class LogReader:
             return [decode(row) async for rows, decode in found for row in rows]
 
     def read_stream(self, stream_id: str, options: ReadOptions | None = None) -> EventReader:
-        course = _Course("read_stream", options or _EVERYTHING, parse_stream_name(stream_id))
+        course = _Course("read_stream", options or EVERYTHING, parse_stream_name(stream_id))
         return EventReader(course.call, partial(self._follow, course))
 
     def read_all(self, options: ReadOptions | None = None) -> EventReader:
-        course = _Course("read_all", options or _EVERYTHING, None)
+        course = _Course("read_all", options or EVERYTHING, None)
         return EventReader(course.call, partial(self._follow, course))
 
     async def _follow(self, course: _Course) -> AsyncGenerator[Page, None]:

@@ -128,6 +128,10 @@ def _direction_of(value: object) -> ReadDirection:
     )
 
 
+EVERYTHING = ReadOptions()
+"""The whole log, or the whole stream: what most reads want."""
+
+
 class StoredEvent:
     """An event with its place in the log. The event itself is decoded when first asked for.
 

@@ -31,8 +31,8 @@ def _check_id(name: str, value: Any) -> Any:
 def _check_words(name: str, value: Any) -> Any:
     """Text, if a database could hold it: only PostgreSQL refuses a NUL, only SQLite's driver raises an error of
     another kind for half a surrogate pair."""
-    if value is None:
-        return value
+    if value is None or (type(value) is str and value.isascii() and "\x00" not in value):
+        return value  # the common case, without another call
     try:
         return check_text(name, value, limit=None)
     except InvalidEventError as error:

@@ -62,6 +62,10 @@ def stores_text(dialect: Dialect) -> bool:
     return dialect.name == "sqlite"
 
 
+def _id_as_text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
+
+
 class Identifier(TypeDecorator[UUID]):
     """A UUID: native where the database has one, else 36 characters of hyphenated lower-case text."""
 
@@ -73,8 +77,12 @@ class Identifier(TypeDecorator[UUID]):
             return dialect.type_descriptor(Text())
         return dialect.type_descriptor(_Uuid(as_uuid=True, native_uuid=True))
 
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
-        return str(value) if value is not None and stores_text(dialect) else value
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        # Asked once for a statement. PostgreSQL's driver takes a UUID as it is.
+        return _id_as_text if stores_text(dialect) else None
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:  # for literals
+        return _id_as_text(value) if stores_text(dialect) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
         return UUID(value) if isinstance(value, str) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -38,7 +38,7 @@ from esource.privacy.keys import KeyStore
 from esource.tables.model import events as log_table
 from esource.tables.rows import EVENT_TYPE, PAYLOAD, VERSION, EventRow, StreamId
 from esource.tables.statement import Statement
-from esource.telemetry import Tracer, reading_span, span
+from esource.telemetry import NO_SPAN, Tracer, reading_span, span
 
 FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
@@ -231,12 +231,12 @@ class LogReader:
 
     def _loading_span(self, stream: StreamId) -> AbstractContextManager[Any]:
         if self.tracer is None:
-            return nullcontext()
+            return NO_SPAN
         return span(self.tracer, "read_stream", system=self.database.backend.name, **stream._asdict())
 
     def _reading_span(self, course: _Course) -> AbstractContextManager[None]:
         if self.tracer is None:
-            return nullcontext()
+            return NO_SPAN
         names = {} if course.stream is None else course.stream._asdict()
         return reading_span(self.tracer, course.call, system=self.database.backend.name, **names)
 

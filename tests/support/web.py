@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from typing_extensions import Self
@@ -65,20 +66,26 @@ def serving(
     command: list[str], port: int, database_url: str, health: str = "/health", **more: str
 ) -> Iterator[str]:
     """A server until the block ends: it has to answer at first, and to end well after SIGTERM."""
+    with TemporaryFile("w+") as said:  # a pipe that nobody reads would stop it when it is full
+        yield from _serving(command, port, said, environment(database_url, **more), health)
+
+
+def _serving(
+    command: list[str], port: int, said: IO[str], variables: dict[str, str], health: str
+) -> Iterator[str]:
     process = subprocess.Popen(
         command,
         cwd=FOLDER,
-        env=environment(database_url, **more),
-        stdout=subprocess.PIPE,
+        env=variables,
+        stdout=said,
         stderr=subprocess.STDOUT,
-        text=True,
         start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}"
     try:
         until = time.monotonic() + 120
         while True:
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None, _read(said)
             try:
                 with Client(url) as client:
                     if client.ask("GET", health).status == 200:
@@ -88,10 +95,15 @@ def serving(
                 time.sleep(0.05)
         yield url
         process.terminate()
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode in (0, -signal.SIGTERM), said
-        assert "Traceback" not in said, said
+        process.wait(60)
+        assert process.returncode in (0, -signal.SIGTERM), _read(said)
+        assert "Traceback" not in _read(said), _read(said)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
+
+
+def _read(said: IO[str]) -> str:
+    said.seek(0)
+    return said.read()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,32 @@ def free_port() -> int:
 
 def environment(database_url: str, **more: str) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": database_url, "PYTHONPATH": str(FOLDER), **more}
+
+
+@contextmanager
+def projecting(projection: str, database_url: str) -> Iterator[None]:
+    """A process that runs a projection, until the block ends."""
+    command = [
+        sys.executable,
+        "-m",
+        "esource",
+        "projections",
+        "run",
+        "--restart",
+        projection,
+        "--url",
+        database_url,
+    ]
+    with TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, cwd=FOLDER, env=environment(database_url), stdout=said, stderr=subprocess.STDOUT
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+        assert process.returncode == 0, _read(said)
 
 
 @contextmanager

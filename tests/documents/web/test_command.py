@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support.web import FOLDER, environment
+from support.web import FOLDER, environment, projecting
 
 
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,16 +18,7 @@ def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_tool_sees_what_it_did_through_a_worker_in_another_process(shared_database_url):
-    run = [sys.executable, "-m", "esource", "projections", "run", "--restart", "orders:OrderList"]
-    worker = subprocess.Popen(
-        [*run, "--url", shared_database_url],
-        cwd=FOLDER,
-        env=environment(shared_database_url),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    with projecting("orders:OrderList", shared_database_url):
         while (placed := command(shared_database_url, "place", "ada", "500")).returncode:
             assert "OrderList" in placed.stderr  # the worker is still about to begin
         order = placed.stdout.split()[1]
@@ -36,7 +27,3 @@ def test_the_tool_sees_what_it_did_through_a_worker_in_another_process(shared_da
         assert f"{order} 500 paid\n" in command(shared_database_url, "list", "ada").stdout
         again = command(shared_database_url, "pay", order)
         assert (again.returncode, again.stderr) == (1, "the order is paid already\n")
-    finally:
-        worker.terminate()
-        said, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 0, said

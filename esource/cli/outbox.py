@@ -14,11 +14,12 @@ from esource.cli.loading import loaded, made
 from esource.cli.looking import Days, Limit
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
-from esource.cli.running import asynchronous, ended_by_sigterm, shows
-from esource.cli.serving import log_to_stderr
+from esource.cli.running import asynchronous, shows
+from esource.cli.serving import HealthFile, LogFormat, LogFormatOption, serving
 from esource.errors import MissingDriverError
 from esource.publishing.publishers import Publisher, check_source, to_cloud_event
 from esource.repositories.outbox import OutboxEntry, OutboxStats
+from esource.telemetry import Health
 
 commands = typer.Typer(help="The outbox: events that wait to be published.", no_args_is_help=True)
 
@@ -112,6 +113,12 @@ async def relay(
         str, typer.Option(help="The source of the CloudEvents on standard output.")
     ] = "/esource",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new rows.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="With --follow: begin again after a failure, after a growing pause."),
+    ] = False,
+    health_file: HealthFile = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Publish the waiting rows at least once, each stream in order. Exit code 1 if it gave up a row."""
     sends: Any = StandardOutput(source) if publisher is None else loaded(publisher)
@@ -120,18 +127,28 @@ async def relay(
     if not callable(getattr(sends, "publish", None)):
         raise wrong_usage(f"{publisher!r} is no Publisher: it has no method publish.")
     chosen: Publisher = sends
+    if not follow and (restart or health_file is not None):
+        raise wrong_usage("--restart and --health-file are for a service: add --follow.")
     async with writing(url) as store, OutboxRelay(store, chosen) as running:
         if follow:
-            log_to_stderr()
-            with ended_by_sigterm(running.stop):
-                count = await running.drain()
-                await running.run()
+
+            def healths() -> list[Health]:
+                return [running.health_now()]
+
+            async with serving(running.stop, healths, health_file=health_file, log_format=log_format):
+                await (_run_supervised(running) if restart else running.run())
+            count = running.health_now().events_processed
         else:
             count = await running.drain()
         failed = (await OutboxRepository(store).get_stats()).failed_count
     print(f"{count} rows were dealt with, {failed} are given up.", file=sys.stderr)  # noqa: T201
     if failed:
         raise typer.Exit(Code.FOUND)
+
+
+async def _run_supervised(relay: OutboxRelay) -> None:
+    async with relay.supervised():
+        await relay.wait()
 
 
 @commands.command("retry")

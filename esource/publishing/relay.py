@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from types import TracebackType
 
@@ -15,6 +17,7 @@ from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.database.sources import Source, database_of, require_whole
+from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, error_text
 from esource.moments import utc_now
@@ -55,6 +58,8 @@ class OutboxRelay:
         >>> relay = OutboxRelay(store, FastStreamPublisher(broker, "shop.{event_type}", source="/shop"))
         >>> await relay.drain()  # all that waits now
         >>> await relay.run()  # and on, until stop()
+        >>> async with relay.supervised():  # in the background of a service
+        ...     await serve()
 
     Args:
         database: Where the outbox is: a store, an engine, a session factory, a URL.
@@ -126,6 +131,7 @@ class OutboxRelay:
         self._enable_metrics = enable_metrics
         self._stats = FollowerStats("relay", name)
         self._stopping = False
+        self._supervisor: Supervisor | None = None
         self._next_cleaning = 0.0
 
     async def run_once(self) -> int:
@@ -175,8 +181,7 @@ class OutboxRelay:
         While the database is away it is tried again, with every poll.
         """
         try:
-            with self._stats.running(metrics=self._enable_metrics):
-                await self._keep_publishing()
+            await self._run()
         except Exception as error:
             logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
                 "relay %s has ended, and publishes nothing until it is run again: %s",
@@ -185,8 +190,40 @@ class OutboxRelay:
                 exc_info=error,
             )
             raise
+
+    async def _run(self) -> None:
+        try:
+            with self._stats.running(metrics=self._enable_metrics):
+                await self._keep_publishing()
         finally:
             await uninterrupted(self._database.wake_up.settle())
+
+    @asynccontextmanager
+    async def supervised(
+        self, *, restart_seconds: float = RESTART_SECONDS, max_restart_seconds: float = MAX_RESTART_SECONDS
+    ) -> AsyncIterator[Self]:
+        """Run in the background until the block ends. What ends the run is logged, and it is begun again.
+
+        Args:
+            restart_seconds: The pause before it is begun again, in seconds; it doubles with each further failure, and
+                is drawn between a half and the whole of that.
+            max_restart_seconds: The longest pause. A run that lasted for longer begins with the shortest again.
+
+        Raises:
+            InvalidOptionError: it runs already.
+        """
+        supervisor = Supervisor(self._stats, self._run, self.stop, restart_seconds, max_restart_seconds)
+        supervisor.begin()
+        self._supervisor = supervisor
+        try:
+            yield self
+        finally:
+            await supervisor.end()
+
+    async def wait(self) -> None:
+        """Inside ``async with relay.supervised():``, wait until it was stopped."""
+        if self._supervisor is not None:
+            await self._supervisor.wait()
 
     async def _keep_publishing(self) -> None:
         under_way: dict[asyncio.Task[None], Batch] = {}
@@ -247,6 +284,8 @@ class OutboxRelay:
         """End `run` after the messages at hand, from any task of the loop. A publish that takes 10 more seconds is
         cancelled; its row is published again by the next run."""
         self._stopping = True
+        if self._supervisor is not None:
+            self._supervisor.stop()
         self._database.wake_up.set()
 
     async def _clean(self) -> None:
@@ -258,6 +297,10 @@ class OutboxRelay:
         """How this relay and its outbox are doing. One query; if the database cannot be reached within 5 seconds,
         what this relay has seen last."""
         return await self._stats.ask(self._lag())
+
+    def health_now(self) -> Health:
+        """How this relay is doing, by what it has noted itself. No I/O: the rows that wait are not in it."""
+        return self._stats.noted()
 
     async def _lag(self) -> tuple[int, int, float]:
         stats = await self._outbox.get_stats()

@@ -66,14 +66,21 @@ async def test_a_projection_that_fails_ends_all_with_its_error(shared_store: Eve
     assert "a bad customer" in done.stderr
 
 
-async def test_a_relay_ends_on_sigterm_after_what_it_has_published(open_stores, shared_database_url):
+async def test_a_relay_ends_on_sigterm_after_what_it_has_published(
+    open_stores, shared_database_url, tmp_path
+):
     store: EventStore = await open_stores(shared_database_url, outbox_enabled=True)
-    process = await service("outbox", "relay", "--follow", "--url", shared_database_url)
+    health = tmp_path / "health.json"
+    process = await service(
+        *("outbox", "relay", "--follow", "--restart", "--url", shared_database_url),
+        *("--health-file", str(health)),
+    )
     assert process.stdout is not None
     for _ in range(2):
         event = placed()
         await store.append_events(event.aggregate_id, "Order", [event])
         assert str(event.event_id).encode() in await process.stdout.readline()
+    await until(lambda: json.loads(health.read_text())["followers"][0]["state"] == "running")
     process.send_signal(signal.SIGTERM)
     _, said = await process.communicate()
     assert process.returncode == 0, said.decode()
@@ -154,3 +161,10 @@ async def test_a_health_file_that_cannot_be_written_is_refused_at_once(shared_da
 async def test_once_and_restart_exclude_each_other(shared_database_url):
     done = await esource("projections", "run", "support.application:Seen", "--once", "--restart")
     assert done.exit_code == 2
+
+
+async def test_a_health_file_is_for_a_service(shared_database_url, tmp_path):
+    options = "--health-file", str(tmp_path / "health.json"), "--url", shared_database_url
+    done = await esource("outbox", "relay", *options)
+    assert done.exit_code == 2
+    assert "add --follow" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Generic
 
-from rich.markup import escape
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -178,7 +177,8 @@ class Pane(Vertical, Generic[Row]):
         title = "  ".join(filter(None, parts))
         if title != self._title:  # setting it draws the list again
             self._title = title
-            self.listing.border_title = escape(plain(title))
+            # As content: no way of escaping makes text of every bracket and backslash.
+            self.listing.border_title = Content(plain(title))
 
     def enter(self, *, focus: bool = True) -> None:
         """Come to the front, with what there is now."""

@@ -70,7 +70,9 @@ class Look:
         return str(self.app.pane.query_one(Details).query_one(Static).content)
 
     def title(self) -> str:
-        return str(self.app.pane.listing.border_title)
+        # Its public form is markup, which Textual itself could not always read again.
+        title = self.app.pane.listing._border_title
+        return title.plain if title else ""
 
     def banner(self) -> str:
         banner = self.app.frame.query_one("#trouble", Static)

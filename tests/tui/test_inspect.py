@@ -79,10 +79,16 @@ async def test_streams_are_listed_opened_and_left_again(look, orders, shared_dat
         assert seen.app.pane.listing.cursor_row == 2
 
 
+@pytest.mark.parametrize("name", ["[/", "[/b]x[A]", "[a='", "\\[b] of [x\\"])
 @pytest.mark.slow
-async def test_brackets_in_a_name_are_shown_as_they_are(look, shared_store, shared_database_url):
-    event = placed().model_copy(update={"aggregate_type": "[/b]x"})
-    await shared_store.append_events(event.aggregate_id, "[/b]x", [event])
+async def test_brackets_in_a_name_are_shown_as_they_are(look, shared_store, shared_database_url, name):
+    event = placed(actor_id=name).model_copy(update={"aggregate_type": name})
+    await shared_store.append_events(event.aggregate_id, name, [event])
+    await CheckpointRepository(shared_store).save_position(name, 1, event.event_id, name)
+    await DLQRepository(shared_store).add_failed_event(
+        event.event_id, name, name, {name: name}, ValueError(name)
+    )
+    await OutboxRepository(shared_store).add_event(event)
     async with look(shared_database_url) as seen:
         await seen.lists(str(event.aggregate_id))
         chooser = seen.app.pane.query_one("#type", Select)
@@ -90,10 +96,15 @@ async def test_brackets_in_a_name_are_shown_as_they_are(look, shared_store, shar
         await seen.press("slash")
         await seen.until(lambda: seen.app.pane.query_one("#prefix", Input).has_focus)
         await seen.press("escape")
-        chooser.value = "[/b]x"
+        chooser.value = name
         await seen.lists(str(event.aggregate_id))
         await seen.press("enter")
-        await seen.until(lambda: "[/b]x" in seen.title())
+        await seen.until(lambda: name in seen.title())
+        for tab in ("2", "3", "4", "5"):
+            await seen.press(tab)
+            await seen.lists(name)
+            await seen.tells(name)
+        assert not seen.banner()
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def as_document(stored: StoredEvent) -> dict[str, Any]:
     """An event with its places, as JSON has it."""
     return {
         "global_position": stored.global_position,
-        "stream": stored.stream_id,
+        "stream_id": stored.stream_id,
         "version": stored.stream_position,
         "event_id": stored.event_id,
         "event_type": stored.event_type,

@@ -41,7 +41,7 @@ def database_url(url: str | None) -> URL:
     if not url:
         raise wrong_usage("no database: pass --url sqlite:///events.db, or set ESOURCE_URL.")
     if "://" not in url:
-        return URL.create("sqlite", database=url)
+        return parse_url(URL.create("sqlite", database=url))
     parsed = parse_url(url)
     secrets = [parsed.password, *(str(v) for k, v in parsed.query.items() if "password" in k)]
     for secret in filter(None, secrets):

@@ -139,10 +139,31 @@ def _json(value: Any, **style: Any) -> str:
     return _TERMINAL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+_NAMES = {
+    "position": "global_position",
+    "pending_count": "pending",
+    "published_count": "published",
+    "failed_count": "failed",
+    "total_failed": "failed",
+    "total_retrying": "retrying",
+    "error_message": "last_error",
+    "error_stacktrace": "traceback",
+    "CopyResult.tables": "changes",
+    "Revision.id": "schema",
+}
+"""What JSON calls a field, where the classes of the library have several names for one thing, or one for several."""
+
+
+def _name_of(value: Any, field: str) -> str:
+    return _NAMES.get(f"{type(value).__name__}.{field}") or _NAMES.get(field, field)
+
+
 def jsonable(value: Any) -> Any:
-    """A value as JSON has it: ids as text, moments in ISO 8601."""
+    """A value as JSON has it: ids as text, moments in ISO 8601, and one name for one thing (docs/cli.md lists them)."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+        return {_name_of(value, field.name): jsonable(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return jsonable(value._asdict())
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -108,7 +108,7 @@ def _say_current(found: _Current, output: Output) -> None:
 
 
 @commands.command("current")
-@shows(_say_current, document=_Current._asdict)
+@shows(_say_current)
 async def current(url: DatabaseUrl = None) -> _Current:
     """Say which schema a database has."""
     async with reading(url, any_schema=True) as store:

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from esource.cli.errors import wrong_usage
-from esource.cli.output import Output
+from esource.cli.output import Output, jsonable
 from esource.cli.running import ended_by_sigterm, shows
 from esource.database.cancellation import uninterrupted
 from esource.errors import error_text
@@ -113,20 +112,16 @@ def write_health(path: Path, healths: Iterable[Health]) -> None:
     document = {
         "written_at": to_iso(utc_now()),
         "pid": os.getpid(),
-        "followers": [asdict(health) for health in healths],
+        "followers": [jsonable(health) for health in healths],
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(document, default=_as_text), encoding="utf-8")
+        beside.write_text(json.dumps(document), encoding="utf-8")
         beside.replace(path)
     except OSError:
         with suppress(OSError):
             beside.unlink()
         raise
-
-
-def _as_text(value: Any) -> str:
-    return to_iso(value) if isinstance(value, datetime) else str(value)
 
 
 class _JsonLines(logging.Formatter):

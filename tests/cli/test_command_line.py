@@ -130,7 +130,7 @@ async def test_a_store_is_copied_compared_cut_over_and_reopened(shared_store, sh
     code, out, error = await esource("copy", shared_database_url, target, "--verify", "--json")
     assert (code, error) == (0, "")
     said = json.loads(out)
-    assert (said["events"], said["position"]) == (5, 5)
+    assert (said["events"], said["global_position"]) == (5, 5)
     code, out, _ = await esource("copy", shared_database_url, target)
     assert "Nothing was to be done" in out
     await CheckpointRepository(shared_store).save_position("p", 1, first.event_id, "OrderPlaced")
@@ -216,10 +216,10 @@ async def test_copies_that_differ_are_told_from_identical_ones(shared_store, sha
     done = await run("verify-copy", *both)
     assert (done.exit_code, done.stdout.count("\n")) == (1, 1)
     assert done.stdout.startswith("projection_checkpoints: only the source has")
-    assert json.loads((await run("copy", *both, "--json")).stdout)["tables"]["projection_checkpoints"] == [
-        1,
-        1,
-    ]
+    assert json.loads((await run("copy", *both, "--json")).stdout)["changes"]["projection_checkpoints"] == {
+        "added": 1,
+        "removed": 1,
+    }
     assert "it had not moved" in (await run("reopen", "--url", shared_database_url)).stdout
 
 

@@ -113,7 +113,7 @@ async def test_the_outbox_is_counted_relayed_retried_and_purged(events, shared_s
     rows = [await outbox.add_event(event) for event in events]
     await outbox.mark_failed(rows[0], "no broker")
     stats = json.loads((await esource("outbox", "stats", *url, "--json")).stdout)
-    assert (stats["pending_count"], stats["failed_count"]) == (2, 1)
+    assert (stats["pending"], stats["failed"]) == (2, 1)
     assert "pending" in (await esource("outbox", "stats", *url)).stdout
     assert len(json.loads((await esource("outbox", "list", *url, "--json")).stdout)) == 2
     assert "no broker" in (await esource("outbox", "list", *url, "--failed")).stdout

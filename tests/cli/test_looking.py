@@ -41,7 +41,7 @@ async def test_info_shows_counts_sizes_and_lag(order, shared_store, shared_datab
     done = await esource("info", "--url", shared_database_url, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     said = json.loads(done.stdout)
-    assert (said["events"], said["position"], said["streams"]) == (4, 4, {"Order": 2})
+    assert (said["events"], said["global_position"], said["streams"]) == (4, 4, {"Order": 2})
     assert sum(row["events"] for row in said["types"]) == 4
     assert [(row["projection_name"], row["lag_events"]) for row in said["projections"]] == [("totals", 3)]
     assert said["sizes"][0]["bytes"] > 0
@@ -66,7 +66,7 @@ async def test_streams_and_events_are_shown(order, shared_database_url):
     done = await esource("show", stream, *url, "--from", 3)
     assert (done.exit_code, done.stdout) == (0, "")  # there is a stream, and nothing past that
     done = await esource("event", order.event_id, *url, "--json")
-    assert json.loads(done.stdout)["stream"] == stream
+    assert json.loads(done.stdout)["stream_id"] == stream
     assert str(order.tenant_id) in (await esource("event", order.event_id, *url)).stdout
     for wrong, code in (
         (("event", uuid4()), 4),

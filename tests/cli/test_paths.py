@@ -110,3 +110,11 @@ async def test_a_backup_names_the_folder_that_may_not_be_written(locked_folder):
         assert (done.exit_code, done.stdout) == (2, "")
         assert f"{locked_folder / 'copy.db'} cannot be written: Permission denied" in done.stderr
         assert f"Look at its folder, {locked_folder}." in done.stderr
+
+
+@pytest.mark.parametrize("form", ["~/shop.db", "sqlite:///~/shop.db"])
+async def test_a_tilde_that_the_shell_has_left_is_the_home_folder(form, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (await esource("init", f"--url={form}")).exit_code == 0
+    assert (await esource("doctor", f"--url={form}")).exit_code in (0, 1)
+    assert (tmp_path / "shop.db").is_file()

@@ -132,7 +132,7 @@ async def test_a_column_of_another_kind_is_found_on_postgresql(postgres_url):
 
 async def test_the_schemas_are_listed_and_their_sql_is_printed_without_a_database():
     listed = json.loads((await esource("history", "--json")).stdout)
-    assert [row["id"] for row in listed] == list(schema.REVISIONS)
+    assert [row["schema"] for row in listed] == list(schema.REVISIONS)
     assert f"{schema.HEAD} (newest)" in (await esource("history")).stdout
     up = await esource("sql", "--url", "sqlite://")
     assert "CREATE TABLE events" in up.stdout

@@ -52,7 +52,7 @@ async def test_a_name_stays_on_its_line(stream, shared_database_url):
 
 async def test_json_holds_the_name_as_it_is_stored(stream, shared_database_url):
     done = await esource("tail", "--json", "--url", shared_database_url)
-    assert json.loads(done.stdout)["stream"] == stream
+    assert json.loads(done.stdout)["stream_id"] == stream
 
 
 async def test_an_error_does_not_hand_on_what_was_typed(shared_store, shared_database_url):

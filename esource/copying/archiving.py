@@ -29,8 +29,17 @@ from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
 from esource.log.pages import NEWEST_OUTBOX_ROW
+from esource.log.tenants import may_read
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
-from esource.tables.rows import AGGREGATE_ID, AGGREGATE_TYPE, EVENT_TYPE, POSITION, VERSION, StreamId
+from esource.tables.rows import (
+    AGGREGATE_ID,
+    AGGREGATE_TYPE,
+    EVENT_TYPE,
+    POSITION,
+    TENANT_ID,
+    VERSION,
+    StreamId,
+)
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp, as_text
 
@@ -87,7 +96,13 @@ _FORGET_PUBLISHED = Statement(
 _UNPUBLISHED = Statement(
     select(func.count())
     .select_from(event_outbox)
-    .where(_in_stream(event_outbox), event_outbox.c.status != literal_column("'published'"))
+    .where(
+        _in_stream(event_outbox),
+        event_outbox.c.status != literal_column("'published'"),
+        exists(
+            select(_one).where(_of_stream, events.c.tenant_id.is_not_distinct_from(event_outbox.c.tenant_id))
+        ),
+    )
 )
 _LETTERS = Statement(
     select(func.min(dead_letter_queue.c.projection_name))
@@ -328,7 +343,7 @@ async def _require_removable(database: Database, stream: StreamId, ignored: Coll
         raise refused(f"{name} has a dead letter of it. Retry or resolve it first")
     rows = await _in_log(database, stream)
     for name, position in await database.rows(_BEHIND, {"end": rows[-1][POSITION]}):
-        if name not in ignored:
+        if name not in ignored and may_read(name, {row[TENANT_ID] for row in rows}):
             raise refused(
                 f"{name} is at position {position}, and the stream ends at {rows[-1][POSITION]}. Let it catch "
                 "up, or name it in ignore_projections (--ignore-projection)"

@@ -16,7 +16,7 @@ is SQL by hand: on PostgreSQL, `esource.schema.row_level_security` lets the data
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -90,6 +90,16 @@ _OWN_EVENT = Statement(
         events.c.event_id == bindparam("event_id", type_=Identifier()), OWN_EVENTS
     )
 )
+
+
+def may_read(checkpoint: str, tenants: Collection[str | None]) -> bool:
+    """Whether the follower with this checkpoint may read events of these tenants: a tenant's own reads only its own."""
+    tenant = checkpoint[: CHECKPOINT_PREFIX_LENGTH - 1]
+    try:
+        is_tenants = checkpoint.startswith(f"{UUID(tenant)}:")
+    except ValueError:
+        return True
+    return not is_tenants or tenant in tenants
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ their making.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ from sqlalchemy import (
 from esource.checks import storable_text
 from esource.database.database import Database
 from esource.errors import error_text
-from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of, event_of
+from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, entry_of, event_of, free_of_locks
 from esource.tables.constructs import member_of, moment_after
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement
@@ -139,10 +140,12 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
         .with_for_update(skip_locked=True)
         .cte("heads")
     )
-    claimed = select(window.c.id).where(window.c.head.in_(select(heads.c.id)))
+    claimed = free_of_locks(
+        _table.id.in_(select(window.c.id).where(window.c.head.in_(select(heads.c.id)))), "claimed"
+    )
     return Statement(
         update(event_outbox)
-        .where(_table.id.in_(claimed))
+        .where(claimed)
         .values(claimed_by=_owner, claimed_until=moment_after("seconds"))
         .returning(_table.id)
     )
@@ -164,15 +167,16 @@ _CLAIMED = Statement(
 )
 _CONFIRM = Statement(
     update(event_outbox)
-    .where(_of_ids, _table.status == _PENDING)
+    .where(free_of_locks(and_(_of_ids, _table.status == _PENDING)))
     .values(status=literal_column("'published'"), published_at=_now, claimed_by=_NULL, claimed_until=_NULL)
     .returning(_table.id)
 )
+_own = free_of_locks(and_(_of_ids, _mine))
 _error = bindparam("error", type_=Text())
 _attempts = _table.retry_count + literal_column("1")
 _FAIL = Statement(
     update(event_outbox)
-    .where(_of_ids, _mine)
+    .where(_own)
     .values(
         retry_count=_attempts,
         last_error=_error,
@@ -186,14 +190,11 @@ _FAIL = Statement(
     .returning(_table.status)
 )
 _RENEW = Statement(
-    update(event_outbox)
-    .where(_of_ids, _mine)
-    .values(claimed_until=moment_after("seconds"))
-    .returning(_table.id)
+    update(event_outbox).where(_own).values(claimed_until=moment_after("seconds")).returning(_table.id)
 )
 _unclaimed = update(event_outbox).values(claimed_by=_NULL, claimed_until=_NULL).returning(_table.id)
-_RELEASE = Statement(_unclaimed.where(_of_ids, _mine))
-_RELEASE_ALL = Statement(_unclaimed.where(_mine))
+_RELEASE = Statement(_unclaimed.where(_own))
+_RELEASE_ALL = Statement(_unclaimed.where(free_of_locks(_mine)))
 
 
 class Claims:
@@ -206,6 +207,8 @@ class Claims:
         self._blocking = blocking
         self._until = 0.0
         self._taken: list[Any] = []
+        self._writing = asyncio.Lock()
+        """One statement at a time: what one of them has locked, another would leave out."""
 
     @property
     def are_running_out(self) -> bool:
@@ -261,7 +264,8 @@ class Claims:
         await self._write(_RELEASE_ALL)
 
     async def _write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        return await self.database.write(statement, {"owner": self.owner, **values})
+        async with self._writing:
+            return await self.database.write(statement, {"owner": self.owner, **values})
 
     def _ids(self, entries: Collection[OutboxEntry]) -> Any:
         return self._names([entry.id for entry in entries])

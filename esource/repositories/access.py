@@ -69,16 +69,19 @@ class Access:
             return
         raise TenantMismatchError(self.tenant_id, f"event {event_id} is not stored as one of its own")
 
-    async def require_own_stream(self, aggregate_id: UUID, aggregate_type: str) -> None:
-        """Refuse a stream that is not one of the tenant bound to.
+    async def require_own_stream(
+        self, aggregate_id: UUID, aggregate_type: str, *, or_new: bool = False
+    ) -> None:
+        """Refuse a stream that is not one of the tenant bound to; one that is not there yet may pass.
 
         Raises:
-            TenantMismatchError: it is not.
+            TenantMismatchError: it is refused.
         """
         if self.tenant_id is None:
             return
         stream = StreamId(aggregate_id, aggregate_type)
-        if await _tenants_of_last(self.database, await self._open_unit(), stream) != [self.tenant_id]:
+        last = await _tenants_of_last(self.database, await self._open_unit(), stream)
+        if last != [self.tenant_id] and (last or not or_new):
             raise _not_own(stream, self.tenant_id)
 
     @property

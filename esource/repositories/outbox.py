@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 from sqlalchemy import (
     ColumnElement,
     Text,
+    and_,
     bindparam,
     case,
     delete,
@@ -40,7 +42,15 @@ from esource.moments import to_iso, utc_now
 from esource.privacy.keys import KeyStore
 from esource.repositories.access import Access, count_of
 from esource.repositories.foreign_rows import RowReader, moment, or_none
-from esource.repositories.outbox_entries import ENTRIES, OutboxEntry, OutboxId, entry_of, whole_event
+from esource.repositories.outbox_entries import (
+    ENTRIES,
+    OutboxEntry,
+    OutboxId,
+    entry_of,
+    event_of,
+    free_of_locks,
+    whole_event,
+)
 from esource.tables.constructs import iso_text
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement
@@ -51,25 +61,19 @@ _id = _table.id == bindparam("id", type_=_table.id.type)
 _now = bindparam("now", type_=Timestamp())
 _error = bindparam("error", type_=Text())
 _PENDING: ColumnElement[str] = literal_column("'pending'")
+_given = SimpleNamespace(
+    **{
+        name: bindparam(name, type_=_table[name].type)
+        for name in ("event_id", "event_type", "aggregate_id", "aggregate_type", "tenant_id", "event_data")
+    }
+)
 _ADD = Statement(
     insert(event_outbox)
     .values(
-        **{
-            name: bindparam(name, type_=_table[name].type)
-            for name in (
-                "event_id",
-                "event_type",
-                "aggregate_id",
-                "aggregate_type",
-                "tenant_id",
-                "event_data",
-            )
-        },
+        **vars(_given),
         created_at=_now,
-        # Its place in its stream, if the event is in the log as well.
-        global_position=select(events.c.global_position)
-        .where(events.c.event_id == bindparam("event_id", type_=_table.event_id.type))
-        .scalar_subquery(),
+        # Its place in its stream, if the event is in the log as well. Of another's event nothing is told.
+        global_position=select(events.c.global_position).where(event_of(_given)).scalar_subquery(),
     )
     .returning(_table.id)
 )
@@ -123,13 +127,17 @@ _REQUEUE = Statement(
 _CLEAN = Statement(
     delete(event_outbox)
     .where(
-        _table.status == literal_column("'published'"),
-        _table.published_at < bindparam("before", type_=Timestamp()),
-        # By this row a store knows that there is an outbox.
-        or_(
-            bindparam("all", type_=_table.retry_count.type) == literal_column("1"),
-            _table.id.not_in(NEWEST_OUTBOX_ROW),
-        ),
+        free_of_locks(
+            and_(
+                _table.status == literal_column("'published'"),
+                _table.published_at < bindparam("before", type_=Timestamp()),
+                # By this row a store knows that there is an outbox.
+                or_(
+                    bindparam("all", type_=_table.retry_count.type) == literal_column("1"),
+                    _table.id.not_in(NEWEST_OUTBOX_ROW),
+                ),
+            )
+        )
     )
     .returning(_table.id)
 )
@@ -176,7 +184,7 @@ class OutboxRepository:
 
         Raises:
             InvalidEventError: the event may not be stored, or names no aggregate.
-            TenantMismatchError: it is another tenant's than the one bound to.
+            TenantMismatchError: it is another tenant's than the one bound to, or names a stream of another's.
             KeyStoreMissingError: it has personal fields, and this was made of no store with a key store.
         """
         if not isinstance(event, DomainEvent):
@@ -187,6 +195,7 @@ class OutboxRepository:
         encoded = encode(event, keys, self._access.database.limits)
         if self._access.tenant_id is not None:
             encoded = owned(encoded, self._access.tenant_id)
+            await self._access.require_own_stream(event.aggregate_id, event.aggregate_type, or_new=True)
         rows = await self._access.insert(
             _ADD,
             event_id=check_id("event_id", event.event_id),

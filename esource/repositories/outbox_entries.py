@@ -40,6 +40,16 @@ def event_of(row: Any) -> ColumnElement[bool]:
     )
 
 
+def free_of_locks(condition: ColumnElement[bool], name: str = "unlocked") -> ColumnElement[bool]:
+    """Of the rows with a condition, those that nobody has locked, locked by this statement.
+
+    A tenant's role may lock its own rows for as long as it likes; who works on the rows of all tenants does not wait
+    for them.
+    """
+    rows = select(_table.id).where(condition).with_for_update(skip_locked=True).cte(name)
+    return _table.id.in_(select(rows.c.id))
+
+
 # As the driver gives them: what does not fit its type must not end the reading of the other rows.
 ENTRIES = select(
     _table.id,

@@ -1,20 +1,24 @@
 """Row-level security on PostgreSQL: database roles that see and write one tenant's rows, whatever SQL they send.
 
 Opt-in: ``alembic -x row_level_security=on upgrade head``, or `enable`; then `bind_role` for each role. Both may
-be repeated. A store opened as such a role works as ever on what is its tenant's; bind it with
+be repeated, and is after an upgrade of esource: the policies and the rights of the bound roles become those of the
+release. A store opened as such a role works as ever on what is its tenant's; bind it with
 `EventStore.for_tenant` as well, which fills in the tenant and keeps its checkpoints under its own names.
 
 What a bound role may do:
 
 - events: read its tenant's, append its tenant's; no row is changed or deleted, no position is chosen, and
-  nothing is added to a stream of another tenant's;
-- outbox rows of its tenant, snapshots of its tenant's streams, dead letters of its tenant's events, and
-  checkpoints named ``<tenant id>:…``: read, write, delete;
+  nothing is added to a stream of another tenant's. A version other than 1 needs the one before it, of its own; the payload
+  is an object, and the moment is one that Python has;
+- outbox rows of its tenant: read them, add them for its own events or for streams that are no other tenant's, change what is
+  about attempts, and delete them, but for the newest row of an append, by which stores know that there is an outbox;
+- snapshots of its tenant's streams, dead letters of its tenant's events, and checkpoints named ``<tenant id>:…``: read,
+  write, delete;
 - how far a projection of the whole log is, and which worker has it: ask, for `EventStore.wait_for`;
 - the schema version: read. Which role is for which tenant: neither read nor write.
 
 What it learns of others nonetheless: that an id is taken, that positions have holes, and that there was an
-append (``NOTIFY`` carries no content). A session that keeps a transaction open after an append keeps everybody's
+append (``NOTIFY`` carries no content), and how large the tables are. A session that keeps a transaction open after an append keeps everybody's
 appends waiting: give such roles an ``idle_in_transaction_session_timeout``. Before PostgreSQL 15 everybody may
 create objects in the schema ``public``: ``REVOKE CREATE ON SCHEMA public FROM PUBLIC`` belongs to this.
 
@@ -34,10 +38,10 @@ from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import (
     BIND,
+    GRANT,
     IS_ENABLED,
     UNBIND,
     UNFIT_ROLE,
-    grants,
     revocations,
 )
 from esource.errors import InvalidOptionError, SchemaMissingError
@@ -107,10 +111,7 @@ async def bind_role(database: Source, role: str, tenant_id: UUID | None) -> None
                         "member of the role that owns the tables"
                     )
                 await connection.exec_driver_sql(BIND, (role, tenant_id))
-                if tenant_id is None:
-                    return
-                for statement in grants(identifier(role), await _schema(connection)):
-                    await connection.exec_driver_sql(statement)
+                await connection.exec_driver_sql(GRANT)
 
 
 async def unbind_role(database: Source, role: str) -> None:

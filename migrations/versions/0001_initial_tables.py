@@ -172,6 +172,9 @@ def downgrade() -> None:
         # What row-level security leaves when its tables go.
         for function in (
             "esource_own_stream(uuid, text)",
+            "esource_own_stream(uuid, text, integer)",
+            "esource_own_row(jsonb)",
+            "esource_newest_outbox_row()",
             "esource_every_tenant()",
             "esource_tenant()",
             "esource_progress(text)",

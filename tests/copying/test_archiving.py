@@ -258,3 +258,29 @@ async def test_an_archive_that_is_killed_has_every_event_in_the_log_or_in_the_fi
     await restore(store, file)
     assert await stored(store) == before
     assert [path.name for path in Path(tmp_path).glob("closed.jsonl")] == ["closed.jsonl"]
+
+
+async def test_what_another_tenant_has_written_about_a_stream_holds_its_archive_up_by_nothing(
+    shared_database_url, open_stores, tmp_path
+):
+    store = await open_stores(shared_database_url)
+    red, blue = store.for_tenant(uuid4()), store.for_tenant(uuid4())
+    stream = uuid4()
+    await OutboxRepository(red).add_event(placed(stream))
+    await blue.append_events(stream, "Order", several(2, stream), 0)
+    await blue.close_stream(stream, "Order", 2)
+    await CheckpointRepository(red).save_position("behind", 1, uuid4(), "OrderPlaced")
+    assert (await archive(store, tmp_path / "archive.jsonl")).events == 2
+
+
+async def test_a_checkpoint_of_the_tenants_own_holds_an_archive_up(
+    shared_database_url, open_stores, tmp_path
+):
+    store = await open_stores(shared_database_url)
+    blue = store.for_tenant(uuid4())
+    stream = uuid4()
+    await blue.append_events(stream, "Order", several(2, stream), 0)
+    await blue.close_stream(stream, "Order", 2)
+    await CheckpointRepository(blue).save_position("behind", 1, uuid4(), "OrderPlaced")
+    with pytest.raises(ArchiveRefusedError, match="behind is at position 1"):
+        await archive(store, tmp_path / "archive.jsonl")

@@ -150,3 +150,24 @@ async def test_an_outbox_row_that_names_another_tenants_event_carries_nothing_of
         )
     forged = [found for found in await OutboxRepository(store).get_pending_events() if found.id == entry.id]
     assert [found.event_data for found in forged] == [{}]
+
+
+async def test_a_row_by_hand_names_no_stream_of_another_tenant(sources):
+    whole, red, _ = sources
+    with pytest.raises(TenantMismatchError, match="is not a stream of its own"):
+        await OutboxRepository(red).add_event(placed(THEIRS))
+    new = placed()
+    await OutboxRepository(red).add_event(new)  # a stream that is not there yet may become its own
+    await OutboxRepository(red).add_event(placed(OURS))
+    assert len(await OutboxRepository(whole).get_pending_events()) == 7
+
+
+async def test_a_row_by_hand_does_not_tell_where_another_tenants_event_is(sources):
+    whole, red, _ = sources
+    theirs, ours = await event_of(whole, THEIRS), await event_of(whole, OURS)
+    for event in (placed(OURS, event_id=theirs.event_id), placed(event_id=theirs.event_id)):
+        await OutboxRepository(red).add_event(event)
+    await OutboxRepository(red).add_event(ours.model_copy(update={"tenant_id": None}))
+    found = await OutboxRepository(red).get_pending_events()
+    assert [entry.global_position for entry in found if entry.event_id == theirs.event_id] == [None, None]
+    assert [entry.global_position for entry in found if entry.event_id == ours.event_id] == [1, 1]

@@ -26,30 +26,52 @@ _VISIBLE = {
     "snapshots": "EXISTS (SELECT FROM events WHERE events.aggregate_id = snapshots.aggregate_id "
     "AND events.aggregate_type = snapshots.aggregate_type)",
 }
-_STORABLE = {**_VISIBLE, "events": f"{_IS_OWN} AND esource_own_stream(aggregate_id, aggregate_type)"}
+_STORABLE = {
+    **_VISIBLE,
+    # What Python has no value for would stop whoever reads the rows of all tenants.
+    "events": f"{_IS_OWN} AND timestamp BETWEEN '0001-01-02' AND '9999-12-30' AND jsonb_typeof(payload) = 'object' "
+    "AND esource_own_stream(aggregate_id, aggregate_type, version)",
+}
 
 
-def _function(signature: str, result: str, body: str) -> str:
+def _function(signature: str, result: str, body: str, *, sees: str = "STABLE") -> str:
     """A function with the rights of the owner. It trusts no name that the session could have taken: a
-    temporary table comes before all others unless the path says otherwise."""
+    temporary table comes before all others unless the path says otherwise.
+
+    One that is VOLATILE sees what is committed now, and what its own statement has written: the statement's snapshot may
+    be older than what another session has committed meanwhile.
+    """
     return f"""
 DO $do$ BEGIN EXECUTE replace($create$
     CREATE OR REPLACE FUNCTION {signature} RETURNS {result}
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql {sees} SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $body$ {body} $body$
 $create$, '<schema>', quote_ident(current_schema())); END $do$"""
 
 
 _PROGRESS = "esource_progress(text)"
-FUNCTIONS = ("esource_own_stream(uuid, text)", "esource_every_tenant()", "esource_tenant()", _PROGRESS)
+FUNCTIONS = (
+    "esource_own_stream(uuid, text)",  # of earlier releases
+    "esource_own_stream(uuid, text, integer)",
+    "esource_own_row(jsonb)",
+    "esource_newest_outbox_row()",
+    "esource_every_tenant()",
+    "esource_tenant()",
+    _PROGRESS,
+)
 """What the policies ask, and what a tenant's role may ask; each runs with the rights of its owner."""
 
 HAS_PROGRESS = f"SELECT to_regprocedure('{_PROGRESS}') IS NOT NULL"
 PROGRESS = "SELECT projection_name, global_position, lease_owner, active_version FROM esource_progress($1)"
 """The checkpoints of one projection of all tenants, which the policies hide."""
 
+TRIGGER_FUNCTIONS = ("esource_keep_event_keys()", "esource_drop_event_keys()")
+"""What the triggers of a partitioned log call, with the rights of its owner."""
+
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
+    "DROP POLICY IF EXISTS esource_own_rows ON event_outbox",
+    "DROP POLICY IF EXISTS esource_kept_row ON event_outbox",
     *(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
     *(f"DROP FUNCTION IF EXISTS {function}" for function in FUNCTIONS),
 ]
@@ -69,6 +91,67 @@ END $do$""",
     ]
 
 
+def nobody_calls(function: str) -> str:
+    """Let no role but the owner call a function of a trigger, if there is one: whoever may, may put it into a trigger on a
+    table of its own. The trigger itself needs no right."""
+    return f"""
+DO $do$ DECLARE other name; BEGIN
+    IF to_regprocedure('{function}') IS NOT NULL THEN
+        REVOKE ALL ON FUNCTION {function} FROM PUBLIC;
+        FOR other IN SELECT DISTINCT rolname FROM pg_proc, aclexplode(proacl) AS given JOIN pg_roles
+            ON pg_roles.oid = given.grantee WHERE pg_proc.oid = to_regprocedure('{function}') AND grantee <> proowner LOOP
+            EXECUTE 'REVOKE ALL ON FUNCTION {function} FROM ' || quote_ident(other);
+        END LOOP;
+    END IF;
+END $do$"""
+
+
+_WRITTEN_BY_APPEND = ", ".join(["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields])
+_OF_A_ROW = (
+    "event_id, event_type, aggregate_id, aggregate_type, tenant_id, event_data, created_at, global_position"
+)
+_OF_AN_ATTEMPT = "status, published_at, retry_count, last_error, available_at, claimed_by, claimed_until"
+_REVOKED = [
+    f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM <role>",
+    f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM <role>",
+    "REVOKE USAGE ON SCHEMA <schema> FROM <role>",
+]
+_GRANTED = [
+    "GRANT USAGE ON SCHEMA <schema> TO <role>",
+    f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO <role>",
+    f"GRANT SELECT, INSERT ({_OF_A_ROW}), UPDATE ({_OF_AN_ATTEMPT}), DELETE ON event_outbox TO <role>",
+    f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(OUR_TABLES[2:])} TO <role>",
+    f"GRANT SELECT ON {VERSION_TABLE} TO <role>",
+    f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO <role>",
+]
+"""What a tenant's role needs, and no more: nothing stored is changed, and no position is chosen."""
+
+
+def _for_tenants_roles(statements: list[str]) -> str:
+    execute = "".join(
+        f"EXECUTE replace(replace('{statement}', '<schema>', quote_ident(current_schema())), '<role>', "
+        "quote_ident(tenant_role));"
+        for statement in statements
+    )
+    return f"""
+DO $do$ DECLARE tenant_role name; BEGIN
+    IF to_regclass('{ROLES_TABLE}') IS NOT NULL THEN
+        FOR tenant_role IN SELECT rolname FROM {ROLES_TABLE} JOIN pg_roles ON rolname = role_name
+            WHERE tenant_id IS NOT NULL LOOP {execute} END LOOP;
+    END IF;
+END $do$"""
+
+
+GRANT = _for_tenants_roles([*_REVOKED, *_GRANTED])
+"""Give the roles of tenants their rights, and take away what earlier releases gave beside them. Idempotent."""
+
+_OWN_OR_NEW = (
+    "coalesce((SELECT tenant_id IS NOT DISTINCT FROM <schema>.esource_tenant() FROM <schema>.events "
+    "WHERE (aggregate_id, aggregate_type) >= (stream_id, stream_type) "
+    "AND (aggregate_id, aggregate_type) <= (stream_id, stream_type) "
+    "ORDER BY aggregate_id DESC, aggregate_type DESC, version DESC LIMIT 1), true)"
+)
+
 ENABLE = [
     f"CREATE TABLE IF NOT EXISTS {ROLES_TABLE} (role_name name PRIMARY KEY, tenant_id uuid)",
     *owners_only(ROLES_TABLE),
@@ -84,15 +167,39 @@ ENABLE = [
         f"SELECT EXISTS (SELECT FROM <schema>.{ROLES_TABLE} WHERE role_name = session_user "
         "AND tenant_id IS NULL)",
     ),
-    # A tenant may begin a stream, and go on with one of its own: with those rights it could not see whose
-    # a stream is that it may not read.
+    # A tenant may begin a stream, and go on with one of its own: with its own rights it could not see whose
+    # a stream is that it may not read. The event before the new one has to be its own; that of two who begin a stream
+    # one gets version 1, the unique constraint sees to.
     _function(
-        "esource_own_stream(stream_id uuid, stream_type text)",
+        "esource_own_stream(stream_id uuid, stream_type text, next_version integer)",
         "boolean",
-        "SELECT coalesce((SELECT tenant_id IS NOT DISTINCT FROM <schema>.esource_tenant() FROM <schema>.events "
-        "WHERE (aggregate_id, aggregate_type) >= (stream_id, stream_type) "
-        "AND (aggregate_id, aggregate_type) <= (stream_id, stream_type) "
-        "ORDER BY aggregate_id DESC, aggregate_type DESC, version DESC LIMIT 1), true)",
+        f"SELECT CASE WHEN next_version = 1 THEN {_OWN_OR_NEW} "
+        "ELSE EXISTS (SELECT FROM <schema>.events WHERE tenant_id = <schema>.esource_tenant() "
+        "AND (aggregate_id, aggregate_type, version) >= (stream_id, stream_type, next_version - 1) "
+        "AND (aggregate_id, aggregate_type, version) <= (stream_id, stream_type, next_version - 1)) END",
+        sees="VOLATILE",
+    ),
+    # A row with a position is that of an event of its own; one without has its whole event, and names no stream of another's.
+    # Rows are published in the order of position and moment: none may push to the front. The row comes as JSON, so that
+    # no column is needed by a policy: a migration may drop it.
+    _function(
+        "esource_own_row(entry jsonb)",
+        "boolean",
+        "SELECT given.created_at BETWEEN now() - interval '1 day' AND now() + interval '1 day' "
+        "AND jsonb_typeof(event_data) IN ('object', 'null') AND CASE WHEN place IS NULL "
+        f"THEN jsonb_typeof(event_data) = 'object' AND {_OWN_OR_NEW} "
+        "ELSE EXISTS (SELECT FROM <schema>.events WHERE tenant_id = <schema>.esource_tenant() "
+        "AND global_position = place AND event_id = of_event "
+        "AND aggregate_id = stream_id AND aggregate_type = stream_type) END "
+        "FROM (SELECT CAST(entry->>'created_at' AS timestamptz) AS created_at, entry->'event_data' AS event_data, "
+        "CAST(entry->>'global_position' AS bigint) AS place, CAST(entry->>'event_id' AS uuid) AS of_event, "
+        "CAST(entry->>'aggregate_id' AS uuid) AS stream_id, entry->>'aggregate_type' AS stream_type) AS given",
+        sees="VOLATILE",
+    ),
+    _function(
+        "esource_newest_outbox_row()",
+        "uuid",
+        "SELECT id FROM <schema>.event_outbox WHERE event_data IS NULL ORDER BY global_position DESC LIMIT 1",
     ),
     # A tenant waits for a projection of the whole log. It learns how far that is, and which worker has it: no event, and
     # nothing of the checkpoints of other tenants, whose names begin with an id.
@@ -105,27 +212,27 @@ ENABLE = [
     ),
     *(
         f"CREATE POLICY esource_tenants ON {table} USING ({_VISIBLE[table]} OR {_SEES_ALL}) "
-        f"WITH CHECK ({_STORABLE[table]} OR {_SEES_ALL})"
+        f"WITH CHECK ({_SEES_ALL} OR ({_STORABLE[table]}))"
         for table in OUR_TABLES
     ),
+    (
+        "CREATE POLICY esource_own_rows ON event_outbox AS RESTRICTIVE FOR INSERT "
+        f"WITH CHECK ({_SEES_ALL} OR esource_own_row(to_jsonb(event_outbox)))"
+    ),
+    # By this row the stores of all tenants know that there is an outbox.
+    (
+        "CREATE POLICY esource_kept_row ON event_outbox AS RESTRICTIVE FOR DELETE "
+        f"USING ({_SEES_ALL} OR id IS DISTINCT FROM (SELECT esource_newest_outbox_row()))"
+    ),
     *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
+    *map(nobody_calls, TRIGGER_FUNCTIONS),
+    GRANT,
 ]
 """Idempotent; inside the transaction of the migration."""
 
 DISABLE = [
     # Without the policies, what the tenants' roles may do, they may do to everybody's rows.
-    f"""
-DO $do$ DECLARE tenant_role name; BEGIN
-    IF to_regclass('{ROLES_TABLE}') IS NOT NULL THEN
-        FOR tenant_role IN SELECT rolname FROM {ROLES_TABLE} JOIN pg_roles ON rolname = role_name
-            WHERE tenant_id IS NOT NULL LOOP
-            EXECUTE 'REVOKE ALL ON {", ".join((*OUR_TABLES, VERSION_TABLE))} FROM ' || quote_ident(tenant_role);
-            EXECUTE 'REVOKE ALL ON SEQUENCE {", ".join(SEQUENCES)} FROM ' || quote_ident(tenant_role);
-            EXECUTE 'REVOKE USAGE ON SCHEMA ' || quote_ident(current_schema()) || ' FROM '
-                || quote_ident(tenant_role);
-        END LOOP;
-    END IF;
-END $do$""",
+    _for_tenants_roles(_REVOKED),
     *_OFF,
     f"DROP TABLE IF EXISTS {ROLES_TABLE}",
 ]
@@ -144,28 +251,7 @@ BIND = (
 )
 UNBIND = f"DELETE FROM {ROLES_TABLE} WHERE role_name = CAST($1 AS name) RETURNING tenant_id"
 
-_WRITTEN_BY_APPEND = ", ".join(["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields])
-
-
-def grants(role: str, schema: str) -> list[str]:
-    """What a tenant's role needs, and no more: nothing stored is changed, and no position is chosen.
-
-    Both names come quoted.
-    """
-    return [
-        *revocations(role, schema),
-        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
-        f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(OUR_TABLES[1:])} TO {role}",
-        f"GRANT SELECT ON {VERSION_TABLE} TO {role}",
-        f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO {role}",
-    ]
-
 
 def revocations(role: str, schema: str) -> list[str]:
-    """Takes all of that away again. Both names come quoted."""
-    return [
-        f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM {role}",
-        f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM {role}",
-        f"REVOKE USAGE ON SCHEMA {schema} FROM {role}",
-    ]
+    """Takes a tenant's role its rights. Both names come quoted."""
+    return [statement.replace("<role>", role).replace("<schema>", schema) for statement in _REVOKED]

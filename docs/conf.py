@@ -40,6 +40,7 @@ NAVIGATION = {
         "how-to/publish",
         "how-to/snapshot",
         "how-to/upcast",
+        "how-to/synchronous",
         "how-to/fastapi",
         "how-to/scripts",
         "how-to/separate-tenants",

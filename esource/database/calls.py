@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import partial
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, TypeVar
 
 from esource.database.cancellation import cancellations, is_cancelled, uncancel
 from esource.errors import TimeLimitError
@@ -62,3 +65,25 @@ async def called(work: Awaitable[T], what: str, seconds: float | None, option: s
             alarm.cancel()
         for _ in range(ended):
             uncancel(task)
+
+
+Outside = Callable[[Callable[..., Any], tuple[Any, ...]], Awaitable[Any]]
+
+outside: ContextVar[Outside | None] = ContextVar("esource_outside", default=None)
+"""Calls a plain function where the program runs that drives us; None where that is in the event loop itself."""
+
+
+async def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, whether it is a coroutine function or a plain one.
+
+    A plain one runs where the program runs: in the thread that called `esource.sync`, or else in the event loop,
+    which stands still meanwhile.
+    """
+    call = None if iscoroutinefunction(function) else outside.get()
+    result = function(*arguments) if call is None else await call(function, arguments)
+    return await result if isawaitable(result) else result
+
+
+def awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """The function itself if it is a coroutine function; else one that calls it as `answer_of` does."""
+    return function if iscoroutinefunction(function) else partial(answer_of, function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,30 +23,44 @@ def unseen(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+def _run(step: Callable[..., Any], *arguments: Any) -> Any:
+    return step(*arguments)
+
+
 class Begun(Coroutine[Any, Any, T]):
     """A coroutine whose first step was made already, for a task to go on with.
 
     Args:
         work: The coroutine.
         waits_for: What its first step came to: a future, or None to be asked again.
+        is_begun: Whether there was a first step.
+        context: Where each step runs; that of the task if left out.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, T], waits_for: asyncio.Future[Any] | None) -> None:
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, T],
+        waits_for: asyncio.Future[Any] | None,
+        *,
+        is_begun: bool = True,
+        context: Context | None = None,
+    ) -> None:
         self._work = work
         self._waits_for = waits_for
-        self._is_fresh = True
+        self._is_fresh = is_begun
+        self._run = _run if context is None else context.run
 
     def send(self, value: Any) -> Any:
         if self._is_fresh:
             self._is_fresh = False
             return self._waits_for
-        return self._work.send(value)
+        return self._run(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
         if self._is_fresh and self._waits_for is not None:
             self._waits_for.cancel()  # nothing else does: its task does not know of it yet
         self._is_fresh = False
-        return self._work.throw(*error)
+        return self._run(self._work.throw, *error)
 
     def close(self) -> None:
         self._work.close()

@@ -105,12 +105,12 @@ class Connections:
 
         Raises:
             DatabaseUnavailableError: the database cannot be opened or reached.
-            StoreClosedError: it is open in another event loop.
+            StoreClosedError: it is open in another event loop, or was opened before a fork.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise StoreClosedError(
-                f"{self._name} was opened in another event loop. Open one store per loop, and close it before "
+                f"{self._name} was opened in another event loop, or before this process was forked. Open one store per loop, and close it before "
                 "the loop ends: a program has one asyncio.run(main()), with `async with store:` inside."
             )
         self._loop = loop

@@ -10,6 +10,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from esource.checks import check_seconds, check_whole
+from esource.database.calls import answer_of
 from esource.errors import InvalidOptionError, KeyNotFoundError, MissingDriverError, SubjectErasedError
 from esource.privacy.cipher import new_key, require_cipher
 from esource.privacy.fields import Keys, subject_name
@@ -101,13 +102,14 @@ class KeyStore(ABC):
         """
         name = subject_name(subject)
         try:
-            return await self.erase(name)
+            erased: bool = await answer_of(self.erase, name)
         finally:
             self._destroyed += 1
             with suppress(KeyError):  # pop() looks first, and the entry may expire before it is taken
                 del self._cache[name]
             for keys in self._held:
                 keys.forget(name)
+        return erased
 
     async def keys_to_seal(self, events: Iterable[object]) -> Keys | None:
         """The keys for events that are to be written, made where there is none; None if none is needed.
@@ -146,9 +148,9 @@ class KeyStore(ABC):
                     found[subject] = self._cache[subject]
             missing = subjects - found.keys()
             if missing:
-                loaded = dict(await self.load(missing))
+                loaded = dict(await answer_of(self.load, missing))
                 if make and (unmade := missing - loaded.keys()):
-                    loaded |= await self.create({subject: new_key() for subject in sorted(unmade)})
+                    loaded |= await answer_of(self.create, {subject: new_key() for subject in sorted(unmade)})
                 if begun != self._destroyed:
                     found.clear()
                     continue

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from esource.checks import check_name, check_seconds, check_whole
+from esource.database.calls import awaitable
 from esource.database.patience import Retry
 from esource.domain.events import DomainEvent
 from esource.domain.handles import marked_methods, method_for
@@ -46,7 +46,8 @@ FailurePolicy = Literal["stop", "skip", "halt_stream"]
 
 
 class Projection:
-    """A read model's update rules: one async method per event, marked with `handles`.
+    """A read model's update rules: one method per event, marked with `handles`. A plain method
+    blocks the event loop while it runs.
 
     Its methods see each event of their types once and in the order of the log (or of each stream, when
     partitions share the work). Whoever writes through ``context.connection`` gets every event applied
@@ -65,8 +66,8 @@ class Projection:
     event in the log, and meets those without a class as the store's ``unknown_events`` says.
 
     Raises:
-        InvalidOptionError: when the class is made: two methods handle the same event, a method is not
-            async, or an option makes no sense.
+        InvalidOptionError: when the class is made: two methods handle the same event, or an
+            option makes no sense.
     """
 
     name: ClassVar[str] = ""
@@ -101,11 +102,6 @@ class Projection:
         if not cls._is_named:
             cls.name = cls.__name__
         own = marked_methods(cls)
-        for event_class, method in own.items():
-            if not iscoroutinefunction(cls.__dict__[method]):
-                raise InvalidOptionError(
-                    f"{cls.__name__}.{method}, for {event_class.__name__}, must be `async def`"
-                )
         cls._handlers = {**cls._handlers, **own}
         check_name("name", cls.name)
         if len(cls.name) > 200 or _RESERVED.search(cls.name):
@@ -157,7 +153,4 @@ class Projection:
     def handler(self, event_class: type[DomainEvent]) -> Handle | None:
         """The method for events of a class: its own, or that of the nearest base class."""
         method = method_for(self._handlers, event_class)
-        if method is None:
-            return None
-        bound: Handle = getattr(self, method)
-        return bound
+        return None if method is None else awaitable(getattr(self, method))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esource.checks import check_whole
+from esource.database.calls import answer_of
 from esource.database.sources import Source, database_of
 from esource.database.unit_of_work import Unit
 from esource.errors import InvalidOptionError
@@ -82,7 +83,7 @@ async def prepare(job: Job) -> bool:
         own = job.own(states)
         if not any(state.has_started for state in own.values()):
             await checkpoints.create(database, unit, job.checkpoints)
-            await projection.reset(unit.lent)
+            await answer_of(projection.reset, unit.lent)
             await checkpoints.rewind(database, unit, job.checkpoints, 0)
     return True
 
@@ -100,7 +101,7 @@ async def rewind(job: Job, from_position: int) -> None:
         others = job.otherwise_divided(await checkpoints.states(database))
         await checkpoints.create(database, unit, job.checkpoints)
         await checkpoints.lock(database, unit, sorted({*job.checkpoints, *others}))
-        await projection.reset(unit.lent)
+        await answer_of(projection.reset, unit.lent)
         await checkpoints.delete(database, unit, [name for name in others if name != projection.name])
         await checkpoints.rewind(database, unit, job.checkpoints, from_position)
         await forget(database, unit, projection.checkpoint_name, from_position)
@@ -125,7 +126,9 @@ async def take_over(job: Job) -> bool:
                 raise _NotYet  # noqa: TRY301 - rolls the transaction back
             for number, name in enumerate(job.checkpoints):
                 await _finish(job, unit, number, states[name].position, head)
-            await job.call(projection.take_over(unit.lent), "take_over()")  # nobody can append meanwhile
+            await job.call(
+                answer_of(projection.take_over, unit.lent), "take_over()"
+            )  # nobody can append meanwhile
             await checkpoints.activate(database, unit, projection.name, projection.version)
     except _NotYet:
         return False

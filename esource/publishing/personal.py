@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from esource.database.calls import answer_of
 from esource.privacy.keys import KeyStore
 from esource.privacy.payloads import is_sealed, unsealed
 
@@ -22,7 +23,7 @@ class _Opening:
         self._key_store = key_store
 
     async def publish(self, entry: OutboxEntry) -> None:
-        await self._publisher.publish(await self._opened(entry))
+        await answer_of(self._publisher.publish, await self._opened(entry))
 
     async def _opened(self, entry: OutboxEntry) -> OutboxEntry:
         data = entry.event_data

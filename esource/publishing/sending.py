@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from esource.database.calls import called
+from esource.database.calls import answer_of, called
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.errors import error_text
@@ -77,7 +77,7 @@ class Batch:
     async def _send(self) -> None:
         if isinstance(self.publisher, BatchPublisher) and all(entry.event_data for entry in self.entries):
             try:
-                await self._call(self.publisher.publish_many(self.entries), "publish_many()")
+                await self._call(answer_of(self.publisher.publish_many, self.entries), "publish_many()")
             except Exception as error:
                 logger.warning(
                     "relay %s: publishing %d rows at once failed, now one by one: %s",
@@ -154,7 +154,7 @@ class Batch:
             raise ValueError(f"row {entry.id} of the outbox{place}: {entry.unreadable}")
         if not entry.event_data:
             raise LookupError("the event was deleted from the log")
-        await self._call(self.publisher.publish(entry), "publish()")
+        await self._call(answer_of(self.publisher.publish, entry), "publish()")
 
     async def _call(self, work: Awaitable[None], what: str) -> None:
         await called(work, what, self.publish_seconds, "publish_seconds")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from esource.database.calls import answer_of
 from esource.database.sources import parts_of
 from esource.domain.aggregates import AggregateRoot, require_restorable
 from esource.domain.events import DomainEvent
@@ -227,7 +228,7 @@ class AggregateRepository(Generic[TAggregate]):
         """Tell the publisher what is stored, and what it has not been told of because it failed."""
         while aggregate._untold:
             assert self._publisher is not None
-            await self._publisher.publish(list(aggregate._untold[0]))
+            await answer_of(self._publisher.publish, list(aggregate._untold[0]))
             del aggregate._untold[0]
 
     def _require_impersonal(self, aggregate: TAggregate, events: list[DomainEvent]) -> None:

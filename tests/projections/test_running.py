@@ -282,12 +282,6 @@ async def test_a_runner_refuses_what_makes_no_sense(store: EventStore):
 
 
 def test_a_projection_refuses_what_makes_no_sense():
-    with pytest.raises(InvalidOptionError, match="async def"):
-
-        class Sync(Projection):
-            @handles(OrderPlaced)
-            def placed(self, event: OrderPlaced) -> None: ...
-
     with pytest.raises(InvalidOptionError, match="both handle"):
 
         class Twice(Projection):

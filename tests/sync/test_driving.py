@@ -1,0 +1,290 @@
+"""Programs without an event loop: the same promises, in the caller's thread or over one loop for all threads."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from support.orders import Order, OrderPlaced, placed
+from support.synchronous import written
+
+from esource.errors import InvalidOptionError, OptimisticLockError
+from esource.sync import (
+    AggregateRepository,
+    CheckpointRepository,
+    EventStore,
+    InMemoryEventStore,
+    Lease,
+    OutboxRelay,
+    Projection,
+    ProjectionContext,
+    ProjectionRunner,
+    ReadOptions,
+    SnapshotStore,
+    handles,
+    open_store,
+)
+
+counts = Table("counts", MetaData(), Column("id", Integer, primary_key=True))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[EventStore]:
+    options = {"synchronous": "NORMAL"} if database_url.startswith("sqlite") else {}
+    with open_store(database_url, enable_tracing=False, **options) as store:
+        store.initialize()
+        yield store
+
+
+def versions(store: EventStore, id_) -> list[int]:
+    return [event.aggregate_version for event in store.get_events(id_, "Order").events]
+
+
+def test_what_is_generated_is_what_the_asynchronous_side_has():
+    for path, text in written().items():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.name}: run python tests/support/synchronous.py"
+        )
+
+
+def test_appends_and_reads(store: EventStore):
+    id_ = uuid4()
+    assert store.append_events(id_, "Order", [placed(id_)], 0).new_version == 1
+    with pytest.raises(OptimisticLockError):
+        store.append_events(id_, "Order", [placed(id_)], 0)
+    for _ in range(300):
+        store.append_events(id_, "Order", [placed(id_)])
+    assert versions(store, id_) == [*range(1, 302)]
+    assert [event.stream_position for event in store.read_stream(f"{id_}:Order")] == [*range(1, 302)]
+    assert len([*store.read_all(ReadOptions(limit=290))]) == 290
+    assert next(iter(store.read_all())).global_position >= 1
+    assert store.get_global_position() > 300
+
+
+def test_a_transaction_commits_or_vanishes_as_a_whole(store: EventStore):
+    first, second = uuid4(), uuid4()
+    with store.transaction() as tx:
+        tx.connection.run_sync(counts.metadata.create_all)
+    with store.transaction() as tx:
+        tx.append_events(first, "Order", [placed(first)])
+        store.append_events(second, "Order", [placed(second)])
+        tx.connection.execute(insert(counts).values(id=1))
+        tx.checkpoints.update_checkpoint("counts", uuid4(), "OrderPlaced")
+        assert versions(store, first) == [1]
+    assert versions(store, second) == [1]
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        tx.append_events(first, "Order", [placed(first)])
+        store.append_events(second, "Order", [placed(second)])
+        tx.connection.execute(insert(counts).values(id=2))
+        raise ZeroDivisionError
+    assert versions(store, first) == versions(store, second) == [1]
+    with store.reading() as connection:
+        assert connection.scalars(select(counts.c.id)).all() == [1]
+    assert CheckpointRepository(store).get_checkpoint("counts") is not None
+
+
+def test_many_threads_share_a_store(store: EventStore):
+    ids = [uuid4() for _ in range(16)]
+
+    def work(id_) -> None:
+        for version in range(10):
+            store.append_events(id_, "Order", [placed(id_)], version)
+            assert versions(store, id_) == [*range(1, version + 2)]
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, ids))
+    positions = [event.global_position for event in store.read_all()]
+    assert len(positions) == 160
+    assert positions == sorted(set(positions))
+
+
+def test_aggregates_are_loaded_and_saved(store: EventStore):
+    snapshots = SnapshotStore(store)
+    orders = AggregateRepository(store, Order, snapshot_store=snapshots, snapshot_threshold=1)
+    order = orders.create_new(uuid4())
+    order.place("c", 5)
+    orders.save(order)
+    assert orders.load(order.aggregate_id).version == 1
+    assert snapshots.get_snapshot(order.aggregate_id, "Order") is not None
+
+
+def test_a_projection_has_plain_handlers_in_the_callers_thread(store: EventStore):
+    threads = set()
+
+    class Counts(Projection):
+        def reset(self, connection) -> None:
+            connection.run_sync(counts.metadata.create_all)
+
+        @handles(OrderPlaced)
+        def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            threads.add(threading.get_ident())
+            context.connection.execute(insert(counts).values(id=context.position))
+
+    ids = [uuid4() for _ in range(20)]
+    for id_ in ids:
+        store.append_events(id_, "Order", [placed(id_)])
+    ProjectionRunner(store, Counts()).run(live=False)
+    with store.transaction() as tx:
+        assert len(tx.connection.execute(select(counts)).all()) == 20
+    assert threads == {threading.get_ident()}
+
+
+def test_a_relay_has_a_plain_publisher(database_url: str):
+    published = []
+
+    class Publisher:
+        def publish(self, entry) -> None:
+            published.append(entry.aggregate_id)
+
+    with open_store(database_url, outbox_enabled=True, enable_tracing=False) as store:
+        store.initialize()
+        ids = [uuid4() for _ in range(5)]
+        for id_ in ids:
+            store.append_events(id_, "Order", [placed(id_)])
+        with OutboxRelay(store, Publisher()) as relay:
+            relay.drain()
+    assert sorted(published) == sorted(ids)
+
+
+def test_a_subscription_is_an_iterator_that_another_thread_can_stop(store: EventStore):
+    seen = []
+    subscription = store.subscribe()
+    id_ = uuid4()
+
+    def follow() -> None:
+        for stored in subscription:
+            seen.append(stored.global_position)
+            if len(seen) == 2:
+                threading.Thread(target=subscription.stop).start()
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    for _ in range(2):
+        store.append_events(id_, "Order", [placed(id_)])
+    follower.join(60)
+    assert len(seen) == 2
+
+
+def test_a_lease_is_held_in_a_block(store: EventStore):
+    with Lease(store, "mailer") as lease:
+        assert lease.is_held
+        assert not Lease(store, "mailer").acquire()
+    assert Lease(store, "mailer").acquire()
+
+
+async def test_it_is_refused_where_an_event_loop_runs():
+    with pytest.raises(InvalidOptionError, match="where an event loop runs"):
+        InMemoryEventStore().get_global_position()
+
+
+def test_a_transaction_is_refused_to_other_threads(store: EventStore):
+    id_ = uuid4()
+    with store.transaction() as tx:
+        for context in (copy_context(), None):
+            call = tx.append_events if context is None else store.append_events
+            with ThreadPoolExecutor(1) as pool:
+                run = (
+                    pool.submit(call, id_, "Order", [placed(id_)])
+                    if context is None
+                    else pool.submit(context.run, call, id_, "Order", [placed(id_)])
+                )
+                with pytest.raises(InvalidOptionError, match="by no other"):
+                    run.result()
+        tx.append_events(id_, "Order", [placed(id_)])
+    assert versions(store, id_) == [1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_store_is_made_before_a_fork_and_used_after_it(sqlite_url: str):
+    program = f"""
+import os
+from uuid import uuid4
+from esource.sync import DomainEvent, open_store, register_event
+@register_event
+class Placed(DomainEvent):
+    aggregate_type: str = "Order"
+store = open_store({sqlite_url!r})
+other = open_store({sqlite_url!r})
+other.append_events(uuid4(), "Order", [Placed()])
+for _ in range(3):
+    if os.fork() == 0:
+        with store:
+            for _ in range(20):
+                store.append_events(uuid4(), "Order", [Placed()])
+        try:
+            other.get_global_position()
+        except Exception as error:
+            assert "forked" in str(error), error
+            os._exit(0)
+        os._exit(1)
+assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
+assert other.get_global_position() == 61
+other.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_ctrl_c_leaves_nothing_half_done(store: EventStore):
+    id_ = uuid4()
+    interrupts = 0
+    main = threading.get_ident()
+    over = threading.Event()
+
+    def press() -> None:
+        while not over.wait(0.003):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressing = threading.Thread(target=press)
+    try:
+        pressing.start()
+        done = 0
+        while done < 20:
+            try:
+                with store.transaction() as tx:
+                    tx.append_events(id_, "Order", [placed(id_), placed(id_)])
+                    other = placed()
+                    tx.append_events(other.aggregate_id, "Order", [other])
+                done += 1
+            except KeyboardInterrupt:
+                interrupts += 1
+                done += interrupts > 100
+    finally:
+        while True:
+            try:
+                over.set()
+                pressing.join()
+                signal.signal(signal.SIGINT, kept)
+                break
+            except KeyboardInterrupt:
+                continue
+    found = versions(store, id_)
+    assert found == [*range(1, len(found) + 1)]
+    assert len(found) % 2 == 0
+    assert store.get_global_position() >= len(found) * 3 // 2
+    store.append_events(id_, "Order", [placed(id_)], len(found))
+
+
+def test_a_relay_runs_in_the_background_of_a_program(sqlite_url: str):
+    published = threading.Semaphore(0)
+
+    class Publisher:
+        def publish(self, entry) -> None:
+            published.release()
+
+    with open_store(sqlite_url, outbox_enabled=True, synchronous="NORMAL", enable_tracing=False) as store:
+        with OutboxRelay(store, Publisher()).supervised():
+            id_ = uuid4()
+            store.append_events(id_, "Order", [placed(id_)])
+            assert published.acquire(timeout=60)

@@ -227,6 +227,10 @@ class Subscription:
         event types: with others it is behind by so many events at most."""
         return await self._stats.ask(self._lag())
 
+    def health_now(self) -> Health:
+        """How it is doing, by what it has noted itself. No I/O."""
+        return self._stats.noted()
+
     async def _lag(self) -> tuple[int, int, float]:
         position = self.position
         return position, *await CheckpointRepository(self._reader).get_lag(position, self._event_types)
@@ -264,6 +268,8 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            self._stats.failed(error)  # of the application, at the event that was handed over last
         await self.close()
 
 

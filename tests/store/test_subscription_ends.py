@@ -141,3 +141,15 @@ async def test_a_closed_subscription_hands_over_no_more(store: EventStore):
         await anext(subscription)
     assert not (await subscription.health()).is_running
     check_connections(store)
+
+
+async def test_an_error_in_the_block_is_in_the_subscriptions_health(store: EventStore):
+    event = placed()
+    await store.append_events(event.aggregate_id, "Order", [event])
+    subscription = store.subscribe(from_position=0)
+    with pytest.raises(LookupError):
+        async with subscription:
+            async for _ in subscription:
+                raise LookupError("no such customer")
+    health = subscription.health_now()
+    assert (health.failures, health.last_error) == (1, "LookupError: no such customer")

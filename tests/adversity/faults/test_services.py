@@ -1,0 +1,195 @@
+"""A service under load, each of whose followers raises, hangs, is cancelled, dies and loses its database in turn.
+
+Every fault is in the log and in the health file, everything catches up by itself, and nothing is handled twice or passed
+over. ``ESOURCE_TEST_EFFORT`` says how many rounds there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, select
+from support.effort import examples
+from support.faulty_service import MAILS, ROWS
+from support.orders import placed
+from support.read_models import until
+from support.tally import chance
+
+from adversity.faults.proxy import Proxy
+from esource import EventStore
+
+TESTS = Path(__file__).resolve().parents[2]
+FOLLOWERS = ("projection", "subscription", "relay")
+FAULTS = ("raise", "hang", "cancel")
+
+
+class Service:
+    """The process, and what can be seen of it from outside."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.log = folder / "log"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "support.faulty_service", self.url, str(self.folder)),
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": str(TESTS)},
+            )
+
+    async def end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await self.process.wait()
+
+    def health(self, follower: str) -> dict[str, Any]:
+        """What the health file says of a follower; nothing while there is none."""
+        assert self.process is not None
+        assert self.process.returncode is None, self.log.read_text()
+        try:
+            found = json.loads((self.folder / "health.json").read_text())["followers"]
+        except FileNotFoundError:
+            return {}
+        return next((each for each in found if each["kind"] == follower), {})
+
+    def failures(self, follower: str) -> int:
+        return self.health(follower).get("failures", 0)
+
+    def records(self) -> list[str]:
+        """The log records of the level of a warning and above."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        records = [json.loads(line) for line in lines]
+        return [record["message"] for record in records if record["level"] in ("warning", "error")]
+
+    def told(self, follower: str, since: int) -> bool:
+        return any(record.startswith(follower) for record in self.records()[since:])
+
+    @asynccontextmanager
+    async def fault(self, follower: str, what: str):
+        (self.folder / "fault").write_text(f"{follower} {what}")
+        yield
+        (self.folder / "fault").unlink()
+
+
+class Load:
+    """Events that are appended all the time, and what has become of them."""
+
+    def __init__(self, store: EventStore, service: Service) -> None:
+        self.store = store
+        self.service = service
+        self.positions: list[int] = []
+
+    async def append(self, count: int = 3) -> None:
+        for _ in range(count):
+            event = placed()
+            result = await self.store.append_events(event.aggregate_id, "Order", [event])
+            self.positions.append(result.global_position)
+
+    async def handled(self, table: Any) -> list[int]:
+        async with self.store.reading() as connection:
+            return list((await connection.execute(select(table.c.position))).scalars())
+
+    def published(self) -> Counter[int]:
+        return Counter(int(line) for line in (self.service.folder / "published").read_text().split())
+
+    async def is_caught_up(self) -> bool:
+        wanted = set(self.positions)
+        return (
+            wanted <= set(self.published())
+            and len(await self.handled(ROWS)) >= len(wanted)
+            and len(await self.handled(MAILS)) >= len(wanted)
+        )
+
+
+@asynccontextmanager
+async def lost_database(url: str, proxy: Proxy | None):
+    """The database cannot be reached; on SQLite another program keeps it locked."""
+    if proxy is not None:
+        assert proxy._server is not None
+        proxy._server.close()
+        proxy.cut_all()
+        yield
+        await proxy.listen()
+        return
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="before 3.11 a task does not tell who cancels it")
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
+    request, database, open_stores, tmp_path
+):
+    proxy = None
+    if database == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+        proxy = await Proxy(make_url(url)).__aenter__()
+    else:
+        url = request.getfixturevalue("sqlite_url")
+    store = await open_stores(url, outbox_enabled=True)
+    async with store.transaction() as transaction:
+        await transaction.connection.run_sync(ROWS.create)
+        await transaction.connection.run_sync(MAILS.create)
+    service = Service(url if proxy is None else proxy.url, tmp_path)
+    load = Load(store, service)
+    (tmp_path / "published").touch()
+    await service.start()
+    draw = chance("service")
+    try:
+        for _ in range(examples(1)):
+            rounds = [(follower, fault) for follower in FOLLOWERS for fault in FAULTS]
+            rounds += [("", "kill"), ("", "database")]
+            draw.shuffle(rounds)
+            for follower, fault in rounds:
+                await load.append()
+                if fault == "kill":
+                    await service.end(signal.SIGKILL)
+                    await load.append()
+                    await service.start()
+                elif fault == "database":
+                    await until(lambda: service.health("projection").get("state") == "running")
+                    failures, since = service.failures("projection"), len(service.records())
+                    async with lost_database(url, proxy):
+                        await until(lambda failures=failures: service.failures("projection") > failures, 60.0)
+                        await until(lambda since=since: service.told("projection", since))
+                else:
+                    failures, since = service.failures(follower), len(service.records())
+                    async with service.fault(follower, fault):
+                        await load.append()
+                        await until(
+                            lambda since=since, follower=follower: service.told(follower, since), 60.0
+                        )
+                        if follower != "subscription":  # its failures are those of the application
+                            await until(lambda f=follower, failures=failures: service.failures(f) > failures)
+                            assert service.health(follower)["last_error"]
+                await load.append()
+                await until(load.is_caught_up, 120.0)
+        await until(lambda: service.health("projection").get("state") == "running")
+        assert await service.end(signal.SIGTERM) == 0
+    finally:
+        if service.process is not None and service.process.returncode is None:
+            await service.end(signal.SIGKILL)
+        if proxy is not None:
+            await proxy.__aexit__(None, None, None)
+    assert sorted(await load.handled(ROWS)) == load.positions
+    assert sorted(await load.handled(MAILS)) == load.positions
+    assert set(load.published()) == set(load.positions)

@@ -69,7 +69,7 @@ def assert_printed_as_promised(document: str, printed: list[str]) -> None:
 
 
 def _run(code: list[str], folder: Path, environment: dict[str, str], printed: Path, complained: Path) -> None:
-    """In the page's own process: the blocks in one namespace, as `python -m asyncio` would."""
+    """In the page's own process: the blocks in one namespace, as a notebook would."""
     os.chdir(folder)
     os.environ.update(environment)
     # A page that lets something fail has that said in the log: no complaint of Python's.

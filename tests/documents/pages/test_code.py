@@ -23,10 +23,17 @@ FILE = '"sqlite:///events.db"'
 TESTING = ROOT / "docs" / "how-to" / "test.md"
 """Its blocks are tests: pytest runs them."""
 
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+"""Its blocks are files: `documents/tutorial/test_page.py` writes and runs them."""
+
 CHOSEN = "not TestMyStore or exactly_one_wins"
 """The suite for stores is run elsewhere, on every store."""
 
-WITH_CODE = [page for page in PAGES if page != TESTING and blocks(page.read_text(encoding="utf-8"), "python")]
+WITH_CODE = [
+    page
+    for page in PAGES
+    if page not in (TESTING, TUTORIAL) and blocks(page.read_text(encoding="utf-8"), "python")
+]
 SERVER_ONLY = [ROOT / "README.md"]
 """It names PostgreSQL's own class."""
 
@@ -91,5 +98,5 @@ def test_the_tests_on_the_page_about_testing_pass(tmp_path):
 
 def test_the_tutorials_account_is_the_one_that_the_guides_import():
     account = (ROOT / "examples" / "accounts.py").read_text(encoding="utf-8").split('"""\n', 1)[1]
-    first, second = blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), "python")[:2]
+    first, second = blocks(TUTORIAL.read_text(encoding="utf-8"), "python")[:2]
     assert account.strip() == f"{first}\n\n{second}".strip()

@@ -39,6 +39,16 @@ def test_the_package_alone_loads_nothing_but_itself():
     assert packages(loaded) & {"asyncio", "sqlite3", "ssl", "socket", "email", "logging", "http"} == set()
 
 
+def test_alembic_in_another_program_loads_little_of_esource():
+    """Its plugins are loaded by whoever imports it."""
+    loaded = loaded_by("import alembic.autogenerate, alembic.script")
+
+    assert {module for module in loaded if module.startswith("esource")} <= {
+        *("esource", "esource.schema", "esource.schema.protection")
+    }
+    assert "pydantic" not in loaded
+
+
 def test_what_an_extra_installs_is_loaded_when_it_is_used_not_before():
     loaded = loaded_by("from esource import *\nimport esource.copying, esource.privacy, esource.schema")
 

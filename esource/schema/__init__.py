@@ -15,32 +15,36 @@ once, and a migration that dies leaves nothing behind. On PostgreSQL, ``alembic 
 upgrade head`` also switches row-level security on; see `esource.schema.row_level_security`.
 """
 
-from esource.database.sources import opened_database
-from esource.schema.alembic import run_migrations
-from esource.schema.migrating import (
-    ROW_LEVEL_SECURITY,
-    adopt,
-    create_append_lock,
-    create_script,
-    downgrade,
-    in_memory,
-    initialize,
-    migrate,
-    upgrade,
-)
-from esource.schema.revisions import (
-    HEAD,
-    REVISIONS,
-    TABLES,
-    alembic_config,
-    comparison_options,
-    include_name,
-    include_name_outside,
-    record_revision,
-    scripts,
-)
-from esource.schema.versions import current, require_head, whole_store
-from esource.tables.names import LOCK_TABLE, VERSION_TABLE
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from esource.database.sources import opened_database
+    from esource.schema.alembic import run_migrations
+    from esource.schema.migrating import (
+        ROW_LEVEL_SECURITY,
+        adopt,
+        create_append_lock,
+        create_script,
+        downgrade,
+        in_memory,
+        initialize,
+        migrate,
+        upgrade,
+    )
+    from esource.schema.revisions import (
+        HEAD,
+        REVISIONS,
+        TABLES,
+        alembic_config,
+        comparison_options,
+        include_name,
+        include_name_outside,
+        record_revision,
+        scripts,
+    )
+    from esource.schema.versions import current, require_head, whole_store
+    from esource.tables.names import LOCK_TABLE, VERSION_TABLE
 
 __all__ = [
     "HEAD",
@@ -69,3 +73,32 @@ __all__ = [
     "upgrade",
     "whole_store",
 ]
+
+# A name is imported when it is first asked for: Alembic loads `protection` in every program that imports it, whether
+# that has anything to do with esource or not.
+_HOMES = {
+    "database.sources": "opened_database",
+    "schema.alembic": "run_migrations",
+    "schema.migrating": (
+        "ROW_LEVEL_SECURITY adopt create_append_lock create_script downgrade in_memory initialize migrate upgrade"
+    ),
+    "schema.revisions": (
+        "HEAD REVISIONS TABLES alembic_config comparison_options include_name include_name_outside record_revision scripts"
+    ),
+    "schema.versions": "current require_head whole_store",
+    "tables.names": "LOCK_TABLE VERSION_TABLE",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:  # else every misspelt name would have a type
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_import_module(f"esource.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

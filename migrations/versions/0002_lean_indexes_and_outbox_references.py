@@ -30,6 +30,15 @@ down_revision = "esource_0001"
 branch_labels = None
 depends_on = None
 
+THEIR_COMMENTS = [
+    ("events", "Immutable event store containing all domain events"),
+    ("events", "Partitioned event store for high-volume deployments"),
+    ("event_outbox", "Transactional outbox for reliable event publishing"),
+    ("projection_checkpoints", "Tracks projection positions in the event stream"),
+    ("dead_letter_queue", "Stores events that failed processing after all retries"),
+    ("snapshots", "Point-in-time aggregate state snapshots for fast loading"),
+]
+"""eventsource-py's on PostgreSQL. A comment that the application wrote stays."""
 REDUNDANT_INDEXES = {
     "idx_events_aggregate_id": ("events", ["aggregate_id"]),
     "idx_events_aggregate_type": ("events", ["aggregate_type"]),
@@ -191,8 +200,11 @@ def upgrade() -> None:
     else:
         op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at ON projection_checkpoints")
         op.execute("DROP INDEX IF EXISTS idx_checkpoints_global_position")
-        for table in TIMESTAMPS:
-            op.execute(f"COMMENT ON TABLE {table} IS NULL")
+        for table, comment in THEIR_COMMENTS:
+            op.execute(
+                f"DO $$ BEGIN IF obj_description('{table}'::regclass, 'pg_class') = '{comment}' "
+                f"THEN COMMENT ON TABLE {table} IS NULL; END IF; END $$"
+            )
         op.create_check_constraint("chk_events_version", "events", "version > 0")
         op.alter_column("event_outbox", "event_data", existing_type=postgresql.JSONB(), nullable=True)
         op.add_column("event_outbox", sa.Column("global_position", sa.BigInteger()))

@@ -76,7 +76,11 @@ ONLY_THEIRS = (
         "CREATE TRIGGER trg_checkpoint_updated_at BEFORE UPDATE ON projection_checkpoints "
         "FOR EACH ROW EXECUTE FUNCTION update_checkpoint_timestamp()"
     ),
-    *(f"COMMENT ON TABLE {table} IS 'one of five'" for table in TABLES),
+    "COMMENT ON TABLE events IS 'Immutable event store containing all domain events'",
+    "COMMENT ON TABLE event_outbox IS 'Transactional outbox for reliable event publishing'",
+    "COMMENT ON TABLE projection_checkpoints IS 'Tracks projection positions in the event stream'",
+    "COMMENT ON TABLE dead_letter_queue IS 'Stores events that failed processing after all retries'",
+    "COMMENT ON TABLE snapshots IS 'Point-in-time aggregate state snapshots for fast loading'",
 )
 THEIR_TABLES = (
     """CREATE TABLE events (
@@ -207,6 +211,18 @@ async def test_an_adopted_database_has_the_schema_of_one_of_ours(their_url, tmp_
     await schema.upgrade(ours)
 
     assert adopted == await described(ours)
+
+
+async def test_a_comment_of_the_applications_on_a_table_stays(empty_postgres_url):
+    """PostgreSQL only: SQLite has no comments."""
+    await schema.upgrade(empty_postgres_url, "0001")
+    await execute(
+        empty_postgres_url,
+        "COMMENT ON TABLE events IS 'ask the shop team first'",
+        "COMMENT ON TABLE snapshots IS 'Point-in-time aggregate state snapshots for fast loading'",
+    )
+    await schema.upgrade(empty_postgres_url)
+    assert (await described(empty_postgres_url))["comments"] == [("events", "ask the shop team first")]
 
 
 async def test_old_events_are_read(adopted_url):

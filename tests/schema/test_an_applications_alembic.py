@@ -47,8 +47,9 @@ async def main():
 
 asyncio.run(main())
 """
-KINDS = ["sqlite, synchronous", "sqlite, asynchronous", "postgresql, asynchronous"]
-"""PostgreSQL's synchronous drivers are not among what the tests install."""
+KINDS = [
+    f"{database}, {way}" for database in ("sqlite", "postgresql") for way in ("synchronous", "asynchronous")
+]
 
 
 class Application:
@@ -59,7 +60,8 @@ class Application:
         template = ["-t", "async"] if asynchronous else []
         self.run("alembic", "init", *template, "migrations")
         kind, rest = url.split("://", 1)
-        driver = {"sqlite": "+aiosqlite", "postgresql": "+asyncpg"}[kind] if asynchronous else ""
+        drivers = {"sqlite": ["", "+aiosqlite"], "postgresql": ["+psycopg", "+asyncpg"]}
+        driver = drivers[kind][asynchronous]
         self.change(
             "alembic.ini",
             r"^sqlalchemy.url = .*$",
@@ -182,8 +184,9 @@ async def test_together_each_command_names_its_branch(application):
     before = sorted(site_packages.rglob("versions/*.py"))
 
     application.enter(upgrade)
-    said = application.run("alembic", "revision", "--autogenerate", "-m", "lost", ok=False)
-    assert "this revision would follow esource's" in said
+    for options in (["--autogenerate"], []):
+        said = application.run("alembic", "revision", *options, "-m", "lost", ok=False)
+        assert "this revision would follow esource's" in said
     application.enter(first)
     application.enter(upgrade_again)
     assert application.append() == 1

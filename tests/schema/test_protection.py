@@ -1,8 +1,12 @@
 """An application's Alembic does not drop or change our tables, whatever its ``env.py`` says: here without one, in
 `test_an_applications_alembic` with the real command."""
 
+import io
+
 import pytest
+from alembic import command
 from alembic.autogenerate import produce_migrations
+from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
@@ -182,3 +186,90 @@ def test_include_name_looks_at_the_schema(name, found_in, default, outside):
     assert schema.include_name(name, "table", parents) is default
     assert schema.include_name_outside("shop")(name, "table", parents) is outside
     assert schema.include_name("payload", "column", parents)
+
+
+# -- offline: only SQL is printed, and the database cannot be asked ---------------------------------------------
+
+ENVIRONMENT = """
+from alembic import context
+context.configure(dialect_name=context.config.get_main_option("dialect"), literal_binds=True)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+DROPPING = """
+from alembic import op
+revision, down_revision, branch_labels = "lost", None, ("app",)
+def upgrade():
+    op.drop_table("events")
+def downgrade():
+    pass
+"""
+TEMPLATE = """
+revision, down_revision, branch_labels = ${repr(up_revision)}, ${repr(down_revision)}, ${repr(branch_labels)}
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def printing(request, tmp_path):
+    """The Alembic of an application, with a script that drops a table of ours; alone, or with our scripts."""
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(ENVIRONMENT)
+    (tmp_path / "script.py.mako").write_text(TEMPLATE)
+    (tmp_path / "versions" / "lost.py").write_text(DROPPING)
+
+    def made(*, together):
+        config = Config(output_buffer=io.StringIO())
+        config.set_main_option("script_location", str(tmp_path))
+        config.set_main_option("dialect", request.param)
+        config.set_main_option("path_separator", "newline")
+        folders = [tmp_path / "versions", *([schema.scripts() / "versions"] if together else [])]
+        config.set_main_option("version_locations", "\n".join(map(str, folders)))
+        return config
+
+    return made
+
+
+def test_offline_a_script_that_drops_what_is_ours_is_refused_where_our_scripts_run_too(printing):
+    with pytest.raises(CommandError, match="what esource keeps its events in"):
+        command.upgrade(printing(together=True), "app@head", sql=True)
+
+
+def test_offline_and_apart_a_table_by_our_name_is_taken_for_the_applications(printing):
+    config = printing(together=False)
+    command.upgrade(config, "head", sql=True)
+    assert "DROP TABLE events" in config.output_buffer.getvalue()
+
+
+def test_offline_a_downgrade_that_names_no_branch_does_not_take_our_schema_back(printing):
+    config = printing(together=True)
+    with pytest.raises(CommandError, match="would take back esource's schema"):
+        command.downgrade(config, "esource_0003:base", sql=True)
+    assert "DROP" not in config.output_buffer.getvalue()
+    command.downgrade(config, "esource_0003:esource_0002", sql=True)
+    assert "DROP" in config.output_buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("url", "setting", "problem"),
+    [
+        ("sqlite:///events.db", "on", "SQLite has no roles"),
+        ("postgresql://host/shop", "perhaps", "must be 'on' or 'off'"),
+    ],
+)
+def test_offline_row_level_security_that_cannot_be_is_refused(url, setting, problem):
+    config = schema.alembic_config(url)
+    config.output_buffer = io.StringIO()
+    config.attributes["row_level_security"] = setting
+    with pytest.raises(CommandError, match=problem):
+        command.upgrade(config, "head", sql=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "heads", "splice": True}])
+def test_a_revision_of_an_application_is_not_written_into_our_folder(printing, tmp_path, options):
+    (tmp_path / "versions" / "lost.py").unlink()
+    before = sorted(schema.scripts().rglob("*.py"))
+    with pytest.raises(CommandError, match="in the folder where esource is installed"):
+        command.revision(printing(together=True), "lost", **options)
+    assert sorted(schema.scripts().rglob("*.py")) == before
+    options = {"head": "base", "branch_label": "app", "version_path": str(tmp_path / "versions")}
+    assert command.revision(printing(together=True), "ours", **options)

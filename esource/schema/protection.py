@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NAME = "alembic.autogenerate.esource"
 """What the plugin is called: Alembic includes every ``alembic.autogenerate.*`` unless ``env.py`` leaves it out."""
 
-TEMPORARY = "_alembic_tmp_"
+_TEMPORARY = "_alembic_tmp_"
 """How the names of the tables begin into which Alembic's batch mode copies a table, before it drops the first."""
 
 _at_work: ContextVar[bool] = ContextVar("esource_scripts_at_work", default=False)
@@ -51,11 +51,6 @@ def ours_at_work() -> Iterator[None]:
         yield
     finally:
         _at_work.reset(before)
-
-
-def is_ours_at_work() -> bool:
-    """Whether one of our own scripts does something now."""
-    return _at_work.get()
 
 
 def setup(plugin: Plugin) -> None:
@@ -110,16 +105,17 @@ def _leave_ours_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDis
 
 def _checked(run: Callable[[Operations, Any], Any]) -> Callable[[Operations, Any], Any]:
     def check(operations: Operations, operation: Any) -> Any:
-        from esource.schema.refusals import require_permission
+        if not _at_work.get():
+            from esource.schema.refusals import require_permission
 
-        require_permission(operations.migration_context, operation)
+            require_permission(operations.migration_context, operation)
         return run(operations, operation)
 
     return check
 
 
 def _check_batch(table: Table, connection: Any, **kw: Any) -> None:
-    if table.name.startswith(TEMPORARY):
+    if table.name.startswith(_TEMPORARY) and not _at_work.get():
         from esource.schema.refusals import check_batch
 
-        check_batch(table, connection)
+        check_batch(table.name.removeprefix(_TEMPORARY), table.schema, connection)

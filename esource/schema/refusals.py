@@ -7,9 +7,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import Connection, inspect
 
-from esource.schema.protection import TEMPORARY, is_ours_at_work
 from esource.schema.revisions import BRANCH, scripts
 from esource.tables.model import metadata
 from esource.tables.names import VERSION_TABLE, is_ours
@@ -30,7 +29,7 @@ _CONSTRAINTS = frozenset(
 
 
 def require_permission(migration: MigrationContext, operation: Any) -> None:
-    if is_ours_at_work() or migration.version_table == VERSION_TABLE or not _touches(operation):
+    if migration.version_table == VERSION_TABLE or not _touches(operation):
         return
     if (
         _includes_us(migration)
@@ -69,12 +68,15 @@ def has_our_tables(connection: Connection | None, schema: str | None) -> bool:
     return connection is not None and inspect(connection).has_table(VERSION_TABLE, schema=schema)
 
 
-def check_batch(table: Table, connection: Any) -> None:
-    """Alembic's batch mode, on SQLite, writes a table anew: it would lose what Alembic cannot read of ours."""
-    name = table.name.removeprefix(TEMPORARY)
-    if name == table.name or name not in metadata.tables or is_ours_at_work():
-        return
-    if has_our_tables(connection if isinstance(connection, Connection) else None, table.schema):
+def check_batch(name: str, schema: str | None, connection: Any) -> None:
+    """Refuse Alembic's batch mode, which on SQLite writes a table anew: it would lose what Alembic cannot read of ours.
+
+    Raises:
+        CommandError: the table is one of ours.
+    """
+    if name in metadata.tables and has_our_tables(
+        connection if isinstance(connection, Connection) else None, schema
+    ):
         raise _refusal(f"op.batch_alter_table({name!r})")
 
 

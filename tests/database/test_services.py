@@ -18,6 +18,7 @@ from uuid import UUID
 import pytest
 from support.effort import examples, seed
 
+import esource
 from esource import EventStore
 
 LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
@@ -58,7 +59,10 @@ def run(url: str, loop: str, number: signal.Signals, end: str, after: int) -> tu
         url += ("&" if "?" in url else "?") + "application_name=service"
     with subprocess.Popen(
         [sys.executable, str(TESTS / "support" / "service.py"), url, loop, end],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(TESTS), str(Path(esource.__file__).parents[1])]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

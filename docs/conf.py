@@ -42,6 +42,8 @@ NAVIGATION = {
         "how-to/upcast",
         "how-to/synchronous",
         "how-to/fastapi",
+        "how-to/flask",
+        "how-to/django",
         "how-to/scripts",
         "how-to/separate-tenants",
         "how-to/test",

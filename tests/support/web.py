@@ -59,26 +59,29 @@ def free_port() -> int:
 
 
 def environment(database_url: str, **more: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE_URL": database_url, "PYTHONPATH": str(FOLDER), **more}
+    path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "ESOURCE_URL": database_url,
+        "PYTHONPATH": path,
+        **more,
+    }
+
+
+PROJECTIONS = ["-m", "esource", "projections", "run", "--restart", "orders:OrderList"]
 
 
 @contextmanager
-def projecting(projection: str, database_url: str) -> Iterator[None]:
-    """A process that runs a projection, until the block ends."""
-    command = [
-        sys.executable,
-        "-m",
-        "esource",
-        "projections",
-        "run",
-        "--restart",
-        projection,
-        "--url",
-        database_url,
-    ]
+def working(command: list[str], database_url: str) -> Iterator[None]:
+    """A worker process of Python, until the block ends: it has to end well after SIGTERM."""
     with TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            command, cwd=FOLDER, env=environment(database_url), stdout=said, stderr=subprocess.STDOUT
+            [sys.executable, *command],
+            cwd=FOLDER,
+            env=environment(database_url),
+            stdout=said,
+            stderr=subprocess.STDOUT,
         )
         try:
             yield

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support.web import FOLDER, environment, projecting
+from support.web import FOLDER, PROJECTIONS, environment, working
 
 
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +18,7 @@ def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_tool_sees_what_it_did_through_a_worker_in_another_process(shared_database_url):
-    with projecting("orders:OrderList", shared_database_url):
+    with working(PROJECTIONS, shared_database_url):
         while (placed := command(shared_database_url, "place", "ada", "500")).returncode:
             assert "OrderList" in placed.stderr  # the worker is still about to begin
         order = placed.stdout.split()[1]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.web import Client, free_port, serving
+from support.web import PROJECTIONS, Client, free_port, serving, working
 
 pytestmark = pytest.mark.slow
 
@@ -16,11 +18,27 @@ def fastapi(port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port), "--workers", "2"]
 
 
-@pytest.fixture(params=[fastapi], ids=lambda command: command.__name__)
+def flask(port: int, application: str = "flask_app:app") -> list[str]:
+    workers = ["--workers=2", "--threads=4"]
+    return [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *workers, application]
+
+
+def django(port: int) -> list[str]:
+    return flask(port, "django_site.wsgi")
+
+
+DJANGO = ["-m", "django", "run_projections", "--settings", "django_site.settings"]
+BESIDE: dict[Any, list[str] | None] = {fastapi: None, flask: PROJECTIONS, django: DJANGO}
+"""The applications, and what runs the projection in a process beside them."""
+
+
+@pytest.fixture(params=BESIDE, ids=lambda command: command.__name__)
 def url(request, shared_database_url):
     """The address of an application that runs."""
-    port = free_port()
-    with serving(request.param(port), port, shared_database_url) as address:
+    port, beside = free_port(), BESIDE[request.param]
+    with serving(request.param(port), port, shared_database_url) as address, ExitStack() as stack:
+        if beside is not None:
+            stack.enter_context(working(beside, shared_database_url))
         yield address
 
 
@@ -33,6 +51,8 @@ def test_an_application_does_what_its_page_says(url):
 
 
 def an_order_is_placed_paid_and_listed(client: Client) -> None:
+    while client.ask("POST", "/orders", {"customer": "first", "cents": 1}).status == 202:
+        pass  # the projection is about to begin
     correlation = uuid4()
     placed = client.ask("POST", "/orders", {"customer": "ada", "cents": 500}, X_Request_ID=str(correlation))
     assert placed.status == 201

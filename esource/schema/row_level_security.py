@@ -38,11 +38,11 @@ from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import (
     BIND,
-    GRANT,
     IS_ENABLED,
     UNBIND,
     UNFIT_ROLE,
     revocations,
+    rights,
 )
 from esource.errors import InvalidOptionError, SchemaMissingError
 from esource.schema.migrating import migrate
@@ -111,7 +111,10 @@ async def bind_role(database: Source, role: str, tenant_id: UUID | None) -> None
                         "member of the role that owns the tables"
                     )
                 await connection.exec_driver_sql(BIND, (role, tenant_id))
-                await connection.exec_driver_sql(GRANT)
+                if tenant_id is None:
+                    return
+                for statement in rights(identifier(role), await _schema(connection)):
+                    await connection.exec_driver_sql(statement)
 
 
 async def unbind_role(database: Source, role: str) -> None:

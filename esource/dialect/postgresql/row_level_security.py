@@ -142,8 +142,8 @@ DO $do$ DECLARE tenant_role name; BEGIN
 END $do$"""
 
 
-GRANT = _for_tenants_roles([*_REVOKED, *_GRANTED])
-"""Give the roles of tenants their rights, and take away what earlier releases gave beside them. Idempotent."""
+_RIGHTS = [*_REVOKED, *_GRANTED]
+"""Gives a tenant's role its rights, and takes away what an earlier release gave beside them."""
 
 _OWN_OR_NEW = (
     "coalesce((SELECT tenant_id IS NOT DISTINCT FROM <schema>.esource_tenant() FROM <schema>.events "
@@ -226,7 +226,7 @@ ENABLE = [
     ),
     *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
     *map(nobody_calls, TRIGGER_FUNCTIONS),
-    GRANT,
+    _for_tenants_roles(_RIGHTS),
 ]
 """Idempotent; inside the transaction of the migration."""
 
@@ -252,6 +252,15 @@ BIND = (
 UNBIND = f"DELETE FROM {ROLES_TABLE} WHERE role_name = CAST($1 AS name) RETURNING tenant_id"
 
 
+def rights(role: str, schema: str) -> list[str]:
+    """Gives a tenant's role its rights. Both names come quoted."""
+    return [_filled_in(statement, role, schema) for statement in _RIGHTS]
+
+
 def revocations(role: str, schema: str) -> list[str]:
     """Takes a tenant's role its rights. Both names come quoted."""
-    return [statement.replace("<role>", role).replace("<schema>", schema) for statement in _REVOKED]
+    return [_filled_in(statement, role, schema) for statement in _REVOKED]
+
+
+def _filled_in(statement: str, role: str, schema: str) -> str:
+    return statement.replace("<schema>", schema).replace("<role>", role)

@@ -8,7 +8,6 @@ row, and rolls back: that makes each event's effect happen once.
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import bindparam, case, func, literal_column, select, update
 
@@ -17,7 +16,7 @@ from esource.database.unit_of_work import Unit
 from esource.moments import utc_now
 from esource.tables.constructs import member_of, moment_after, tell_waiters, upsert
 from esource.tables.model import projection_checkpoints
-from esource.tables.rows import EVENT_ID, EVENT_TYPE, EventRow
+from esource.tables.rows import EVENT_ID, EVENT_TYPE, EventRow, id_of
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp
 
@@ -160,7 +159,7 @@ class Fence(NamedTuple):
 def _step(position: int, last: EventRow | None, count: int) -> dict[str, Any]:
     return {
         "position": position,
-        "event_id": None if last is None else UUID(last[EVENT_ID]),
+        "event_id": None if last is None else id_of(last[EVENT_ID]),
         "event_type": None if last is None else last[EVENT_TYPE],
         "count": count,
         "now": utc_now(),

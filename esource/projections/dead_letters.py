@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import bindparam, func, literal_column, select, update
 
@@ -28,6 +27,7 @@ from esource.tables.rows import (
     POSITION,
     EventRow,
     StreamId,
+    id_of,
 )
 from esource.tables.statement import Statement
 from esource.tables.types import Timestamp
@@ -89,14 +89,15 @@ class Retried:
 
 
 def stream_of(row: EventRow) -> StreamId:
-    return StreamId(UUID(row[AGGREGATE_ID]), row[AGGREGATE_TYPE])
+    return StreamId(id_of(row[AGGREGATE_ID]), row[AGGREGATE_TYPE])
 
 
 async def halted_streams(database: Database, unit: Unit | None, name: str) -> dict[StreamId, int]:
     """Streams with unresolved dead letters, and the position of the first of each. One query."""
-    rows = await database.read(_HALTED, {"projection_name": name}, unit)
+    rows = await database.rows(_HALTED, {"projection_name": name}, unit)
     return {
-        StreamId(aggregate_id, aggregate_type): position for aggregate_id, aggregate_type, position in rows
+        StreamId(id_of(str(aggregate_id)), aggregate_type): position
+        for aggregate_id, aggregate_type, position in rows
     }
 
 
@@ -104,7 +105,7 @@ async def record(
     database: Database, name: str, row: EventRow, error: BaseException, retry_count: int
 ) -> None:
     """Write an event's dead letter, as part of the running task's transaction."""
-    values = UUID(row[EVENT_ID]), name, row[EVENT_TYPE]
+    values = id_of(row[EVENT_ID]), name, row[EVENT_TYPE]
     letters = DLQRepository(database)
     try:
         data = json.loads(row[PAYLOAD])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 
 class StreamId(NamedTuple):
@@ -56,3 +56,11 @@ CLOUD_EVENT_ATTRIBUTES: Final = {
     "payload": "data",
 }
 """Columns of an event, and the CloudEvents attributes that hold them; the stream is the ``subject``."""
+
+
+def id_of(text: str) -> UUID:
+    """The id that a column holds; what another program wrote there and is no UUID has one that stands for it."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return uuid5(NAMESPACE_OID, text)

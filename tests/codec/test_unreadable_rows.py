@@ -91,3 +91,26 @@ async def test_a_store_with_keys_reads_on_behind_it(open_stores, database_url):
     projection = Skipping()
     await ProjectionRunner(store, projection).run(live=False)
     assert projection.sent == positions[1:]
+
+
+class Halting(Letters):
+    name = "halting"
+    on_failure = "halt_stream"
+
+
+@pytest.mark.parametrize("kind", [Skipping, Halting])
+@pytest.mark.parametrize("column", ["event_id", "aggregate_id", "timestamp", "version", "tenant_id"])
+async def test_a_column_that_cannot_be_read_ends_nothing(sqlite_url, open_stores, column, kind):
+    """PostgreSQL refuses such values itself."""
+    store = await open_stores(sqlite_url)
+    positions = await append(store, "a", "b", "c")
+    async with store.transaction() as transaction:
+        await transaction.connection.execute(
+            text(f"UPDATE events SET {column} = 'odd' WHERE global_position = :position"),  # noqa: S608
+            {"position": positions[1]},
+        )
+    first, again = kind(), kind()
+    await ProjectionRunner(store, first).run(live=False)
+    await ProjectionRunner(store, again).run(live=False)
+    assert (first.sent, again.sent) == ([positions[0], positions[2]], [])
+    assert len(await DLQRepository(store).get_failed_events(projection_name=kind.name)) == 1

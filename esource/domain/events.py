@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from inspect import get_annotations
 from typing import Any, ClassVar, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
@@ -27,6 +27,9 @@ _TEvent = TypeVar("_TEvent", bound="DomainEvent")
 _Step = TypeVar("_Step", bound=Callable[[Payload], Payload])
 
 
+_new, _set, _UNKNOWN = object.__new__, object.__setattr__, SafeUUID.unknown
+
+
 def uuid7() -> UUID:
     """A new id that sorts by its time of creation (RFC 9562, version 7, method 3: sub-millisecond bits).
 
@@ -34,9 +37,11 @@ def uuid7() -> UUID:
     faster than with random ids on SQLite, 1.2 times on PostgreSQL.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction = (nanoseconds << 12) // 1_000_000
-    random_bits = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-    return UUID(int=(milliseconds << 80) | (0x7000 | fraction) << 64 | (0b10 << 62) | random_bits)
+    moment = milliseconds << 16 | 0x7000 | (nanoseconds << 12) // 1_000_000
+    made = _new(UUID)  # its constructor takes three times as long, to find out which argument it was given
+    _set(made, "int", moment << 64 | 1 << 63 | int.from_bytes(os.urandom(8), "big") >> 2)
+    _set(made, "is_safe", _UNKNOWN)
+    return made
 
 
 _correlation: ContextVar[UUID | None] = ContextVar("esource_correlation", default=None)

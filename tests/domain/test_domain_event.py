@@ -1,4 +1,6 @@
 import asyncio
+import copy
+import pickle
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, ClassVar
 from uuid import UUID, uuid4
@@ -76,6 +78,16 @@ def test_ids_sort_by_their_time_of_creation(monkeypatch):
 def test_an_id_carries_its_milliseconds(monkeypatch):
     monkeypatch.setattr("esource.domain.events.time.time_ns", lambda: 1_700_000_000_123_999_999)
     assert uuid7().int >> 80 == 1_700_000_000_123
+
+
+def test_an_id_is_a_uuid_like_any_other():
+    made = uuid7()
+    other = UUID(int=made.int)
+    assert type(made) is UUID
+    assert (made, hash(made), str(made), made.is_safe) == (other, hash(other), str(other), other.is_safe)
+    assert made == pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == UUID(str(made))
+    with pytest.raises(TypeError, match="immutable"):
+        made.int = 1
 
 
 def test_a_moment_without_a_time_zone_is_refused():

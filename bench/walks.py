@@ -7,17 +7,16 @@ own thread is counted with it.
 
 Each call is walked warm, on a SQLite file, as in CONTRIBUTING's table.
 
-The house was asked for walks of 14 stays and 4 returns (an append), 16 and 8 (two events read), 20 and 10 (an aggregate
-of two events loaded). Where a walk is longer, each stay has a reason:
+The aims are 14 stays and 4 returns (an append), 16 and 8 (reading two events), 20 and 10 (loading an aggregate of two
+events). Where a walk is longer, these calls make it so:
 
-- The check of a time zone stands at the event's class, where whoever makes an event finds it; pydantic calls it for each
-  event that is read.
-- The types of parameters are encoded where the types of columns are, so that both are changed together.
+- The check of a time zone stands at the event's class, and pydantic calls it for each event that is read.
+- Values of parameters are encoded where the types of columns are, so that both are changed together.
 - A stream says itself whether it is closed, and an aggregate applies its events itself.
-- A SQLite connection looks at its file before each commit, the queue looks for company before each append, and text is
-  checked where all other values are checked.
+- A SQLite connection looks at its file before each commit, the queue asks before each append whether others are likely to
+  come, and text is checked where all values are checked.
 
-Each of them could be copied to where it is called from. The figure would be smaller, and the code worse.
+A copy of each in the place from which it is called would shorten the walk and make the code worse.
 """
 
 from __future__ import annotations

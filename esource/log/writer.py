@@ -71,7 +71,10 @@ class LogWriter:
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
         if encoded and within is None and self._is_plain and not open_units.get():
             # The way of most appends: nothing is left to ask, and no frame of ours waits for the queue.
-            return self._appender.append(_together(stream, encoded, expected_version, limits))
+            append = Append(stream, encoded, expected_version)
+            if len(encoded) > 1:
+                _check_together(append, limits)
+            return self._appender.append(append)
         return self._write(stream, encoded, expected_version, within)
 
     async def _append_with_keys(
@@ -102,7 +105,9 @@ class LogWriter:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
             return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
-        append = _together(stream, encoded, expected_version, self._limits)
+        append = Append(stream, encoded, expected_version)
+        if len(encoded) > 1:
+            _check_together(append, self._limits)
         aggregate_id, aggregate_type = stream
         with span(
             self._tracer,
@@ -174,16 +179,13 @@ def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEve
     return events
 
 
-def _together(stream: StreamId, encoded: list[EncodedEvent], expected_version: int, limits: Limits) -> Append:
-    """One append of these events, if one may hold them together.
+def _check_together(append: Append, limits: Limits) -> None:
+    """Refuse events that one append may not hold together.
 
     Raises:
         InvalidEventError: the events are too much together, or something follows the end of the stream.
         DuplicateEventError: two of them have one id.
     """
-    append = Append(stream, encoded, expected_version)
-    if len(encoded) == 1:
-        return append
     if append.bytes > limits.append_characters:
         raise InvalidEventError(
             "events",
@@ -191,11 +193,10 @@ def _together(stream: StreamId, encoded: list[EncodedEvent], expected_version: i
             remedy="Append them in several steps, or raise Limits.append_characters",
         )
     seen: set[int] = set()
-    for event in encoded:
+    for event in append.events:
         number = event.event_id.int  # a UUID itself is hashed in Python
         if number in seen:
             raise DuplicateEventError(event.event_id, "earlier in the same append")
         seen.add(number)
-    if STREAM_CLOSED in [event.event_type for event in encoded[:-1]]:
+    if STREAM_CLOSED in [event.event_type for event in append.events[:-1]]:
         raise InvalidEventError("events", f"{STREAM_CLOSED} has to be the last one: nothing may follow it")
-    return append

@@ -13,15 +13,15 @@ from esource.errors import DatabaseBusyError
 
 async def main():
     # Wait up to 10 seconds for database lock
-    patient = SQLiteEventStore("./events.db", busy_timeout=10000)
+    patient = SQLiteEventStore("./busy_timeout.db", busy_timeout=10000)
     async with patient:
         await patient.initialize()
         print(f"Patient: {patient.busy_timeout}ms")
 
     # Short timeout for fast-fail behavior
-    hasty = SQLiteEventStore("./events.db", busy_timeout=100)
+    hasty = SQLiteEventStore("./busy_timeout.db", busy_timeout=100)
     async with hasty:
-        with closing(sqlite3.connect("./events.db")) as other:
+        with closing(sqlite3.connect("./busy_timeout.db")) as other:
             other.execute("BEGIN IMMEDIATE")
             order = OrderPlaced(aggregate_id=uuid4(), customer_id="customer-123", total=99.99)
             try:

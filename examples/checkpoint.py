@@ -12,7 +12,7 @@ from esource.repositories.checkpoint import SQLiteCheckpointRepository
 
 async def checkpoint_example(event):
     """Demonstrate SQLite checkpoint repository."""
-    async with aiosqlite.connect("events.db") as db:
+    async with aiosqlite.connect("checkpoint.db") as db:
         checkpoint_repo = SQLiteCheckpointRepository(db)
 
         # Save checkpoint
@@ -35,7 +35,7 @@ async def checkpoint_example(event):
 
 async def main():
     # The tables must exist: a store creates them.
-    async with SQLiteEventStore("events.db") as store:
+    async with SQLiteEventStore("checkpoint.db") as store:
         await store.initialize()
     await checkpoint_example(OrderPlaced(aggregate_id=uuid4(), customer_id="customer-123", total=99.99))
 

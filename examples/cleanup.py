@@ -21,4 +21,4 @@ def cleanup_sqlite_db(db_path: str) -> None:
 
 
 # Usage
-cleanup_sqlite_db("./test_events.db")
+cleanup_sqlite_db("./cleanup.db")

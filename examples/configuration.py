@@ -3,7 +3,7 @@
 from esource import SQLiteEventStore
 
 store = SQLiteEventStore(
-    database="./events.db",  # Required: path or ":memory:"
+    database="./configuration.db",  # Required: path or ":memory:"
     event_registry=None,  # Optional: custom event registry
     wal_mode=True,  # Optional: enable WAL mode (default True)
     busy_timeout=5000,  # Optional: lock timeout in ms (default 5000)

@@ -61,7 +61,7 @@ async def migrate_sqlite_to_postgresql(
 if __name__ == "__main__":
     asyncio.run(
         migrate_sqlite_to_postgresql(
-            sqlite_path="./events.db",
+            sqlite_path="./to_migrate.db",
             pg_connection_string=os.environ.get(
                 "DATABASE_URL", "postgresql+asyncpg://user:pass@localhost/mydb"
             ),

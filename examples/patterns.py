@@ -13,7 +13,7 @@ def create_event_store():
 
     if env == "development":
         # File-based SQLite for development
-        return SQLiteEventStore("./data/events.db", wal_mode=True)
+        return SQLiteEventStore("./data/patterns.db", wal_mode=True)
     elif env == "test":
         # In-memory SQLite for tests
         return SQLiteEventStore(":memory:", wal_mode=False)

@@ -10,7 +10,7 @@ from esource import AggregateRepository, SQLiteEventStore
 
 async def main():
     # Create SQLite event store
-    async with SQLiteEventStore("./events.db") as store:
+    async with SQLiteEventStore("./repositories.db") as store:
         await store.initialize()
 
         # Create repository

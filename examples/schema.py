@@ -8,10 +8,10 @@ from esource import SQLiteEventStore
 
 
 async def main():
-    async with SQLiteEventStore("events.db") as store:
+    async with SQLiteEventStore("schema.db") as store:
         await store.initialize()  # Creates tables if they don't exist
 
-    with closing(sqlite3.connect("events.db")) as connection:
+    with closing(sqlite3.connect("schema.db")) as connection:
         for kind in ("table", "index"):
             print(f"{kind}:")
             for (name,) in connection.execute(

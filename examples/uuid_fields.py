@@ -28,7 +28,7 @@ async def read_without_class(store, title):
 
 
 async def main():
-    async with SQLiteEventStore("./events.db") as store:
+    async with SQLiteEventStore("./uuid_fields.db") as store:
         await store.initialize()
         event = PaymentTaken(
             aggregate_id=uuid4(), user_id=uuid4(), reference=uuid4(), stripe_customer_id=str(uuid4())
@@ -38,12 +38,12 @@ async def main():
     untyped = {"event_registry": EventRegistry(), "unknown_events": "untyped"}
 
     # Default: auto-detect fields ending in '_id'
-    store = SQLiteEventStore("./events.db", **untyped)
+    store = SQLiteEventStore("./uuid_fields.db", **untyped)
     await read_without_class(store, "Default")
 
     # Add custom UUID fields
     store = SQLiteEventStore(
-        "./events.db",
+        "./uuid_fields.db",
         uuid_fields={"parent_id", "reference"},
         **untyped,
     )
@@ -51,7 +51,7 @@ async def main():
 
     # Exclude string IDs from auto-detection
     store = SQLiteEventStore(
-        "./events.db",
+        "./uuid_fields.db",
         string_id_fields={"stripe_customer_id", "external_api_id"},
         **untyped,
     )
@@ -59,7 +59,7 @@ async def main():
 
     # Strict mode: only explicit UUID fields
     store = SQLiteEventStore.with_strict_uuid_detection(
-        database="./events.db",
+        database="./uuid_fields.db",
         uuid_fields={"event_id", "aggregate_id", "tenant_id"},
         **untyped,
     )

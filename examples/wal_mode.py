@@ -8,12 +8,12 @@ from esource import SQLiteEventStore
 
 async def main():
     # Enable WAL mode (recommended for file-based databases)
-    store = SQLiteEventStore("./events.db", wal_mode=True)
+    store = SQLiteEventStore("./wal_mode.db", wal_mode=True)
     async with store:
         await store.initialize()
         print(f"File database: {store.wal_mode}")
-        print(f"While open: {sorted(name for name in os.listdir() if name.startswith('events.db'))}")
-    print(f"Closed: {sorted(name for name in os.listdir() if name.startswith('events.db'))}")
+        print(f"While open: {sorted(name for name in os.listdir() if name.startswith('wal_mode.db'))}")
+    print(f"Closed: {sorted(name for name in os.listdir() if name.startswith('wal_mode.db'))}")
 
     # Correct - WAL mode disabled for in-memory
     store = SQLiteEventStore(":memory:", wal_mode=False)

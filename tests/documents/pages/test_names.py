@@ -155,7 +155,10 @@ OBSERVE = DOCS / "how-to" / "observe.md"
 
 NAMING = [
     *(page for page in PAGES if page != OBSERVE),
-    *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md", "examples/shop/README.md")),
+    *(
+        ROOT / name
+        for name in ("CONTRIBUTING.md", "bench/README.md", "examples/README.md", "examples/shop/README.md")
+    ),
     *sorted((DOCS / "reference" / "api").glob("*.rst")),
 ]
 """Pages that may name modules and source files of the package."""

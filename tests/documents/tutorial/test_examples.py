@@ -1,6 +1,7 @@
 """Every example runs, and prints what the tutorial says."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -147,7 +148,7 @@ def test_the_printed_sql_runs_as_it_stands(examples):
 @pytest.mark.slow
 def test_configuration(run_example, tmp_path):
     assert run_example("configuration.py").splitlines() == [
-        "Database: ./events.db",
+        "Database: ./configuration.db",
         "WAL mode: True",
         "Busy timeout: 5000ms",
         "Connected: False",
@@ -158,8 +159,8 @@ def test_configuration(run_example, tmp_path):
 def test_wal_mode(run_example):
     assert run_example("wal_mode.py").splitlines() == [
         "File database: True",
-        "While open: ['events.db', 'events.db-shm', 'events.db-wal']",
-        "Closed: ['events.db']",
+        "While open: ['wal_mode.db', 'wal_mode.db-shm', 'wal_mode.db-wal']",
+        "Closed: ['wal_mode.db']",
         "In memory: False",
         "In memory, asked for: False",
     ]
@@ -213,11 +214,11 @@ def test_pytest_fixtures(examples, tmp_path):
 
 def test_cleanup(run_example, tmp_path):
     for suffix in ("", "-wal", "-shm"):
-        (tmp_path / f"test_events.db{suffix}").touch()
+        (tmp_path / f"cleanup.db{suffix}").touch()
     assert run_example("cleanup.py").splitlines() == [
-        "Removed: ./test_events.db",
-        "Removed: ./test_events.db-wal",
-        "Removed: ./test_events.db-shm",
+        "Removed: ./cleanup.db",
+        "Removed: ./cleanup.db-wal",
+        "Removed: ./cleanup.db-shm",
     ]
     assert run_example("cleanup.py") == ""
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +230,7 @@ def test_patterns_in_development(run_example, tmp_path):
         "SQLiteEventStore: connected True",
         "Events in the temporary database: 0",
     ]
-    assert (tmp_path / "data" / "events.db").is_file()
+    assert (tmp_path / "data" / "patterns.db").is_file()
 
 
 @pytest.mark.slow
@@ -276,14 +277,14 @@ def test_one_line_takes_the_order_back_to_sqlite(examples, run_code):
 
 
 async def test_the_migration_script(run_example, run_code, tmp_path, engine_url):
-    async with SQLiteEventStore(tmp_path / "events.db", enable_tracing=False) as store:
+    async with SQLiteEventStore(tmp_path / "to_migrate.db", enable_tracing=False) as store:
         await store.initialize()
         for _ in range(3):
             event = placed()
             await store.append_events(event.aggregate_id, "Order", [event])
 
     assert run_example("migrate_to_postgresql.py", DATABASE_URL=engine_url).splitlines() == [
-        "Starting migration from ./events.db to PostgreSQL...",
+        "Starting migration from ./to_migrate.db to PostgreSQL...",
         "Migration complete: 3 events transferred",
     ]
 
@@ -294,6 +295,29 @@ def test_every_example_is_tested(examples):
     # The modules that the others share, and the documentation.
     untested = {name for name in files - {"shop.py", "accounts.py"} if f'"{name}"' not in source}
     assert not untested
+
+
+def test_the_index_lists_every_example(examples):
+    index = (examples / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\(([\w/.]+?)/?\)", index))
+    for file in examples.iterdir():
+        if file.name not in ("README.md", "__pycache__"):
+            assert file.name in listed, file.name
+    for program in re.findall(r"^\.venv/bin/python examples/(\S+)", index, flags=re.MULTILINE):
+        assert (examples / program).is_file()
+
+
+def test_no_two_examples_use_one_file(examples):
+    users: dict[str, set[str]] = {}
+    for file in examples.rglob("*.py"):
+        for name in re.findall(r'"[./]*(?:data/)?(\w+\.db)"', file.read_text(encoding="utf-8")):
+            users.setdefault(name, set()).add(file.name)
+    assert [name for name, files in users.items() if len(files) > 1] == []
+    # Nobody opens these two.
+    index = (examples / "README.md").read_text(encoding="utf-8")
+    assert [
+        name for name in users if name not in ("orders.db", "configuration.db") and f"{name}`" not in index
+    ] == []
 
 
 SHOP = """\

@@ -10,6 +10,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
 from esource.database.cancellation import cancellations, is_cancelled, uncancel
+from esource.dialect.backend import Call
 from esource.errors import TimeLimitError
 
 T = TypeVar("T")
@@ -67,9 +68,7 @@ async def called(work: Awaitable[T], what: str, seconds: float | None, option: s
             uncancel(task)
 
 
-Outside = Callable[[Callable[..., Any], tuple[Any, ...]], Awaitable[Any]]
-
-outside: ContextVar[Outside | None] = ContextVar("esource_outside", default=None)
+outside: ContextVar[Call | None] = ContextVar("esource_outside", default=None)
 """Calls a plain function where the program runs that drives us; None where that is in the event loop itself."""
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncTransaction
+from sqlalchemy.orm import Session
 
+from esource.database.calls import outside
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.lanes import Lane, put_back, settle
@@ -143,6 +146,8 @@ class Transactions:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
         if isinstance(connection, AsyncSession):
             connection = await connection.connection()
+        if isinstance(connection, (SyncConnection, Session)):
+            return await self._join_synchronous(connection)
         if not isinstance(connection, AsyncConnection):
             raise InvalidOptionError(
                 f"connection must be an AsyncConnection or AsyncSession, not {type(connection).__name__}"
@@ -153,6 +158,22 @@ class Transactions:
         with self._backend.errors(self._name):
             driver = await self._backend.join(connection, self._name)
         return Unit(self, self.neighbours, connection, Lane(connection, driver))
+
+    async def _join_synchronous(self, connection: SyncConnection | Session) -> Unit:
+        call = outside.get()
+        if call is None:
+            raise InvalidOptionError(
+                f"connection is a synchronous {type(connection).__name__}, which would hold up the event loop: give it to "
+                "a store of esource.sync, or give an AsyncConnection or AsyncSession"
+            )
+        if isinstance(connection, Session):
+            connection = await call(connection.connection, ())
+        assert isinstance(connection, SyncConnection)
+        if connection.dialect.name != self._backend.name:
+            raise InvalidOptionError(f"{self._name}: the connection is one to {connection.dialect.name}")
+        with self._backend.errors(self._name):
+            driver = await self._backend.join_synchronous(connection, call, self._name)
+        return Unit(self, self.neighbours, cast("AsyncConnection", connection), Lane(None, driver))
 
     async def _begin(self, kind: _Kind) -> tuple[Lane, AsyncTransaction]:
         """A connection inside a new transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -12,10 +13,11 @@ from esource.errors import EventSourceError, SchemaMissingError, SchemaOutdatedE
 from esource.tables.statement import Compiled, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine import URL
+    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 Failure = Literal["unique", "lost", "again", "other"]
@@ -32,6 +34,9 @@ class Switches(NamedTuple):
 
 
 STANDARD = Switches()
+
+Call = Callable[[Callable[..., Any], tuple[Any, ...]], Awaitable[Any]]
+"""Calls a plain function where the application runs."""
 
 
 class Watched(Protocol):
@@ -109,6 +114,10 @@ class Backend(ABC):
     @abstractmethod
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         """An engine of our own on this database. No I/O."""
+
+    @abstractmethod
+    async def join_synchronous(self, connection: SyncConnection, call: Call, database: str) -> Any:
+        """`join` for a synchronous connection of the application's: a driver connection that works through it."""
 
     def works_in_caller(self, options: Mapping[str, Any]) -> bool:
         """Whether the connections of such an engine work in the thread of their caller, and never wait for another."""

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import CursorResult, Executable, ScalarResult
 from sqlalchemy.engine import Connection as SQLAlchemyConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Session
 
 from esource.sync.driven import Driven
 
@@ -44,5 +45,5 @@ class Connection(Driven):
         return self._call(self._target.run_sync(function, *arguments, **options))
 
 
-Joinable: TypeAlias = Connection | AsyncConnection | AsyncSession | SQLAlchemyConnection
-"""A transaction that an append may join."""
+Joinable: TypeAlias = SQLAlchemyConnection | Session
+"""A transaction of the application's own that an append may join."""

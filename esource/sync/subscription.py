@@ -93,6 +93,10 @@ class Subscription(Driven):
         event types: with others it is behind by so many events at most."""
         return self._call(self._target.health())
 
+    def health_now(self) -> Health:
+        """How it is doing, by what it has noted itself. No I/O."""
+        return self._target.health_now()
+
     def stop(self) -> None:
         """End the iteration after the event at hand, from any thread. It stays ended."""
         self._tell(self._target.stop)

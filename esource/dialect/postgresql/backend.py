@@ -11,7 +11,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from esource.dialect.backend import STANDARD, Backend, Failure, Switches, Watched
+from esource.dialect.backend import STANDARD, Backend, Call, Failure, Switches, Watched
 from esource.dialect.errors import unavailable, without_password
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
@@ -23,6 +23,7 @@ from esource.dialect.postgresql.append import (
     statements,
 )
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
+from esource.dialect.postgresql.joined import JoinedConnection
 from esource.dialect.postgresql.row_level_security import HAS_PROGRESS, PROGRESS
 from esource.dialect.postgresql.url import for_asyncpg
 from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL
+    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 _Connection = Any
@@ -166,6 +168,22 @@ class PostgreSQLBackend(Backend):
                 "takes it back. Give a connection whose isolation_level is READ COMMITTED."
             )
         return driver
+
+    async def join_synchronous(
+        self, connection: SyncConnection, call: Call, database: str
+    ) -> JoinedConnection:
+        if connection.dialect.driver != "psycopg":
+            raise InvalidOptionError(
+                f"{database}: connection must be one of psycopg 3 (postgresql+psycopg://...), not of "
+                f"{connection.dialect.name}+{connection.dialect.driver}"
+            )
+        await call(connection.exec_driver_sql, ("SELECT 1",))
+        opened: Any = (await call(lambda: connection.connection, ())).driver_connection
+        if opened.autocommit:
+            raise InvalidOptionError(
+                f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
+            )
+        return JoinedConnection(opened, call)
 
     async def commit(self, transaction: AsyncTransaction, driver: _Connection) -> bool:
         await transaction.commit()  # SQLAlchemy's events, and its record: it sends nothing

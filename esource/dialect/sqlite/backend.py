@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlalchemy import bindparam, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 
-from esource.dialect.backend import Backend, Failure, Watched
+from esource.dialect.backend import Backend, Call, Failure, Watched
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
+from esource.dialect.sqlite.caller import JoinedConnection
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import hop
 from esource.errors import (
     EventSourceError,
+    InvalidOptionError,
 )
 from esource.moments import to_iso, utc_now
 from esource.tables.constructs import version_or_closed
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
     from sqlalchemy.engine import URL
+    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 WATCH_SECONDS = 0.02
@@ -206,6 +209,16 @@ class SQLiteBackend(Backend):
             # Through SQLAlchemy, which otherwise would not know that there is something to commit.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         return driver  # type: ignore[no-any-return]
+
+    async def join_synchronous(
+        self, connection: SyncConnection, call: Call, database: str
+    ) -> aiosqlite.Connection:
+        opened: Any = (await call(lambda: connection.connection, ())).driver_connection
+        if not isinstance(opened, sqlite3.Connection):
+            raise InvalidOptionError(f"{database}: connection must be one of sqlite3's")
+        if not opened.in_transaction:
+            await call(connection.exec_driver_sql, ("BEGIN IMMEDIATE",))
+        return JoinedConnection(opened, call)
 
     async def commit(self, transaction: AsyncTransaction, driver: aiosqlite.Connection) -> bool:
         if not driver.in_transaction:

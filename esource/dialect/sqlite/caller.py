@@ -19,6 +19,8 @@ from greenlet import getcurrent  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from esource.dialect.backend import Call
+
 PAUSE_SECONDS = (0.0005, 0.005)
 """Between two looks at whether another writer has let go of the file: a random time, so that many do not look at once."""
 
@@ -75,11 +77,25 @@ class CallersConnection(aiosqlite.Connection):
     async def close(self) -> None:
         self.stop()
 
+    def __del__(self) -> None:
+        """sqlite3 says by itself that a connection was not closed."""
+
     def stop(self) -> None:
         """Close the file."""
         opened, self._connection, self._running = self._connection, None, False
         if opened is not None:
             opened.close()
+
+
+class JoinedConnection(CallersConnection):
+    """An application's own connection, which works in the application's thread."""
+
+    def __init__(self, opened: sqlite3.Connection, call: Call) -> None:
+        super().__init__(opened, 0.0)
+        self._call = call
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self._call(partial(fn, *args, **kwargs), ())
 
 
 def _may_pass(error: sqlite3.OperationalError) -> bool:

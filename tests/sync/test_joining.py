@@ -1,0 +1,108 @@
+"""Appends that join a transaction of the application's own, on a synchronous connection or session of SQLAlchemy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+from support.orders import placed
+
+from esource.errors import DuplicateEventError, InvalidOptionError, OptimisticLockError
+from esource.sync import EventStore, InMemoryEventStore, OutboxRepository, open_store
+
+notes = Table("notes", MetaData(), Column("id", Integer, primary_key=True))
+
+
+@pytest.fixture
+def store(shared_database_url: str) -> Iterator[EventStore]:
+    with open_store(shared_database_url, enable_tracing=False, outbox_enabled=True) as store:
+        store.initialize()
+        yield store
+
+
+@pytest.fixture
+def engine(shared_database_url: str) -> Iterator[Engine]:
+    url = make_url(shared_database_url)
+    driver = "sqlite" if url.drivername.startswith("sqlite") else "postgresql+psycopg"
+    engine = create_engine(url.set(drivername=driver), poolclass=NullPool)
+    notes.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def test_an_append_commits_and_vanishes_with_the_applications_transaction(store: EventStore, engine: Engine):
+    kept, lost = uuid4(), uuid4()
+    with engine.begin() as connection:
+        connection.execute(insert(notes).values(id=1))
+        result = store.append_events(kept, "Order", [placed(kept), placed(kept)], 0, connection=connection)
+        assert result.new_version == 2
+        store.append_events(kept, "Order", [placed(kept)], 2, connection=connection)
+    with engine.connect() as connection:
+        store.append_events(lost, "Order", [placed(lost)], connection=connection)
+        connection.execute(insert(notes).values(id=2))
+        connection.rollback()
+    assert store.get_stream_version(kept, "Order") == 3
+    assert store.get_stream_version(lost, "Order") == 0
+    assert len(OutboxRepository(store).get_pending_events()) == 3
+    with engine.connect() as connection:
+        assert connection.scalars(select(notes.c.id)).all() == [1]
+    assert [event.stream_position for event in store.read_all()] == [1, 2, 3]
+
+
+def test_a_session_is_joined_before_its_first_statement(store: EventStore, engine: Engine):
+    id_ = uuid4()
+    with Session(engine) as session:
+        store.append_events(id_, "Order", [placed(id_)], connection=session)
+        assert store.get_stream_version(id_, "Order") == 0
+        session.commit()
+    assert store.get_stream_version(id_, "Order") == 1
+
+
+def test_conflicts_and_duplicates_are_told_and_leave_the_transaction_usable(
+    store: EventStore, engine: Engine
+):
+    first, second = placed(), placed()
+    store.append_events(first.aggregate_id, "Order", [first])
+    with engine.begin() as connection:
+        with pytest.raises(OptimisticLockError):
+            store.append_events(
+                first.aggregate_id, "Order", [placed(first.aggregate_id)], 0, connection=connection
+            )
+        copy = placed(event_id=first.event_id)
+        with pytest.raises(DuplicateEventError):
+            store.append_events(copy.aggregate_id, "Order", [copy], connection=connection)
+        store.append_events(second.aggregate_id, "Order", [second], connection=connection)
+    assert store.event_exists(second.event_id)
+
+
+def test_threads_append_beside_one_that_has_joined(store: EventStore, engine: Engine):
+    id_, others = uuid4(), [placed() for _ in range(4)]
+    threads = [
+        threading.Thread(target=store.append_events, args=(other.aggregate_id, "Order", [other]))
+        for other in others
+    ]
+    with engine.begin() as connection:
+        store.append_events(id_, "Order", [placed(id_)], connection=connection)
+        for thread in threads:
+            thread.start()
+        store.append_events(id_, "Order", [placed(id_)], 1, connection=connection)
+    for thread in threads:
+        thread.join(60)
+    assert store.get_stream_version(id_, "Order") == 2
+    assert all(store.event_exists(other.event_id) for other in others)
+
+
+def test_a_connection_to_another_database_is_refused():
+    with InMemoryEventStore() as store, create_engine("sqlite://").connect() as connection:
+        event = placed()
+        with pytest.raises(InvalidOptionError, match="must be an AsyncConnection"):
+            store.append_events(event.aggregate_id, "Order", [event], connection=object())
+        connection.dialect.name = "mysql"
+        with pytest.raises(InvalidOptionError, match="one to mysql"):
+            store.append_events(event.aggregate_id, "Order", [event], connection=connection)

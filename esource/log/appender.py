@@ -33,6 +33,7 @@ from esource.errors import (
 )
 from esource.log.batch import Append, Batch, Outcome, earlier_outcome
 from esource.log.company import Company
+from esource.log.known_outbox import KnownOutbox
 from esource.log.pages import EVENTS_OF_IDS, OUTBOX_OF_THE_LOG
 from esource.log.streams import AppendResult
 from esource.tables.rows import EVENT_ID
@@ -62,8 +63,7 @@ class Appender:
 
     def __init__(self, database: Database, *, outbox: bool | None = False) -> None:
         self._database = database
-        self.outbox = outbox
-        """Whether every event gets an outbox row; None where the database has still to be asked."""
+        self.outbox = KnownOutbox(outbox)
         self._queue: deque[Append] = deque()
         self._waiting_events = 0
         self._outside: deque[Append] = deque()
@@ -116,8 +116,7 @@ class Appender:
             await self._quiet.wait()
 
     async def close(self, seconds: float) -> None:
-        """Refuse appends from now on, and write those that were accepted, for so many seconds at most. Afterwards
-        those that still wait in the queue fail; none of them was written."""
+        """Refuse appends from now on, and write those that were accepted, for so many seconds at most. Then the rest fails."""
         self._is_closed = True
         draining = unseen(self.drain())
         done, _ = await asyncio.wait([draining], timeout=seconds)
@@ -136,19 +135,19 @@ class Appender:
         )
 
     async def _lead(self, append: Append) -> AppendResult:
-        """Write a lone append in its caller's own task: a task between them costs two turns of the loop,
-        a fifth of the time on SQLite, a sixth on PostgreSQL."""
+        """Write a lone append in its caller's own task: another task costs a fifth of the time on SQLite, a sixth on
+        PostgreSQL."""
         events = append.events
         outcome: Outcome | None
         self._leading = True
         try:
-            if self.outbox is None:
-                # Where another store writes outbox rows, an event without one would never be published.
-                self.outbox = bool(await self._database.rows(OUTBOX_OF_THE_LOG, {}))
+            outbox = self.outbox.has
+            if outbox is None:
+                outbox = self.outbox.found(await self._database.rows(OUTBOX_OF_THE_LOG, {}))
             plan = Plan(
                 [StreamWrite(append.stream, append.expected_version, events[0].event_id)],
                 [(0, step, event) for step, event in enumerate(events, 1)],
-                self.outbox,
+                outbox,
             )
             try:
                 versions, accepted, known, positions = await self._database.append(plan)
@@ -171,10 +170,8 @@ class Appender:
         self._flusher.add_done_callback(self._flusher_ended)
 
     def _flusher_ended(self, flusher: asyncio.Task[None]) -> None:
-        """Go on when other code has ended the flusher: a program that stops and cancels all its tasks.
-
-        What it was about to write may be stored or not. Whoever still waits for it has to be told.
-        """
+        """Go on when other code has ended the flusher: a program that stops and cancels all its tasks. What it was about
+        to write may be stored or not, and the callers that wait for it have to be told."""
         if flusher is not self._flusher:
             return
         self._flusher = None
@@ -211,7 +208,7 @@ class Appender:
         self._rest()
 
     def _next_batch(self) -> Batch:
-        batch = Batch(bool(self.outbox))
+        batch = Batch(bool(self.outbox.has))
         left: list[Append] = []
         queue = self._queue
         while queue:
@@ -236,7 +233,7 @@ class Appender:
 
     async def _decide(self, batch: Batch) -> list[tuple[Append, Outcome | None]]:
         """Write a batch; each append with its outcome, None for one that has to be decided exactly."""
-        if self.outbox is None:
+        if self.outbox.has is None:
             return [(append, None) for append in batch.appends]
         try:
             return list(batch.outcomes(await self._database.append(batch.plan)))
@@ -278,14 +275,17 @@ class Appender:
         """Decide and write appends in an open transaction. Valid once that transaction commits."""
         backend = self._database.backend
         await backend.lock_log(unit.driver)
-        if self.outbox is None:
+        outbox = self.outbox.has
+        if outbox is None:
             compiled = OUTBOX_OF_THE_LOG.on(backend.sqlalchemy_dialect)
-            self.outbox = bool(await backend.fetch(unit.driver, compiled.text, compiled.arguments({})))
+            outbox = self.outbox.found(
+                await backend.fetch(unit.driver, compiled.text, compiled.arguments({}))
+            )
         settled: list[tuple[Append, Outcome | None]] = []
         waiting = list(appends)
         while waiting:
             stored = await self._stored(unit, waiting)
-            batch = Batch(self.outbox)
+            batch = Batch(outbox)
             decided = set()
             for append in waiting:
                 earlier = earlier_outcome(append, stored)

@@ -93,8 +93,8 @@ class EventStore(Lifecycle, Waits):
     @property
     def outbox_enabled(self) -> bool:
         """Whether an outbox row is written with every event. Where nothing was said, the database decides with
-        the first append."""
-        return bool(self._appender.outbox)
+        the first append, and is asked again every 10 seconds while it has no outbox."""
+        return bool(self._appender.outbox.has)
 
     @property
     def tenant_id(self) -> UUID | None:

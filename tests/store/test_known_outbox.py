@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from uuid import uuid4
 
 from sqlalchemy import text
 from support.orders import placed, several
 
 from esource import EventStore, OutboxRepository
+from esource.log import known_outbox
 
 
 async def append(store: EventStore, count: int = 1) -> None:
@@ -39,6 +42,25 @@ async def test_without_an_outbox_no_row_is_written(store: EventStore):
     await append(store, 2)
     assert not store.outbox_enabled
     assert await pending(store) == 0
+
+
+async def test_an_outbox_that_another_program_opens_later_is_noticed(
+    shared_database_url, open_stores, monkeypatch
+):
+    script = await open_stores(shared_database_url)
+    await append(script)
+    service = await open_stores(shared_database_url, outbox_enabled=True)
+    await append(service)
+    await append(script)  # asked a moment ago
+    assert await pending(service) == 1
+    monkeypatch.setattr(known_outbox, "monotonic", lambda: time.monotonic() + known_outbox.ASK_SECONDS)
+    for step in range(3):
+        await append(script)
+        async with script.transaction():
+            await append(script)
+        await asyncio.gather(append(script), append(script))
+        assert await pending(service) == 1 + 4 * (step + 1)
+    assert script.outbox_enabled
 
 
 async def test_a_row_by_hand_makes_no_outbox_for_every_event(shared_database_url, open_stores):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,7 +69,7 @@ class ReadDirection(Enum):
 EventTypes: TypeAlias = (
     AbstractSet[str | type[DomainEvent]]
     | list[str]
-    | list[type[DomainEvent]]
+    | Sequence[type[DomainEvent]]
     | list[str | type[DomainEvent]]
     | tuple[str | type[DomainEvent], ...]
 )

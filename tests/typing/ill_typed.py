@@ -12,6 +12,7 @@ from esource import (
     Projection,
     ProjectionContext,
     ProjectionRunner,
+    ReadOptions,
     handles,
     register_event,
 )
@@ -73,6 +74,9 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     store.append_events(i, "A", [deposited])  # REFUSED: unused-coroutine
     repository.save(account)  # REFUSED: unused-coroutine
     repository.load(i).state  # REFUSED: attr-defined
+    ReadOptions(event_types="Deposited")  # REFUSED: arg-type
+    ReadOptions(event_types={Account})  # REFUSED: arg-type
+    ReadOptions(direction="back")  # REFUSED: arg-type
     with store:  # REFUSED: attr-defined
         pass
     for stored in store.read_all():  # REFUSED: attr-defined

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import Column, Integer, MetaData, Table, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import assert_type
 
 from esource import (
@@ -19,6 +20,7 @@ from esource import (
     Projection,
     ProjectionContext,
     ProjectionRunner,
+    ReadOptions,
     SQLiteEventStore,
     StoredEvent,
     Transaction,
@@ -153,6 +155,14 @@ async def appends_and_reads_say_what_they_return(store: EventStore, short: Short
     assert_type(stream.events, list[DomainEvent])
     assert_type(stream.latest_event, DomainEvent | None)
     assert_type([stored.event async for stored in store.read_all()], list[DomainEvent])
+    wanted = [Deposited]
+    options = ReadOptions(event_types=wanted, direction="backward")
+    assert_type(ReadOptions(event_types={"Deposited", Closed}, aggregate_types=["Account"]), ReadOptions)
+    assert_type([stored.event async for stored in store.read_all(options)], list[DomainEvent])
+    store.subscribe(event_types={Deposited})
+    assert_type(await AggregateRepository(store, Short).save(short), AppendResult)
+    async with store.reading() as connection:
+        assert_type(connection, AsyncConnection)
     short._named(Named(name="b"))  # the decorator leaves the method as it is
     async with store.transaction() as transaction:
         assert_type(await transaction.append_events(i, "Short", stream.events), AppendResult)

@@ -9,7 +9,7 @@ from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
-from esource.database.cancellation import cancellations, is_cancelled, uncancel
+from esource.database.cancellation import cancellations, drop, is_cancelled, uncancel, uninterrupted
 from esource.dialect.backend import Call
 from esource.errors import TimeLimitError
 
@@ -51,21 +51,39 @@ async def called(work: Awaitable[T], what: str, seconds: float | None, option: s
     if seconds is not None:
         alarm = loop.call_later(seconds, end)
     try:
-        return await work
+        return await (work if hasattr(task, "cancelling") else _in_a_task(work, what))
     except asyncio.CancelledError as error:
         if seconds is not None and ended and cancellations(task) - ended <= before:
             raise TimeLimitError(what, seconds, option) from error
         if is_cancelled():
             raise
-        raise RuntimeError(
-            f"{what} raised CancelledError, and nobody has cancelled the task that called: something that it awaits "
-            "was cancelled"
-        ) from error
+        raise _its_own(what) from error
     finally:
         if alarm is not None:
             alarm.cancel()
         for _ in range(ended):
             uncancel(task)
+
+
+def _its_own(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} raised CancelledError, and nobody has cancelled the task that called: something that it awaits was "
+        "cancelled"
+    )
+
+
+async def _in_a_task(work: Awaitable[T], what: str) -> T:
+    """Before Python 3.11 a task does not tell whether it is cancelled: the code gets one of its own, which is cancelled
+    only together with this one."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await uninterrupted(drop([task]))
+        raise
+    if task.cancelled():
+        raise _its_own(what)
+    return task.result()
 
 
 outside: ContextVar[Call | None] = ContextVar("esource_outside", default=None)

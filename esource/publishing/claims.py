@@ -123,9 +123,10 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
     obstacles = first_before(
         obstacle.c, ~_is_free(obstacle.c), tuple_(*order(obstacle.c)) < tuple_(*order(candidate.c))
     )
-    conditions = [_is_free(candidate.c), of_kind(candidate.c), obstacles.is_(None)]
+    conditions = [_is_free(candidate.c), of_kind(candidate.c)]
     if blocking:
-        conditions.append(~_stuck(candidate.c))
+        conditions.append(~_stuck(candidate.c))  # costs less than what follows, and is asked first
+    conditions.append(obstacles.is_(None))
     window = (
         select(candidate.c.id, first_before(head.c).label("head"))
         .where(*conditions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 
 import pytest
 from support.orders import OrderPlaced
@@ -77,9 +76,6 @@ async def test_an_error_without_a_text_is_a_failure_like_any_other(store: EventS
     assert len(records(caplog, logging.ERROR)) == 2
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="before 3.11 a task does not tell whether it is cancelled"
-)
 async def test_a_cancellation_inside_a_handler_is_its_failure(store: EventStore, caplog):
     positions = await append(store, "a", "b")
     once = Trouble(asyncio.CancelledError())

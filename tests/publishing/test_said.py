@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 
 import pytest
 from support.orders import placed
@@ -37,14 +36,6 @@ class ManySink(Sink):
         self.taken += [str(entry.event_id) for entry in entries]
 
 
-CANCELLED = pytest.param(
-    asyncio.CancelledError,
-    marks=pytest.mark.skipif(
-        sys.version_info < (3, 11), reason="before, a task does not tell who was cancelled"
-    ),
-)
-
-
 @pytest.fixture
 async def sending(database_url, open_stores):
     store = await open_stores(database_url, outbox_enabled=True)
@@ -53,7 +44,7 @@ async def sending(database_url, open_stores):
     return store
 
 
-@pytest.mark.parametrize("kind", [ValueError, Nameless, CANCELLED])
+@pytest.mark.parametrize("kind", [ValueError, Nameless, asyncio.CancelledError])
 @pytest.mark.parametrize("sink", [Sink, ManySink])
 async def test_a_failure_of_any_kind_is_said_and_tried_again(sending, sink, kind, caplog):
     publisher = sink(kind(), kind())

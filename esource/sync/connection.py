@@ -41,7 +41,7 @@ class Connection(Driven):
         return self._call(self._target.exec_driver_sql(statement, parameters))
 
     def run_sync(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Call a function with a `sqlalchemy.Connection`, for what needs one: a `Session`, `create_all`."""
+        """Call a function with a `sqlalchemy.Connection`, for what needs one: a session, or ``create_all``."""
         return self._call(self._target.run_sync(function, *arguments, **options))
 
 

@@ -180,15 +180,13 @@ class _Appending:
         first, second = uuid4(), uuid4()
         event = opened(first)
         await event_store.append_events(first, "Conformance", [event])
-        for append in (
-            event_store.append_events(
-                second, "Conformance", [opened(second, event_id=event.event_id)], NO_STREAM
-            ),
-            event_store.append_events(first, "Conformance", [opened(first, event_id=event.event_id)], 1),
-            event_store.append_events(second, "Conformance", [opened(second, event_id=second)] * 2),
+        for stream, events, expected in (
+            (second, [opened(second, event_id=event.event_id)], NO_STREAM),
+            (first, [opened(first, event_id=event.event_id)], 1),
+            (second, [opened(second, event_id=second)] * 2, ANY),
         ):
             with pytest.raises(DuplicateEventError):
-                await append
+                await event_store.append_events(stream, "Conformance", events, expected)
         assert await places(event_store) == [(first, 1)]
 
     async def test_an_empty_append_writes_nothing_and_tells_the_version(

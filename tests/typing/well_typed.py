@@ -27,6 +27,7 @@ from esource import (
     handles,
     open_store,
     register_event,
+    sync,
 )
 from esource.testing import an_event, given
 from esource.testing.scenarios import Given
@@ -173,3 +174,20 @@ def scenarios_know_their_aggregate() -> None:
     assert_type(event, Deposited)
     assert_type(given(Account, event), Given[Account])
     assert_type(given(Account, event).when(Account.deposit, 5).then(event, Deposited).aggregate, Account)
+
+
+def the_synchronous_side_says_the_same(store: sync.EventStore, i: UUID) -> None:
+    assert_type(store.append_events(i, "Short", [Named(name="a")]), AppendResult)
+    assert_type(store.get_events(i, "Short").events, list[DomainEvent])
+    assert_type([stored.event for stored in store.read_all()], list[DomainEvent])
+    assert_type([stored.global_position for stored in store.subscribe(live=False)], list[int])
+    assert_type(store.for_tenant(i), sync.EventStore)
+    with store.transaction() as transaction:
+        assert_type(transaction, sync.Transaction)
+        assert_type(transaction.append_events(i, "Short", []), AppendResult)
+        assert_type(transaction.checkpoints.get_position("p"), int | None)
+        assert_type(transaction.connection, sync.Connection)
+    with sync.open_store("sqlite://") as opened:
+        assert_type(opened, sync.EventStore)
+    accounts = sync.AggregateRepository(store, Account)
+    assert_type(accounts.load(i), Account)

@@ -1,20 +1,34 @@
-"""An application under four processes loses no request that it has answered, and its projection passes no event over.
+"""Under load an application loses no request that it has answered, and its projection passes no event over.
 
-``ESOURCE_TEST_EFFORT=50`` makes it 20 000 requests.
+``ESOURCE_TEST_EFFORT=100`` makes it 20 000 requests.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from support.effort import examples
 from support.schemas import rows
-from support.web import Client, free_port, serving
+from support.web import PROJECTIONS, Client, free_port, serving, working
 
-REQUESTS = examples(400)
+REQUESTS = examples(200)
 CLIENTS = 8
+
+UVICORN = [sys.executable, "-m", "uvicorn", "--workers", "4", "fastapi_app:app", "--port"]
+GUNICORN = [sys.executable, "-m", "gunicorn", "--threads=8"]
+SERVERS = {
+    "FastAPI in 4 processes": lambda port: [*UVICORN, str(port)],
+    "Flask in 4 processes": lambda port: [
+        *GUNICORN,
+        "--workers=4",
+        f"--bind=127.0.0.1:{port}",
+        "flask_app:app",
+    ],
+    "Django in 8 threads": lambda port: [*GUNICORN, f"--bind=127.0.0.1:{port}", "django_site.wsgi"],
+}
 
 
 def trade(url: str, customer: str) -> dict[str, bool]:
@@ -36,17 +50,18 @@ def trade(url: str, customer: str) -> dict[str, bool]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + REQUESTS)
-async def test_four_processes_lose_and_skip_nothing(shared_database_url):
+@pytest.mark.parametrize("server", SERVERS)
+async def test_under_load_nothing_is_lost_and_nothing_passed_over(server, shared_database_url):
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port), "--workers", "4"]
-    with serving(command, port, shared_database_url) as url:
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(SERVERS[server](port), port, shared_database_url))
+        if "FastAPI" not in server:  # which runs the projection itself
+            stack.enter_context(working(PROJECTIONS, shared_database_url))
         with ThreadPoolExecutor(CLIENTS) as threads:
             known = list(threads.map(lambda number: trade(url, f"c{number}"), range(CLIENTS)))
-        last = Client(url)
-        with last:
-            answer = last.ask("POST", "/orders", {"customer": "last", "cents": 1})
-            while answer.status == 202:  # not all is in the list yet
-                answer = last.ask("POST", "/orders", {"customer": "last", "cents": 1})
+        with Client(url) as last:
+            while last.ask("POST", "/orders", {"customer": "last", "cents": 1}).status == 202:
+                pass  # not all is in the list yet
             for number, expected in enumerate(known):
                 found = last.ask("GET", f"/orders?customer=c{number}").body
                 assert {row["id"]: row["state"] == "paid" for row in found} == expected

@@ -113,6 +113,20 @@ class Load:
             and len(await self.handled(MAILS)) >= len(wanted)
         )
 
+    async def catch_up(self, after: str) -> None:
+        """Wait until everybody has handled all; else say who has not, and what the service said."""
+        try:
+            await until(self.is_caught_up, 120.0)
+        except asyncio.TimeoutError:
+            wanted = set(self.positions)
+            missing = {
+                "rows": sorted(wanted - set(await self.handled(ROWS))),
+                "mails": sorted(wanted - set(await self.handled(MAILS))),
+                "relay": sorted(wanted - set(self.published())),
+            }
+            health = (self.service.folder / "health.json").read_text()
+            pytest.fail(f"after {after}: {missing}\n{health}\n{self.service.log.read_text()[-8000:]}")
+
 
 @asynccontextmanager
 async def lost_database(url: str, proxy: Proxy | None):
@@ -182,7 +196,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                             await until(lambda f=follower, failures=failures: service.failures(f) > failures)
                             assert service.health(follower)["last_error"]
                 await load.append()
-                await until(load.is_caught_up, 120.0)
+                await load.catch_up(f"{follower} {fault}")
         await until(lambda: service.health("projection").get("state") == "running")
         assert await service.end(signal.SIGTERM) == 0
     finally:

@@ -92,8 +92,6 @@ class Share:
         """Handle what is past the position now."""
         job = self.job
         database = job.database
-        if self._seen_changes != self._registry.changes:
-            await self._look_for_types()
         # Read before the events: whatever is at or below it is visible to the queries that follow.
         head = await job.read(lambda: last_position(database))
         job.stats.head = max(job.stats.head, head)
@@ -127,16 +125,21 @@ class Share:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _look_for_types(self) -> None:
-        """Read the types of classes, too, that were registered since."""
+    async def _page(self, after: int) -> list[EventRow]:
+        while True:
+            rows = await self.job.read(lambda: page_after(self.job.database, self._wanted, after, self._size))
+            # Asked afterwards: of a class that is registered by then the page may lack events.
+            if self._seen_changes == self._registry.changes:
+                return rows
+            await self._look_for_types(after)
+
+    async def _look_for_types(self, after: int) -> None:
+        """Read the types of classes, too, that were registered since; say so if events up to a position were missed."""
         self._seen_changes = self._registry.changes
         before, self._types = self._types, self.job.projection.event_types(self._registry)
         self._wanted = self.job.selection(self._types)
         if before is not None and self._types is not None:
-            await tell_of_new_types(self.job, self.position, self._types - before)
-
-    async def _page(self, after: int) -> list[EventRow]:
-        return await self.job.read(lambda: page_after(self.job.database, self._wanted, after, self._size))
+            await tell_of_new_types(self.job, after, self._types - before)
 
     async def _work_off(self, rows: list[EventRow], upto: int) -> None:
         """Handle rows, and whatever goes wrong with them; then everything up to a position is done."""

@@ -235,6 +235,33 @@ async def test_what_was_archived_from_a_log_in_parts_is_restored(postgres_url, o
     assert await rows(postgres_url, keys) == [(4,)]
 
 
+async def test_what_was_in_a_detached_part_is_restored_when_that_is_attached_again(
+    postgres_url, open_stores, tmp_path
+):
+    store = await open_stores(postgres_url)
+    order = uuid4()
+    await partitioning.partition(store)
+    await store.append_events(order, "Order", several(3, order), 0)
+    await partitioning.begin_partition(store)
+    await store.close_stream(order, "Order")
+    before = await store.get_events(order, "Order")
+    await archive(store, tmp_path / "old.jsonl")
+    [_, part, _] = await partitioning.partitions(store)
+    [(bounds,)] = await rows(
+        postgres_url,
+        f"SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = '{part.name}'::regclass",
+    )
+    await partitioning.detach(store, part.name)
+
+    with pytest.raises(ConstraintError, match="was detached. Attach it again"):
+        await restore(store, tmp_path / "old.jsonl")
+
+    assert [event.aggregate_version for event in (await store.get_events(order, "Order")).events] == [4]
+    await execute(postgres_url, f"ALTER TABLE events ATTACH PARTITION {part.name} {bounds}")
+    assert (await restore(store, tmp_path / "old.jsonl")).events == 3
+    assert await store.get_events(order, "Order") == before
+
+
 ADDED = (
     "ALTER TABLE events ADD COLUMN note text NOT NULL DEFAULT 'none'",
     "ALTER TABLE events ADD COLUMN size int GENERATED ALWAYS AS (length(note)) STORED",

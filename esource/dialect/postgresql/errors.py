@@ -43,11 +43,7 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
     """Our error for asyncpg's, or for the pool's; None for what is no error of these."""
     cause = driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
-        name = cause.constraint_name or cause.column_name or "a constraint"
-        behind = _counted_key(cause)
-        if behind is not None:
-            return _counter_behind(name, *behind, database)
-        return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
+        return _refused(cause, database)
     if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
         return _missing(cause, database)
     if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
@@ -69,6 +65,20 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
     if isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, InterfaceError)):
         return _other(cause, database)
     return pool_exhausted(cause, database)
+
+
+def _refused(cause: Any, database: str) -> EventSourceError:
+    if isinstance(cause, asyncpg.CheckViolationError) and cause.constraint_name is None:
+        return ConstraintError(
+            "events",
+            f"{database}: {cause}. The part of the log that takes this position was detached. Attach it again (ALTER TABLE "
+            "events ATTACH PARTITION), and repeat this; nothing of it was written.",
+        )
+    name = cause.constraint_name or cause.column_name or "a constraint"
+    behind = _counted_key(cause)
+    if behind is not None:
+        return _counter_behind(name, *behind, database)
+    return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
 
 
 def _other(error: Any, database: str) -> EventSourceError:

@@ -22,7 +22,7 @@ from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, error_text
 from esource.moments import utc_now
 from esource.publishing.claims import Claims
-from esource.publishing.publishers import Publisher
+from esource.publishing.publishers import BatchPublisher, Publisher
 from esource.publishing.sending import Batch, Retries
 from esource.repositories.lease import LEASE_SECONDS, new_owner
 from esource.repositories.outbox import OutboxRepository
@@ -52,7 +52,7 @@ class OutboxRelay:
     normal running no row is published by two of them. A failed row is tried again with growing pauses, and
     the rest of its stream waits for it; after ``max_attempts`` it is given up, with the status ``failed``. A
     publish that takes longer than ``publish_seconds`` is cancelled, and has failed; a running relay goes on with
-    other streams meanwhile.
+    other streams meanwhile, unless its publisher is a `BatchPublisher`, which gets one batch at a time.
 
     Example:
         >>> relay = OutboxRelay(store, FastStreamPublisher(broker, "shop.{event_type}", source="/shop"))
@@ -114,6 +114,8 @@ class OutboxRelay:
         if publish_seconds is not None:
             check_seconds("publish_seconds", publish_seconds)
         self._publish_seconds = publish_seconds
+        # A producer that sends many messages in one transaction has one transaction at a time.
+        self._most_batches = 1 if isinstance(publisher, BatchPublisher) else self._concurrency
         self._retries = Retries(
             Retry(
                 attempts=check_whole("max_attempts", max_attempts, least=1),
@@ -252,7 +254,7 @@ class OutboxRelay:
     async def _begin_next(self, under_way: dict[asyncio.Task[None], Batch], room: asyncio.Semaphore) -> bool:
         """Publish the next rows; whether there were any. What hangs is left to itself, and hinders other streams only when
         it takes up all the room there is."""
-        batch = await self._next_batch(room) if len(under_way) < self._concurrency else None
+        batch = await self._next_batch(room) if len(under_way) < self._most_batches else None
         if batch is not None:
             task = asyncio.create_task(batch.publish())
             under_way[task] = batch

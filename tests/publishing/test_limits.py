@@ -92,6 +92,34 @@ async def test_a_running_relay_goes_on_with_other_streams_beside_one_that_hangs(
     assert await relay_of(store, hanging).drain() == 1  # it was let go of
 
 
+async def test_a_publisher_of_many_messages_gets_one_batch_at_a_time(store, monkeypatch):
+    """A producer with transactions could not have two."""
+    monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.001)
+    at_work = 0
+
+    class Producer(Sink):
+        async def publish_many(self, entries):
+            nonlocal at_work
+            at_work += 1
+            assert at_work == 1
+            await asyncio.sleep(0.02)
+            self.entries += entries
+            at_work -= 1
+
+    streams = [several(2) for _ in range(5)]
+    for stream in streams:
+        await append(store, *stream)
+    producer = Producer()
+    relay = relay_of(store, producer, batch_size=2, poll_seconds=0.001)
+    running = asyncio.create_task(relay.run())
+    while len(producer.ids) < 10:
+        assert not running.done()
+        await asyncio.sleep(0.001)
+    relay.stop()
+    await running
+    assert (await relay.health()).failures == 0
+
+
 async def test_stop_ends_a_publish_that_hangs_and_begins_with_no_further_message(store, monkeypatch, caplog):
     monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.01)
     monkeypatch.setattr(relay_module, "STOP_SECONDS", 0.05)

@@ -4,7 +4,11 @@ import pytest
 from support.documents import PAGES, blocks, name_of
 from support.web import FOLDER
 
-SHOWN = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), "py")]
+SHOWN = [
+    page
+    for page in PAGES
+    if "examples/web/" in (text := page.read_text(encoding="utf-8")) and blocks(text, "py")
+]
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=name_of)

@@ -149,7 +149,24 @@ class Decoder:
             form = self._forms[event_type] = Form(registered, event_class, event_type, row[AGGREGATE_TYPE])
         if (keys is not None or form.is_personal) and MARK in payload:
             payload = _unsealed(row, keys)
-        event = read(form, row, payload)
+        if form.has_upcasters:
+            payload = _upcast(form.event_class, row, payload)
+        tenant_id, actor_id = row[TENANT_ID], row[ACTOR_ID]
+        if tenant_id is None and actor_id is None:
+            owner = '"tenant_id":null,"actor_id":null'
+        else:
+            owner = f'"tenant_id":{json.dumps(tenant_id)},"actor_id":{json.dumps(actor_id)}'
+        text = (
+            f"{payload[:-1]}{',' if len(payload) > 2 else ''}{form.types}{owner},"
+            f'"event_id":"{row[EVENT_ID]}","aggregate_id":"{row[AGGREGATE_ID]}","aggregate_version":{row[VERSION]},'
+            f'"occurred_at":"{row[TIMESTAMP]}"}}'
+        )
+        try:
+            event: DomainEvent = form.validate(text, extra=form.extra)
+        except (ValidationError, InvalidEventError):
+            event = _read_slowly(form, row, payload)
+        if form.version is not None and event.event_version > form.version:
+            raise _too_new(row, event.event_version, form.version)
         if form.has_untyped_fields or event.metadata:
             self._uuid_names.apply(event)
         return event
@@ -213,34 +230,6 @@ def _upcast(event_class: type[DomainEvent], row: EventRow, stored: str) -> str:
         raise EventDecodeError(
             row[EVENT_TYPE], row[EVENT_ID], row[POSITION], f"what its upcasters returned is no JSON: {error}"
         ) from error
-
-
-def read(form: Form, row: EventRow, payload: str) -> DomainEvent:
-    """The event of a row, its payload being unsealed.
-
-    Raises:
-        EventDecodeError: the payload does not fit the class, or is newer than it.
-        KeyStoreMissingError: it does not fit without its personal fields.
-    """
-    if form.has_upcasters:
-        payload = _upcast(form.event_class, row, payload)
-    tenant_id, actor_id = row[TENANT_ID], row[ACTOR_ID]
-    if tenant_id is None and actor_id is None:
-        owner = '"tenant_id":null,"actor_id":null'
-    else:
-        owner = f'"tenant_id":{json.dumps(tenant_id)},"actor_id":{json.dumps(actor_id)}'
-    text = (
-        f"{payload[:-1]}{',' if len(payload) > 2 else ''}{form.types}{owner},"
-        f'"event_id":"{row[EVENT_ID]}","aggregate_id":"{row[AGGREGATE_ID]}","aggregate_version":{row[VERSION]},'
-        f'"occurred_at":"{row[TIMESTAMP]}"}}'
-    )
-    try:
-        event: DomainEvent = form.validate(text, extra=form.extra)
-    except (ValidationError, InvalidEventError):
-        event = _read_slowly(form, row, payload)
-    if form.version is not None and event.event_version > form.version:
-        raise _too_new(row, event.event_version, form.version)
-    return event
 
 
 def _too_new(row: EventRow, found: int, known: int) -> EventDecodeError:

@@ -73,7 +73,7 @@ _SET = Statement(
         last_event_type=literal_column("NULL"),
         last_processed_at=literal_column("NULL"),
         global_position=_position,
-        events_processed=literal_column("0"),
+        events_processed=bindparam("done", type_=_table.events_processed.type),
         updated_at=_now,
         # Whoever holds it may lie idle at the end of the log; he notices that it is not his any more.
         lease_owner=literal_column("NULL"),
@@ -193,9 +193,10 @@ async def lock(database: Database, unit: Unit, names: list[str]) -> dict[str, tu
     return {name: (position, active) for name, position, active in rows}
 
 
-async def rewind(database: Database, unit: Unit, names: list[str], position: int) -> None:
-    """Set checkpoints to a position, and take them from their workers."""
-    values = {"names": database.backend.names(names), "position": position, "now": utc_now()}
+async def rewind(database: Database, unit: Unit, names: list[str], position: int, done: int = 0) -> None:
+    """Set checkpoints to a position, up to which each counts so many events as dealt with, and take them from their
+    workers."""
+    values = {"names": database.backend.names(names), "position": position, "done": done, "now": utc_now()}
     await database.write(_SET, values, unit)
 
 

@@ -30,11 +30,16 @@ async def tell_of_new_types(job: Job, position: int, types: Iterable[str]) -> No
         await _tell(job, position, types, 0)
 
 
-async def _tell(job: Job, position: int, types: Iterable[str] | None, done: int) -> None:
+async def count_up_to(job: Job, position: int, types: Iterable[str] | None) -> int:
+    """How many events of these types there are up to a position. Two queries."""
     checkpoints = CheckpointRepository(job.database)
     everything, _ = await checkpoints.get_lag(0, types)
     later, _ = await checkpoints.get_lag(position, types)
-    missed = everything - later - done
+    return everything - later
+
+
+async def _tell(job: Job, position: int, types: Iterable[str] | None, done: int) -> None:
+    missed = await count_up_to(job, position, types) - done
     if missed > 0:
         logger.warning(
             "%s: %d events of the types that it handles lie before its checkpoint (position %d) and were not "

@@ -19,6 +19,7 @@ from esource.log.pages import LAST_POSITION, page_after
 from esource.projections import checkpoints
 from esource.projections.dead_letters import forget, halted_streams, hold_back, stream_of
 from esource.projections.job import Job
+from esource.projections.missed import count_up_to
 
 if TYPE_CHECKING:
     from esource.projections.checkpoints import State
@@ -103,7 +104,11 @@ async def rewind(job: Job, from_position: int) -> None:
         await checkpoints.lock(database, unit, sorted({*job.checkpoints, *others}))
         await answer_of(projection.reset, unit.lent)
         await checkpoints.delete(database, unit, [name for name in others if name != projection.name])
-        await checkpoints.rewind(database, unit, job.checkpoints, from_position)
+        done = 0
+        if from_position:
+            types = projection.event_types(job.reader.codec.registry)
+            done = -(-await count_up_to(job, from_position, types) // job.partitions)
+        await checkpoints.rewind(database, unit, job.checkpoints, from_position, done)
         await forget(database, unit, projection.checkpoint_name, from_position)
 
 

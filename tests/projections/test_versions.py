@@ -65,7 +65,7 @@ async def test_a_rebuild_begins_from_nothing_and_tells_how_far_it_is(store: Even
     assert all(report.events_per_second > 0 for report in reports)
 
 
-async def test_a_rebuild_from_a_position_leaves_the_rest_to_the_reset(store: EventStore):
+async def test_a_rebuild_from_a_position_leaves_the_rest_to_the_reset(store: EventStore, caplog):
     class Part(Journal):
         name = "part"
 
@@ -80,6 +80,8 @@ async def test_a_rebuild_from_a_position_leaves_the_rest_to_the_reset(store: Eve
     await runner.rebuild(from_position=2)
     assert part.calls == ["c", "d"]
     assert await rows(store, part.table, "position") == positions
+    await catch_up(store, part)
+    assert "were not handled" not in caplog.text
     with pytest.raises(InvalidOptionError, match="from_position"):
         await runner.rebuild(from_position=-1)
 

@@ -422,6 +422,16 @@ async def test_a_reader_that_was_left_or_closed_is_at_its_end(store):
     assert [stored async for stored in reader] == []
 
 
+async def test_a_task_can_be_made_of_the_next_event(store):
+    await fill(store, 2)
+    reader = store.read_all()
+    first = await asyncio.create_task(anext(reader))
+    never = asyncio.create_task(anext(reader))
+    never.cancel()  # before it has begun: nothing is passed over
+    await asyncio.wait([never])
+    assert [first.global_position] + [stored.global_position async for stored in reader] == [1, 2]
+
+
 async def test_a_list_whose_decoding_fails_leaves_no_connection_out(store):
     await fill(store, 1500)
     async with store.transaction() as transaction:

@@ -155,7 +155,9 @@ class WakeUp:
             except Exception:
                 logger.debug("the watch for appends broke off; trying again in %.1f s", pause, exc_info=True)
             finally:
-                self.is_watching, self._covered = False, frozenset()
+                # While one comes to its end, the next may be watching.
+                if self._watcher is None or self._watcher is asyncio.current_task():
+                    self.is_watching, self._covered = False, frozenset()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from support.read_models import until
 
-from esource.database.wakeup import Ear
+from esource.database.wakeup import Ear, WakeUp
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -29,3 +30,28 @@ async def test_a_cancellation_that_comes_together_with_the_call_is_not_lost(step
 
 async def test_an_ear_waits_no_longer_than_told():
     await Ear().wait(0.001)
+
+
+async def test_a_watch_that_comes_to_its_end_late_leaves_the_next_one_as_it_is():
+    release = asyncio.Event()
+
+    async def watch(watched: WakeUp) -> None:
+        watched.begin()
+        watched.cover(frozenset({"mails"}))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await release.wait()
+
+    wake_up = WakeUp(watch)
+    with wake_up.listening():
+        await until(lambda: wake_up.is_watching)
+    with wake_up.listening():
+        await until(lambda: wake_up._watcher is not None)
+        await asyncio.sleep(0)  # the next one has begun
+        assert wake_up._ending
+        release.set()
+        await wake_up.settle()
+        assert wake_up.covers(frozenset({"mails"}))
+    await wake_up.close()
+    assert not wake_up.is_watching

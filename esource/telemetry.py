@@ -68,7 +68,7 @@ def span(tracer: Tracer | None, name: str, **attributes: Any) -> AbstractContext
 @contextmanager
 def reading_span(tracer: Tracer | None, name: str, **attributes: Any) -> Iterator[None]:
     """A span around an iteration. It lasts until that ends or is left, and is never the current span of
-    whoever works on an event in between."""
+    the code that works on an event in between."""
     if tracer is None:
         yield
         return

@@ -1,7 +1,7 @@
 """Taking closed streams out of the log, into files, and back.
 
 `archive` writes the events of closed streams to a file, reads the file back, and only then deletes them, one
-stream a transaction. A stream's end, the `StreamClosed` event, stays where it is: nobody can begin the stream
+stream a transaction. A stream's end, the `StreamClosed` event, stays where it is: no append can begin the stream
 anew, and `restore` knows where the others belong. Whenever this is killed, every event is in the log, or in a
 file that is complete and on the disk, or both; `remove` goes on with such a file.
 """

@@ -211,7 +211,7 @@ class Connections:
 
     async def close(self, seconds: float) -> None:
         """Refuse new work, wait so long for what is under way, give every connection back, and close the engine if it is
-        our own. Whoever is not done by then loses his connection. Never fails on a dead server."""
+        our own. A task that is not done by then loses its connection. Never fails on a dead server."""
         async with self._opening:
             pass  # of one that is just being opened there is nothing to close yet
         if not self.is_ready:

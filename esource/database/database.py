@@ -70,7 +70,7 @@ class Database:
     async def close(self, finish: Callable[[float], Awaitable[None]] | None = None) -> None:
         """Refuse new work, wait for what is under way, and give every connection back; close the engine if it is our own.
 
-        Goes to its end even if it is cancelled, because nobody would know of a connection that is half closed. What is
+        Goes to its end even if it is cancelled, because a connection that is half closed would be forgotten. What is
         not done after `close_seconds` loses its connection, and fails.
 
         Args:
@@ -90,7 +90,7 @@ class Database:
     async def _watch(self, watched: Watched) -> None:
         connections = self.connections
         if connections.is_lent or connections.is_private or not self.backend.listens:
-            # Nobody else can append, or there is nothing to watch with.
+            # No other program can append, or there is nothing to watch with.
             await asyncio.Event().wait()
         await connections.ensure_open()
         if connections.passing.limit == 1:

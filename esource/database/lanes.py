@@ -1,7 +1,7 @@
 """Connections that a store holds, and how tasks take turns with them.
 
-Whoever waits first gets the connection that is given back, or the place of one that is closed: it is handed over, and
-no task that comes later can take it before. So no task waits for more than one turn of each of the others.
+The task that has waited longest gets the connection that is given back, or the place of one that is closed: it is
+handed over, and no task that comes later can take it before. So no task waits for more than one turn of each of the others.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class LanePool:
         self.idle.append(lane)
 
     def close(self) -> list[Lane]:
-        """Refuse whoever comes now; the idle connections, which nobody else gets any more. Whoever waits already gets
+        """Refuse tasks that come now; the idle connections, which no task gets any more. A task that waits already gets
         a turn, and the connections that are out are closed when they come back."""
         self._is_closed, self.holds = True, False
         lanes, self.idle = self.idle, []

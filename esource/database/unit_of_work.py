@@ -99,7 +99,7 @@ class Unit:
             raise DatabaseError(f"{self._database}: {GONE}. {AVOID}") from self.first_error
 
     def _only_reads(self) -> DatabaseReadOnlyError:
-        """The error for whoever writes in a reading."""
+        """The error for a task that writes in a reading."""
         return DatabaseReadOnlyError(
             f"{self._database}: nothing can be written inside a reading, and nothing was. Write after its block, or in a "
             "transaction() in place of it"

@@ -114,7 +114,7 @@ class WakeUp:
         self._changes.call()
 
     def watch(self) -> None:
-        """Let a task watch what others append, if none does: the one before may have been cancelled by somebody."""
+        """Let a task watch what others append, if none does: the one before may have been cancelled by the application."""
         if self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._keep_watching())
             self._watcher.add_done_callback(self._ended)

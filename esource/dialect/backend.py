@@ -181,7 +181,7 @@ class Backend(ABC):
     @abstractmethod
     async def commit(self, transaction: AsyncTransaction, driver: Any) -> bool:
         """End a transaction that `begin` has begun; whether it is stored. It is not if the database has given it up
-        after an error in it, whoever caught that.
+        after an error in it, even if that was caught.
 
         Raises what refuses a commit that could not be kept.
         """

@@ -45,7 +45,7 @@ class Proof(NamedTuple):
     """None for a value without a declared type."""
     check: Check | None = None
     is_settled: bool = False
-    """Whether a value that was validated, and that nobody can change, needs no look: the validator had it."""
+    """Whether a value that was validated, and that cannot be changed, needs no look: the validator had it."""
 
 
 class _Shape(Protocol):

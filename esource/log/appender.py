@@ -45,7 +45,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Payload characters that one transaction takes at most, unless a single append is larger."""
 
 QUEUE_EVENTS = 10_000
-"""Events that may wait; whoever comes when there are more has a place behind them, and enters the queue in turn."""
+"""Events that may wait; an append that comes when there are more has a place behind them, and enters the queue in turn."""
 
 _EVERYBODYS = (
     DatabaseUnavailableError,

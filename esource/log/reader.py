@@ -114,7 +114,7 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
             await pages.aclose()
 
     def _ended(self) -> AsyncGenerator[Page, None] | None:
-        """The pages, which nobody asks for again."""
+        """The pages; the same iterator does not give them twice."""
         self._is_over = True
         self._rows = iter(())
         pages, self._pages = self._pages, None

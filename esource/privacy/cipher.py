@@ -2,8 +2,8 @@
 
 SIV mode (RFC 5297) needs no nonce and gives the same result for the same text, key and associated data: an
 append that is repeated after a lost answer is the same append, and nothing has to be counted. What the
-associated data binds a text to (the event, the subject) has to be named again to read it, so that nobody can
-move it to another place unnoticed.
+associated data binds a text to (the event, the subject) has to be named again to read it, so that it cannot be
+moved to another place unnoticed.
 """
 
 from __future__ import annotations

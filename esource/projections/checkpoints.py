@@ -1,7 +1,7 @@
 """The checkpoints of a projection: one per version and partition, moved under a fence.
 
 A batch is saved only by the worker that holds the checkpoint, and only from the position that the batch
-began at. Whoever was paused, replaced, rewound or superseded meanwhile finds that its save changes no
+began at. A worker that was paused, replaced, rewound or superseded meanwhile finds that its save changes no
 row, and rolls back: that makes each event's effect happen once.
 """
 
@@ -75,7 +75,7 @@ _SET = Statement(
         global_position=_position,
         events_processed=bindparam("done", type_=_table.events_processed.type),
         updated_at=_now,
-        # Whoever holds it may lie idle at the end of the log; he notices that it is not his any more.
+        # The worker that holds it may lie idle at the end of the log; it notices that it has lost it.
         lease_owner=literal_column("NULL"),
         lease_until=literal_column("NULL"),
     )

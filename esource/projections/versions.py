@@ -133,7 +133,7 @@ async def take_over(job: Job) -> bool:
                 await _finish(job, unit, number, states[name].position, head)
             await job.call(
                 answer_of(projection.take_over, unit.lent), "take_over()"
-            )  # nobody can append meanwhile
+            )  # no append is possible meanwhile
             await checkpoints.activate(database, unit, projection.name, projection.version)
     except _NotYet:
         return False

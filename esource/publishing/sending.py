@@ -122,7 +122,7 @@ class Batch:
             self.stats.failed(error)
             attempts = entry.retry_count + 1
             self._say(entry, error, attempts, most)
-            # First what went before it in its stream: nobody else is to find that free.
+            # First what went before it in its stream: no other relay is to find that free.
             await self._confirm()
             pause = self.retries.pause_after(attempts)
             again = await self.claims.fail(entry, error, delay=pause, most=most)

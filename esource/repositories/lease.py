@@ -2,7 +2,7 @@
 
 A lease lives in the checkpoint of its name and runs out by itself unless it is renewed, so that a worker
 that died is replaced. Its times are the database's. A lease says who should work; that a worker who was
-paused beyond its lease does no harm is the matter of whoever saves: see `esource.projections`.
+paused beyond its lease does no harm is the matter of the code that saves: see `esource.projections`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Leases:
         self.seconds = check_seconds("lease_seconds", seconds)
 
     async def acquire(self, name: str) -> int | None:
-        """Hold a name if nobody else does: its checkpoint's position (0 if it has none); None if it is
-        held by somebody else. Asking again for what one holds renews it."""
+        """Hold a name if no other owner does: its checkpoint's position (0 if it has none); None if it is
+        held by another. Asking again for what one holds renews it."""
         try:
             rows = await self.database.write(
                 _ACQUIRE,
@@ -136,7 +136,7 @@ class Keeper:
 
     It lives in timers of the event loop, and a renewal in a task that a shutdown which cancels every task of the loop
     does not see. A renewal that fails is logged and tried again: while the database is
-    away, nobody else can take over either.
+    away, no other worker can take over either.
 
     Args:
         renew: What keeps it for another term.

@@ -41,7 +41,7 @@ def event_of(row: Any) -> ColumnElement[bool]:
 
 
 def free_of_locks(condition: ColumnElement[bool], name: str = "unlocked") -> ColumnElement[bool]:
-    """Of the rows with a condition, those that nobody has locked, locked by this statement.
+    """Of the rows with a condition, those that no transaction has locked, locked by this statement.
 
     A tenant's role may lock its own rows for as long as it likes; who works on the rows of all tenants does not wait
     for them.

@@ -205,7 +205,7 @@ class PostgreSQLBackend(Backend):
     async def abandon(self, driver: _Connection) -> None:
         try:
             await asyncio.wait_for(driver.execute("ROLLBACK"), SETTLE_SECONDS)
-        except Exception:  # nothing comes through it any more, or somebody cancels whatever it does
+        except Exception:  # nothing comes through it any more, or every statement on it is cancelled
             driver.terminate()
 
     async def missing_tables(self, names: Sequence[str], driver: _Connection) -> list[str]:

@@ -28,7 +28,7 @@ _VISIBLE = {
 }
 _STORABLE = {
     **_VISIBLE,
-    # What Python has no value for would stop whoever reads the rows of all tenants.
+    # What Python has no value for would stop a reader of all tenants' rows.
     "events": f"{_IS_OWN} AND timestamp BETWEEN '0001-01-02' AND '9999-12-30' AND jsonb_typeof(payload) = 'object' "
     "AND esource_own_stream(aggregate_id, aggregate_type, version)",
 }

@@ -1,4 +1,4 @@
-"""Listening on PostgreSQL: to appends, and to the checkpoints that somebody waits for."""
+"""Listening on PostgreSQL: to appends, and to the checkpoints that a task waits for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> Non
     """Tell of what other connections commit, until this one is lost.
 
     Args:
-        driver: An `asyncpg.Connection` that nobody else uses meanwhile.
+        driver: An `asyncpg.Connection` that no other task uses meanwhile.
         watched: Who is told.
         with_checkpoints: Whether those who move a checkpoint look for the locks of those who wait for it.
     """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
-TURN_APPENDS = 32
-"""Appends that one task writes in the loop's own thread before the other tasks have a turn."""
+TURN_SECONDS = 0.005
+"""How long one task writes in the loop's own thread before the other tasks have a turn: by time, because a commit takes
+as long as the disk takes."""
 
 
 class Company:
@@ -22,15 +24,16 @@ class Company:
         """Whether the last transaction had several appends."""
         self._in_caller = in_caller
         self._last: asyncio.Task[Any] | None = None
-        self._appends = 0
+        self._turn_at = 0.0
+        """When the last one began to write, by the monotonic clock."""
 
     def is_likely(self) -> bool:
         """Whether to wait for others. Without a task there is no loop that could bring any."""
         if self.came or not self._in_caller:
             return self.came
-        task = asyncio.current_task()
-        self._appends += 1
-        if task is self._last and (self._appends < TURN_APPENDS or task is None):
+        task, now = asyncio.current_task(), time.monotonic()
+        if task is None or (task is self._last and now - self._turn_at < TURN_SECONDS):
+            self._last = task
             return False
-        self._last, self._appends = task, 0
-        return task is not None
+        self._last, self._turn_at = task, now
+        return True

@@ -67,11 +67,10 @@ async def test_other_tasks_have_a_turn_while_one_appends_on_and_on(caller: Event
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    for _ in range(100):
+    while turns < 3:
         id_ = uuid4()
         await caller.append_events(id_, "Order", [placed(id_)])
     counting.cancel()
-    assert turns > 1
 
 
 async def test_the_loop_goes_on_while_another_writer_has_the_file(sqlite_url: str, caller: EventStore):

@@ -148,7 +148,7 @@ async def lost_database(url: str, proxy: Proxy | None):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="before 3.11 a task does not tell who cancels it")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the service's own loop asks its task who cancels it")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
     request, database, open_stores, tmp_path

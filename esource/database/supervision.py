@@ -101,6 +101,7 @@ class Supervisor:
                     return
         except asyncio.CancelledError:
             if not self._is_stopped:
+                self._stats.restarts()  # which nobody does any more: at the end it has failed
                 logger.error(  # noqa: TRY400 - a traceback would only show where it waited
                     "%s was cancelled by other code, and has ended. It does nothing until the program begins it anew",
                     self._stats.title,

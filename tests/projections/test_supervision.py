@@ -91,6 +91,7 @@ async def test_a_supervised_runner_that_other_code_cancels_says_so(store: EventS
         await runner.wait()
     [said] = ends(caplog)
     assert "was cancelled by other code" in said
+    assert runner.health_now().state == "failed"
 
 
 async def test_an_error_inside_the_block_stops_the_runner_and_is_raised(store: EventStore):

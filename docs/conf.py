@@ -162,7 +162,7 @@ nitpick_ignore_regex = [
     ),
     (
         "py:.*",
-        r"(.*\.)?(Source|Opened|DriverConnection|LentConnection|Readable|LogReader|Driven|Joinable|T|Parameters)",
+        r"(.*\.)?(Source|Opened|DriverConnection|LentConnection|Readable|LogReader|LogWriter|Named|Driven|Joinable|T|Parameters)",
     ),
     ("py:.*", r"esource\.(testing|dialect|projections)\..*"),
     ("py:.*", r"_pytest\..*"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.synchronous import written
 
 import esource
 
@@ -92,3 +93,11 @@ def test_a_name_that_is_nowhere_is_an_attribute_error():
         _ = esource.open_stores
     with pytest.raises(ImportError, match="cannot import name 'EventStores' from 'esource'"):
         from esource import EventStores  # noqa: F401
+
+
+def test_what_is_generated_is_what_the_asynchronous_side_has():
+    pytest.importorskip("ruff", reason="what is written is formatted")
+    for path, text in written().items():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.name}: run python tests/support/synchronous.py"
+        )

@@ -81,7 +81,7 @@ class EventStore(Lifecycle, Waits):
     @property
     def outbox_enabled(self) -> bool:
         """Whether an outbox row is written with every event. Where nothing was said, the database decides with
-        the first append."""
+        the first append, and is asked again every 10 seconds while it has no outbox."""
         return self._target.outbox_enabled
 
     @property

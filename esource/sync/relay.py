@@ -28,7 +28,7 @@ class OutboxRelay(Driven):
     normal running no row is published by two of them. A failed row is tried again with growing pauses, and
     the rest of its stream waits for it; after ``max_attempts`` it is given up, with the status ``failed``. A
     publish that takes longer than ``publish_seconds`` is cancelled, and has failed; a running relay goes on with
-    other streams meanwhile.
+    other streams meanwhile, unless its publisher is a `BatchPublisher`, which gets one batch at a time.
 
     Example:
         >>> relay = OutboxRelay(store, FastStreamPublisher(broker, "shop.{event_type}", source="/shop"))

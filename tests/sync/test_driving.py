@@ -16,7 +16,6 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 from support.orders import Order, OrderPlaced, placed
-from support.synchronous import written
 
 from esource.errors import InvalidOptionError, OptimisticLockError
 from esource.sync import (
@@ -48,14 +47,6 @@ def store(database_url: str) -> Iterator[EventStore]:
 
 def versions(store: EventStore, id_) -> list[int]:
     return [event.aggregate_version for event in store.get_events(id_, "Order").events]
-
-
-def test_what_is_generated_is_what_the_asynchronous_side_has():
-    pytest.importorskip("ruff", reason="what is written is formatted")
-    for path, text in written().items():
-        assert path.read_text(encoding="utf-8") == text, (
-            f"{path.name}: run python tests/support/synchronous.py"
-        )
 
 
 def test_appends_and_reads(store: EventStore):

@@ -71,11 +71,15 @@ class Begun(Coroutine[Any, Any, T]):
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Await to the end even if the task is cancelled meanwhile; the cancellation follows afterwards."""
-    try:
-        waits_for = work.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # it never had to wait: no task, and no turn of the loop
-    task = unseen(Begun(work, waits_for))
+    if asyncio.current_task() is None:  # a caller's thread
+        try:
+            waits_for = work.send(None)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # it never had to wait: no task, and no turn of the loop
+        task = unseen(Begun(work, waits_for))
+    else:
+        # Its first step belongs to its own task, too: a time limit that begins there cancels the task it began in.
+        task = unseen(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -134,11 +135,15 @@ class Connections:
                 lane = await self.connect()
                 if not self.writers.holds:
                     await uninterrupted(self.disconnect(lane))
-        except BaseException:
+        except BaseException as error:
             self._loop = None
             if self._owns_engine and self._engine is not None:
                 await uninterrupted(self._engine.dispose())
                 self._engine = None
+            if self._owns_engine and isinstance(error, (TypeError, ArgumentError)):
+                raise InvalidOptionError(
+                    f"{self._name}: the options of its engine do not fit: {error}"
+                ) from error
             raise
         if self.writers.holds:
             self.writers.add(lane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from support.leaks import check_connections
 from support.orders import placed
 
 from esource import EventStore
+from esource.database.cancellation import uninterrupted
 
 
 def cancel_everybody_else() -> set[asyncio.Task[Any]]:
@@ -158,3 +160,18 @@ async def test_a_commit_is_not_stopped_by_a_shutdown(store: EventStore):
         assert version in ((1,) if ended is None else (0, 1))
         check_connections(store)
         await append(store)
+
+
+async def test_a_time_limit_inside_what_is_not_interrupted_ends_that_and_not_its_caller():
+    async def limited() -> str:
+        try:
+            if sys.version_info < (3, 11):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.001)
+            else:
+                async with asyncio.timeout(0.001):  # in its first step
+                    await asyncio.Event().wait()
+        except asyncio.TimeoutError:
+            return "limited"
+        return "endless"
+
+    assert await asyncio.wait_for(uninterrupted(limited()), 60) == "limited"

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from support.orders import placed
 from support.schemas import execute
 
-from esource import DLQRepository, EventStore, open_store, schema
+from esource import DLQRepository, EventStore, PostgreSQLEventStore, open_store, schema
 from esource.database.database import Database
-from esource.errors import ConstraintError, DatabaseUnavailableError
+from esource.errors import ConstraintError, DatabaseUnavailableError, InvalidOptionError
 from esource.testing.server import dsn
 
 
@@ -82,3 +82,16 @@ async def test_a_pool_without_a_free_connection_is_told_in_our_words(shared_data
                 async with store.reading():
                     pass
     await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "options", [{"pool_size": "5"}, {"no_such_option": 1}, {"connect_args": {"no_such_option": 1}}]
+)
+async def test_options_that_the_engine_does_not_take_are_told_in_our_words_on_postgresql(
+    postgres_url: str, options: Any
+):
+    store = PostgreSQLEventStore(postgres_url, enable_tracing=False, **options)
+    for use in (store.open, store.get_global_position):
+        with pytest.raises(InvalidOptionError, match="the options of its engine do not fit"):
+            await use()
+    assert not store.is_connected

@@ -323,7 +323,8 @@ def _forget() -> None:
     _driver, _making = None, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_forget)
 
 
 def tell(function: Callable[[], object]) -> None:

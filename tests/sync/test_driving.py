@@ -228,6 +228,7 @@ other.close()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
 def test_ctrl_c_leaves_nothing_half_done(store: EventStore):
     id_ = uuid4()
     main = threading.get_ident()

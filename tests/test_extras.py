@@ -40,8 +40,9 @@ BY_ITSELF = {
     "cli": "a command, tested by itself below",
     "tui": "likewise",
     "telemetry": "without it there are no spans and no metrics, and nothing asks for them",
+    "psycopg": "the application makes the connection, and has the driver then",
     "all": "the others together",
-    **dict.fromkeys(("test", "lint", "docs", "dev"), "for work on esource itself"),
+    **dict.fromkeys(("frameworks", "test", "lint", "docs", "dev"), "for work on esource itself"),
 }
 """Extras without such a thing, and why."""
 

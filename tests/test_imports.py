@@ -96,7 +96,6 @@ def test_a_name_that_is_nowhere_is_an_attribute_error():
 
 
 def test_what_is_generated_is_what_the_asynchronous_side_has():
-    pytest.importorskip("ruff", reason="what is written is formatted")
     for path, text in written().items():
         assert path.read_text(encoding="utf-8") == text, (
             f"{path.name}: run python tests/support/synchronous.py"

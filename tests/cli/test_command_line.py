@@ -77,7 +77,7 @@ async def test_a_setting_that_nobody_knows_is_a_wrong_url_and_no_server_that_is_
     ("command", "buffered"),
     [
         ("history", True),
-        ("sql --url sqlite:///x.db", False),
+        pytest.param("sql --url sqlite:///x.db", False, marks=pytest.mark.slow),
         *(
             pytest.param(command, buffered, marks=pytest.mark.slow)
             for command in ("history --json", "--help")

@@ -102,6 +102,7 @@ async def test_tail_shows_the_last_events_and_takes_filters(order, shared_databa
     assert await positions("--limit", 2, "--follow") == [3, 4]  # enough is there already
 
 
+@pytest.mark.slow
 async def test_tail_follows_what_other_processes_append(order, shared_store, shared_database_url):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "esource", "tail", "--follow", "--json", "--limit", "6",

@@ -10,7 +10,7 @@ from support.schemas import described, execute, rows
 from esource import open_store, schema
 from esource.schema.reports import offline_script
 
-NUMBER = 16
+NUMBER = 8
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ async def test_databases_at_different_revisions_are_upgraded_at_once_each_from_i
     await are_all_the_same(urls)
 
 
+@pytest.mark.slow
 async def test_some_go_up_while_others_go_down_and_sql_is_printed(urls):
     await asyncio.gather(*(schema.upgrade(url, "0002") for url in urls))
     kind = make_url(urls[0]).get_backend_name()

@@ -23,7 +23,11 @@ IMPATIENT = {"connect_args": {"timeout": 1.0, "command_timeout": 1.0}}
 """For black holes: nobody but the client itself can say that it has waited for long enough. A busy machine may take as
 long by itself: then a call that is repeated is answered all the same."""
 
-BREAKS = list(product(["cut", "hole"], ["before", "after", "middle"]))
+BREAKS = [
+    *product(["cut"], ["before", "after", "middle"]),
+    ("hole", "after"),
+    *(pytest.param("hole", moment, marks=pytest.mark.slow) for moment in ("before", "middle")),
+]
 
 FOREVER = 60.0
 """Longer than anything here may take, on any machine."""

@@ -179,7 +179,7 @@ def test_both_stores_have_the_same_methods_and_options():
             if not name.startswith("_")
         }
 
-    of_sqlite = ("wal_mode", "busy_timeout", "synchronous")
+    of_sqlite = ("wal_mode", "busy_timeout", "synchronous", "execution")
     of_postgresql = ("transaction_pooling", "append_lock", "notify", "retry_seconds", "engine_options")
 
     def options(store):

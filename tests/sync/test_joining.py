@@ -99,7 +99,8 @@ def test_threads_append_beside_one_that_has_joined(store: EventStore, engine: En
 
 
 def test_a_connection_to_another_database_is_refused():
-    with InMemoryEventStore() as store, create_engine("sqlite://").connect() as connection:
+    engine = create_engine("sqlite://", poolclass=NullPool)
+    with InMemoryEventStore() as store, engine.connect() as connection:
         event = placed()
         with pytest.raises(InvalidOptionError, match="must be an AsyncConnection"):
             store.append_events(event.aggregate_id, "Order", [event], connection=object())

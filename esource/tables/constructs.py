@@ -120,7 +120,10 @@ def _byte_order_sqlite(element: byte_order, compiler: Any, **kw: Any) -> str:
 
 class moment_after(FunctionElement[datetime]):  # noqa: N801
     """The time of the database's own clock after the given seconds (a parameter): for what processes on several machines
-    must agree about, whatever their own clocks say. SQLite's is its machine's, to the millisecond."""
+    must agree about, whatever their own clocks say. SQLite's is its machine's, to the millisecond.
+
+    It is one moment for a whole statement: a pause that ends while the statement runs is over for all of it, or for none.
+    """
 
     name = "moment_after"
     type = Timestamp()
@@ -132,7 +135,7 @@ class moment_after(FunctionElement[datetime]):  # noqa: N801
 
 @compiles(moment_after)
 def _moment_after(element: moment_after, compiler: Any, **kw: Any) -> str:
-    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)})"
+    return f"statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)})"
 
 
 @compiles(moment_after, "sqlite")

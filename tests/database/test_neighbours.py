@@ -105,14 +105,17 @@ async def test_an_append_that_forgets_the_transaction_of_the_application_ends_wi
     assert (await append_one(store)).success
 
 
-async def test_a_wait_for_a_transaction_that_goes_on_has_no_limit(postgres_url, open_stores):
+async def test_a_wait_for_a_transaction_that_goes_on_has_no_limit(postgres_url, open_stores, monkeypatch):
     """On SQLite it has: a writer waits for ``busy_timeout``."""
+    monkeypatch.setattr(
+        neighbours, "STANDSTILL_SECONDS", 1.0
+    )  # a busy machine is slow between two statements
     store = await open_stores(postgres_url)
     async with store.transaction() as transaction:
         await append_one(transaction)
         waiting = outside(append_one(store))
-        for _ in range(20):
-            await transaction.connection.exec_driver_sql("SELECT pg_sleep(0.02)")
+        for _ in range(15):
+            await transaction.connection.exec_driver_sql("SELECT pg_sleep(0.1)")
         assert not waiting.done()
     assert (await waiting).success
 

@@ -231,10 +231,7 @@ async def test_two_workers_of_the_new_version_switch_once(shared_database_url, o
     await catch_up(stores[0], Journal())
     versions = [Second(), Second()]
     await asyncio.gather(
-        *(
-            catch_up(each, version, partitions=4, lease_seconds=0.5)
-            for each, version in zip(stores, versions, strict=True)
-        )
+        *(catch_up(each, version, partitions=4) for each, version in zip(stores, versions, strict=True))
     )
     assert sum(len(version.at_the_switch) for version in versions) == 1
     assert sorted(await rows(stores[0], versions[0].table, "position")) == positions

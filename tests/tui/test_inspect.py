@@ -126,7 +126,7 @@ async def test_streams_are_filtered_by_type_and_by_the_beginning_of_their_id(
         await seen.until(lambda: "none begins with 'xyz'" in seen.banner())
         prefix.value = f"{SECOND}:Order"
         await seen.lists(str(SECOND))
-        assert seen.banner() == ""
+        await seen.until(lambda: seen.banner() == "")
         prefix.value = str(PARCEL)
         await seen.lists()
         await seen.tells("No streams")

@@ -18,7 +18,7 @@ import typer
 from esource.cli.errors import wrong_usage
 from esource.cli.output import Output, jsonable
 from esource.cli.running import ended_by_sigterm, shows
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import drop, uninterrupted
 from esource.errors import error_text
 from esource.moments import from_iso, to_iso, utc_now
 from esource.telemetry import Health
@@ -87,14 +87,9 @@ async def serving(
         try:
             yield
         finally:
-            writing.cancel()
-            await uninterrupted(_ended(writing))
+            await uninterrupted(drop([writing]))
             with suppress(OSError):
                 os.unlink(health_file)  # noqa: PTH108 - one short call at the end of the process
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
 
 
 async def _keep_writing(path: Path, healths: Callable[[], Iterable[Health]]) -> None:

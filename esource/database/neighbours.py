@@ -83,7 +83,7 @@ class _Watch:
         self._is_over = True
         self._alarm.cancel()
         if self._looking is not None:
-            await uninterrupted(_end_of(self._looking))  # it must not end the next statement
+            await uninterrupted(asyncio.wait([self._looking]))  # it must not end the next statement
         if self._has_ended_it and isinstance(error, Exception):
             raise DatabaseBusyError(
                 f"{self._neighbours.name}: a transaction of this program holds what this call waits for, and has run no "
@@ -112,7 +112,3 @@ class _Watch:
             pass
         if not self._is_over:
             self._set_alarm()
-
-
-async def _end_of(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from esource.database.cancellation import uninterrupted
+from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
+from esource.database.wakeup import Ear
 from esource.errors import InvalidOptionError, error_text
 from esource.telemetry import FollowerStats
 
@@ -45,8 +46,8 @@ class Supervisor:
         self._pauses = Retry(first_seconds=first_seconds, longest_seconds=longest_seconds)
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
-        self._pause: asyncio.Future[None] | None = None
-        """Done when the pause is over, or when it is of no use any more."""
+        self._pause = Ear()
+        """Called when it is of no use any more to wait for the next run."""
 
     def begin(self) -> None:
         """Begin to run it.
@@ -61,7 +62,7 @@ class Supervisor:
     def stop(self) -> None:
         """Do not begin it again. No I/O."""
         self._is_stopped = True
-        self._wake()
+        self._pause.call()
 
     async def wait(self) -> None:
         """Wait until it has ended and is not begun again."""
@@ -79,8 +80,7 @@ class Supervisor:
             await asyncio.wait([task])
         finally:
             if not task.done():
-                task.cancel()
-                await uninterrupted(_ended(task))
+                await uninterrupted(drop([task]))
         if not task.cancelled():
             task.result()
 
@@ -89,6 +89,7 @@ class Supervisor:
         failures = 0
         try:
             while not self._is_stopped:
+                self._pause.clear()
                 began = clock()
                 try:
                     await self._run()
@@ -96,7 +97,7 @@ class Supervisor:
                     failures = 1 if clock() - began > self._pauses.longest_seconds else failures + 1
                     pause = self._pauses.pause_after(failures)
                     self._say(error, pause)
-                    await self._wait(pause)
+                    await self._pause.wait(pause)
                 else:
                     return
         except asyncio.CancelledError:
@@ -122,22 +123,3 @@ class Supervisor:
             error_text(error),
             exc_info=error,
         )
-
-    async def _wait(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._pause = loop.create_future()
-        alarm = loop.call_later(seconds, self._wake)
-        try:
-            if not self._is_stopped:
-                await self._pause
-        finally:
-            alarm.cancel()
-            self._pause = None
-
-    def _wake(self) -> None:
-        if self._pause is not None and not self._pause.done():
-            self._pause.set_result(None)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])

@@ -1,4 +1,7 @@
-"""Orders over HTTP with Flask: `DATABASE_URL=... gunicorn --workers 4 --threads 4 flask_app:app`."""
+"""Orders over HTTP with Flask.
+
+First `DATABASE_URL=... flask --app flask_app init-db`, then `DATABASE_URL=... gunicorn --workers 4 --threads 4 flask_app:app`.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,19 @@ class Note(Base):
     text: Mapped[str]
 
 
-store = open_store(os.environ["DATABASE_URL"])
-store.initialize()  # in each worker process: gunicorn forks before it imports this
+store = open_store(
+    os.environ["DATABASE_URL"]
+)  # in each worker process: gunicorn forks before it imports this
 atexit.register(store.close)
-with store.transaction() as transaction:
-    transaction.connection.run_sync(Base.metadata.create_all)
 app = Flask(__name__)
+
+
+@app.cli.command("init-db")
+def init_db() -> None:
+    """Make the tables, once for each deployment: workers that begin together would make them at the same time."""
+    store.initialize()
+    with store.transaction() as transaction:
+        transaction.connection.run_sync(Base.metadata.create_all)
 
 
 @app.before_request

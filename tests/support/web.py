@@ -70,6 +70,12 @@ def environment(database_url: str, **more: str) -> dict[str, str]:
 
 
 PROJECTIONS = ["-m", "esource", "projections", "run", "--restart", "orders:OrderList"]
+FLASK_TABLES = ["-m", "flask", "--app", "flask_app", "init-db"]
+
+
+def once(command: list[str], database_url: str) -> None:
+    """A command of Python that has to succeed before the next is begun."""
+    subprocess.run([sys.executable, *command], cwd=FOLDER, env=environment(database_url), check=True)
 
 
 @contextmanager

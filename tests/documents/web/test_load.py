@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from support.effort import examples
 from support.schemas import rows
-from support.web import PROJECTIONS, Client, free_port, serving, working
+from support.web import FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
 
 REQUESTS = examples(200)
 CLIENTS = 8
@@ -53,6 +53,8 @@ def trade(url: str, customer: str) -> dict[str, bool]:
 @pytest.mark.parametrize("server", SERVERS)
 async def test_under_load_nothing_is_lost_and_nothing_passed_over(server, shared_database_url):
     port = free_port()
+    if "Flask" in server:
+        once(FLASK_TABLES, shared_database_url)
     with ExitStack() as stack:
         url = stack.enter_context(serving(SERVERS[server](port), port, shared_database_url))
         if "FastAPI" not in server:  # which runs the projection itself

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.web import PROJECTIONS, Client, free_port, serving, working
+from support.web import FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +36,8 @@ BESIDE: dict[Any, list[str] | None] = {fastapi: None, flask: PROJECTIONS, django
 def url(request, shared_database_url):
     """The address of an application that runs."""
     port, beside = free_port(), BESIDE[request.param]
+    if request.param is flask:
+        once(FLASK_TABLES, shared_database_url)
     with serving(request.param(port), port, shared_database_url) as address, ExitStack() as stack:
         if beside is not None:
             stack.enter_context(working(beside, shared_database_url))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
@@ -15,8 +16,13 @@ from esource.errors import TimeLimitError
 
 T = TypeVar("T")
 
+logger = logging.getLogger("esource")
+
 AGAIN_SECONDS = 1.0
 """After so many seconds a call that has swallowed its cancellation is cancelled again."""
+
+STOP_SECONDS = 10.0
+"""How long the calls at hand may take after a follower was told to stop, in seconds."""
 
 
 async def called(work: Awaitable[T], what: str, seconds: float | None, option: str) -> T:
@@ -63,6 +69,29 @@ async def called(work: Awaitable[T], what: str, seconds: float | None, option: s
             alarm.cancel()
         for _ in range(ended):
             uncancel(task)
+
+
+async def wait_after_stop(
+    calls: Collection[asyncio.Task[None]], follower: str, what: str, later: str
+) -> None:
+    """Wait for `STOP_SECONDS` until what calls the application's code has ended; say so if it has not. The caller then
+    cancels it.
+
+    Args:
+        calls: The tasks that call it, one at least.
+        follower: Whose they are, for the message: "projection totals".
+        what: What is called, for the message: "its handler".
+        later: What comes of the call that is cancelled, for the message.
+    """
+    _, late = await asyncio.wait(calls, timeout=STOP_SECONDS)
+    if late:
+        logger.warning(
+            "%s: %s has not ended %g s after stop(), and is cancelled; %s",
+            follower,
+            what,
+            STOP_SECONDS,
+            later,
+        )
 
 
 def _its_own(what: str) -> RuntimeError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
+from esource.checks import check_seconds
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.database.wakeup import Ear
@@ -21,6 +23,21 @@ MAX_RESTART_SECONDS = 60.0
 """The longest such pause. What has run for longer than this begins with the shortest pause again."""
 
 
+@contextmanager
+def logging_its_end(stats: FollowerStats) -> Iterator[None]:
+    """Log the error that ends a run which is not begun again, and raise it."""
+    try:
+        yield
+    except Exception as error:
+        logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
+            "%s has ended, and does nothing until it is run again: %s",
+            stats.title,
+            error_text(error),
+            exc_info=error,
+        )
+        raise
+
+
 class Supervisor:
     """Keeps a follower running in a task of its own, from `begin` to `end`. No I/O of its own.
 
@@ -28,8 +45,11 @@ class Supervisor:
         stats: What the follower notes of itself; its health says whether it runs, or waits to be begun again.
         run: Runs it until it is stopped. Is called again after an error.
         stop: Makes `run` end soon.
-        first_seconds: The first pause after an error; it doubles with each further one.
-        longest_seconds: The longest pause.
+        restart_seconds: The first pause after an error; it doubles with each further one.
+        max_restart_seconds: The longest pause.
+
+    Raises:
+        InvalidOptionError: a pause is no number of seconds above 0.
     """
 
     def __init__(
@@ -37,17 +57,29 @@ class Supervisor:
         stats: FollowerStats,
         run: Callable[[], Awaitable[None]],
         stop: Callable[[], None],
-        first_seconds: float = RESTART_SECONDS,
-        longest_seconds: float = MAX_RESTART_SECONDS,
+        restart_seconds: float = RESTART_SECONDS,
+        max_restart_seconds: float = MAX_RESTART_SECONDS,
     ) -> None:
         self._stats = stats
         self._run = run
         self._stop = stop
-        self._pauses = Retry(first_seconds=first_seconds, longest_seconds=longest_seconds)
+        self._pauses = Retry(
+            first_seconds=check_seconds("restart_seconds", restart_seconds),
+            longest_seconds=check_seconds("max_restart_seconds", max_restart_seconds),
+        )
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._pause = Ear()
         """Called when it is of no use any more to wait for the next run."""
+
+    def require_idle(self) -> None:
+        """Refuse to begin what runs already, or waits to be begun again.
+
+        Raises:
+            InvalidOptionError: it does.
+        """
+        if self._stats.is_running or self._task is not None:
+            raise InvalidOptionError(f"{self._stats.title} is at work already: make another one")
 
     def begin(self) -> None:
         """Begin to run it.
@@ -55,8 +87,7 @@ class Supervisor:
         Raises:
             InvalidOptionError: it runs already.
         """
-        if self._stats.is_running or self._task is not None:
-            raise InvalidOptionError(f"{self._stats.title} is at work already: make another one")
+        self.require_idle()
         self._task = asyncio.get_running_loop().create_task(self._keep_running())
 
     def stop(self) -> None:

@@ -12,9 +12,9 @@ from typing_extensions import Self
 from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import uninterrupted
 from esource.database.sources import require_whole
-from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor
+from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor, logging_its_end
 from esource.database.wakeup import POLL_SECONDS
-from esource.errors import InvalidOptionError, error_text
+from esource.errors import InvalidOptionError
 from esource.log.pages import last_position
 from esource.log.reader import Readable
 from esource.projections.checkpoints import states
@@ -104,11 +104,7 @@ class ProjectionRunner:
         self._shares = Shares(self._job, self._tell)
         self._on_progress: Callable[[RunProgress], None] | None = None
         self._supervisor = Supervisor(
-            self._job.stats,
-            self._run,
-            self.stop,
-            check_seconds("restart_seconds", restart_seconds),
-            check_seconds("max_restart_seconds", max_restart_seconds),
+            self._job.stats, self._run, self.stop, restart_seconds, max_restart_seconds
         )
 
     @property
@@ -134,19 +130,10 @@ class ProjectionRunner:
                 number of partitions; another class is at work under its name; its checkpoint is ahead of the log.
             DatabaseError: the database was away for longer than the store waits for it.
         """
-        job = self._job
         self._require_free()
         self._on_progress = on_progress
-        try:
+        with logging_its_end(self._job.stats):
             await self._run(live=live)
-        except Exception as error:
-            logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
-                "%s has ended, and does nothing until it is run again: %s",
-                job.stats.title,
-                error_text(error),
-                exc_info=error,
-            )
-            raise
 
     async def _run(self, *, live: bool = True) -> None:
         job = self._job
@@ -190,8 +177,7 @@ class ProjectionRunner:
         await self._supervisor.wait()
 
     def _require_free(self) -> None:
-        if self._job.stats.is_running:
-            raise InvalidOptionError("the runner is at work already: make another one")
+        self._supervisor.require_idle()
         if self._job.database.current_unit() is not None:
             raise InvalidOptionError("a projection has transactions of its own: run it outside of yours")
 
@@ -223,8 +209,7 @@ class ProjectionRunner:
                 "every event again on top of what is there. Write reset(), or pass without_reset=True if every "
                 "effect may be repeated"
             )
-        if self._job.stats.is_running:
-            raise InvalidOptionError("the runner is at work already: make another one")
+        self._require_free()
         if self._job.stopping.is_set():
             raise InvalidOptionError("the runner was stopped: make another one")
         await self._job.retry_outages(lambda: rewind(self._job, from_position))

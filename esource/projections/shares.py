@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop
 from esource.errors import DatabaseError
 from esource.projections.checkpoints import State, states
@@ -16,9 +17,6 @@ from esource.projections.versions import active_in, take_over
 from esource.repositories.lease import RENEWALS, STANDBY_SECONDS
 
 logger = logging.getLogger("esource")
-
-STOP_SECONDS = 10.0
-"""How long the batch at hand may take after `ProjectionRunner.stop`, in seconds."""
 
 
 class Shares:
@@ -53,14 +51,12 @@ class Shares:
                 )
                 self._collect()
             if self._tasks:  # they end by themselves, after the batch at hand
-                _, late = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
-                if late:
-                    logger.warning(
-                        "projection %s: its handler has not ended %g s after stop(), and is cancelled; the batch at "
-                        "hand is handled again by the next run",
-                        job.stats.name,
-                        STOP_SECONDS,
-                    )
+                await wait_after_stop(
+                    self._tasks.values(),
+                    job.stats.title,
+                    "its handler",
+                    "the batch at hand is handled again by the next run",
+                )
                 self._collect()
 
     async def _balance(self, goal: int | None) -> bool:

@@ -14,10 +14,11 @@ from sqlalchemy.engine import URL
 from typing_extensions import Self
 
 from esource.checks import check_seconds, check_whole
+from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
 from esource.database.sources import Source, database_of, require_whole
-from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor
+from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor, logging_its_end
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, error_text
 from esource.moments import utc_now
@@ -35,9 +36,6 @@ PUBLISH_SECONDS = 60.0
 
 GO_ON_SECONDS = 1.0
 """After so many seconds a running relay takes further rows beside a batch that is not done."""
-
-STOP_SECONDS = 10.0
-"""How long the messages at hand may take after `OutboxRelay.stop`, in seconds."""
 
 CLEANING_SECONDS = 3600.0
 """How often a running relay deletes what was published long ago, in seconds."""
@@ -182,16 +180,8 @@ class OutboxRelay:
 
         While the database is away it is tried again, with every poll.
         """
-        try:
+        with logging_its_end(self._stats):
             await self._run()
-        except Exception as error:
-            logger.error(  # noqa: TRY400 - the traceback is there, and raised as well
-                "relay %s has ended, and publishes nothing until it is run again: %s",
-                self._stats.name,
-                error_text(error),
-                exc_info=error,
-            )
-            raise
 
     async def _run(self) -> None:
         try:
@@ -212,7 +202,7 @@ class OutboxRelay:
             max_restart_seconds: The longest pause. A run that lasted for longer begins with the shortest again.
 
         Raises:
-            InvalidOptionError: it runs already.
+            InvalidOptionError: it runs already, or an option makes no sense.
         """
         supervisor = Supervisor(self._stats, self._run, self.stop, restart_seconds, max_restart_seconds)
         supervisor.begin()
@@ -273,14 +263,12 @@ class OutboxRelay:
             return
         for batch in under_way.values():
             batch.stop()
-        _, late = await asyncio.wait(under_way, timeout=STOP_SECONDS)
-        if late:
-            logger.warning(
-                "relay %s: its publisher has not ended %g s after stop(), and is cancelled; what it was about to publish "
-                "is published by the next run",
-                self._stats.name,
-                STOP_SECONDS,
-            )
+        await wait_after_stop(
+            under_way,
+            self._stats.title,
+            "its publisher",
+            "what it was about to publish is published by the next run",
+        )
 
     def stop(self) -> None:
         """End `run` after the messages at hand, from any task of the loop. A publish that takes 10 more seconds is

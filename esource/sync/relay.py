@@ -136,7 +136,7 @@ class OutboxRelay(Driven):
             max_restart_seconds: The longest pause. A run that lasted for longer begins with the shortest again.
 
         Raises:
-            InvalidOptionError: it runs already.
+            InvalidOptionError: it runs already, or an option makes no sense.
         """
         return self._background(
             self._target.supervised(restart_seconds=restart_seconds, max_restart_seconds=max_restart_seconds)

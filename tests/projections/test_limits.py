@@ -11,9 +11,9 @@ from support.orders import OrderPlaced
 from support.read_models import QUICK, Journal, append, rows, running, until
 
 from esource import EventStore, InvalidOptionError, Projection, ProjectionRunner, Retry, handles
+from esource.database import calls
 from esource.database.calls import called
 from esource.errors import DatabaseBusyError, TimeLimitError
-from esource.projections import shares
 
 
 class Hanging(Journal):
@@ -68,7 +68,7 @@ async def test_a_handler_that_always_hangs_makes_a_dead_letter(store: EventStore
 
 
 async def test_stop_ends_a_handler_that_hangs(store: EventStore, monkeypatch, caplog):
-    monkeypatch.setattr(shares, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.1)
     [position] = await append(store, "slow")
     projection = Endless()
     async with running(ProjectionRunner(store, projection)):
@@ -81,7 +81,7 @@ async def test_stop_ends_a_handler_that_hangs(store: EventStore, monkeypatch, ca
 async def test_an_append_waits_for_busy_timeout_behind_a_handler_that_hangs(
     open_stores, database_url, monkeypatch
 ):
-    monkeypatch.setattr(shares, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.1)
     is_file = database_url.startswith("sqlite")
     store = await open_stores(database_url, **({"busy_timeout": 300} if is_file else {}))
     await append(store, "slow")

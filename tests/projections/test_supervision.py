@@ -55,6 +55,8 @@ async def test_stop_ends_the_pause_before_the_next_run(store: EventStore):
             return await state_of(runner) == "restarting"
 
         await until(restarts)
+        with pytest.raises(InvalidOptionError, match="projection journal is at work already"):
+            await runner.run(live=False)
         runner.stop()
         await runner.wait()
         assert await state_of(runner) == "failed"

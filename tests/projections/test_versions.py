@@ -295,6 +295,16 @@ async def test_a_new_version_outside_a_transaction_takes_over_too(store: EventSt
     assert await active_version(store, "letters") == 2
 
 
+async def test_a_rebuild_inside_a_transaction_is_refused_before_anything_is_reset(store: EventStore):
+    positions = await append(store, "a", "b")
+    journal = Journal()
+    await ProjectionRunner(store, journal).run(live=False)
+    async with store.transaction():
+        with pytest.raises(InvalidOptionError, match="outside of yours"):
+            await ProjectionRunner(store, journal).rebuild()
+    assert await rows(store, journal.table, "position") == positions
+
+
 async def test_a_rebuild_without_reset_is_refused_unless_told(store: EventStore):
     positions = await append(store, "a")
     letters = Letters()

@@ -10,7 +10,7 @@ from support.orders import placed, several
 from support.relays import Gate, Sink, append, relay_of, stats_of
 
 from esource import InvalidOptionError, OutboxRepository
-from esource.database import cancellation
+from esource.database import calls, cancellation
 from esource.publishing import relay as relay_module
 from esource.publishing.sending import Batch
 
@@ -122,7 +122,7 @@ async def test_a_publisher_of_many_messages_gets_one_batch_at_a_time(store, monk
 
 async def test_stop_ends_a_publish_that_hangs_and_begins_with_no_further_message(store, monkeypatch, caplog):
     monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.01)
-    monkeypatch.setattr(relay_module, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.05)
     events = several(3)
     await append(store, *events)
     hanging = Hanging(events[0])
@@ -159,7 +159,7 @@ async def test_stop_lets_the_message_at_hand_come_to_its_end(store, monkeypatch)
 
 async def test_a_publisher_that_swallows_its_cancellation_is_cancelled_again(store, monkeypatch):
     monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.01)
-    monkeypatch.setattr(relay_module, "STOP_SECONDS", 0.01)
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.01)
     monkeypatch.setattr(cancellation, "DROP_SECONDS", 0.01)
     reached = asyncio.Event()
 

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 from support.orders import placed
-from support.read_models import until
+from support.read_models import Journal, until
 from support.relays import append, relay_of
 
-from esource import InvalidOptionError
+from esource import InvalidOptionError, ProjectionRunner
 
 
 async def test_a_relay_that_failed_begins_again(open_stores, shared_database_url, sink, caplog):
@@ -38,3 +38,15 @@ async def test_a_relay_that_failed_begins_again(open_stores, shared_database_url
         relay.stop()
         await relay.wait()
     assert relay.health_now().state == "stopped"
+
+
+@pytest.mark.parametrize("option", ["restart_seconds", "max_restart_seconds"])
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "1", True])
+async def test_a_pause_that_makes_no_sense_is_refused_by_name(store, sink, option, value):
+    relay = relay_of(store, sink)
+    with pytest.raises(InvalidOptionError, match=f"^{option} must be"):
+        async with relay.supervised(**{option: value}):
+            pass
+    assert relay.health_now().state == "stopped"
+    with pytest.raises(InvalidOptionError, match=f"^{option} must be"):
+        ProjectionRunner(store, Journal(), **{option: value})

@@ -199,9 +199,10 @@ class FollowerStats:
     def failed(self, error: BaseException) -> None:
         """An attempt failed."""
         self.failures += 1
-        self._note(error)
+        self.note(error)
 
-    def _note(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
+        """Something is wrong, which is counted later, or by others."""
         self.last_error = error_text(error)
         self.last_error_at = datetime.now(timezone.utc)
 
@@ -273,7 +274,7 @@ class FollowerStats:
         except Exception as error:
             ending = "failed"
             if self.failures == before:  # else the attempt that failed says more
-                self._note(error)
+                self.note(error)
             raise
         finally:
             self._set(ending)

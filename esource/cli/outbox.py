@@ -14,10 +14,11 @@ from esource.cli.loading import loaded, made
 from esource.cli.looking import Days, Limit
 from esource.cli.opening import DatabaseUrl, reading, writing
 from esource.cli.output import Output
-from esource.cli.running import asynchronous, shows
+from esource.cli.running import asynchronous, ended_by_sigterm, shows
 from esource.cli.serving import HealthFile, LogFormat, LogFormatOption, serving
 from esource.errors import MissingDriverError
 from esource.publishing.publishers import Publisher, check_source, to_cloud_event
+from esource.publishing.relay import PUBLISH_SECONDS
 from esource.repositories.outbox import OutboxEntry, OutboxStats
 from esource.telemetry import Health
 
@@ -112,6 +113,9 @@ async def relay(
     source: Annotated[
         str, typer.Option(help="The source of the CloudEvents on standard output.")
     ] = "/esource",
+    publish_seconds: Annotated[
+        float, typer.Option(min=0.001, help="How long the publisher may take with one message, in seconds.")
+    ] = PUBLISH_SECONDS,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new rows.")] = False,
     restart: Annotated[
         bool,
@@ -129,7 +133,7 @@ async def relay(
     chosen: Publisher = sends
     if not follow and (restart or health_file is not None):
         raise wrong_usage("--restart and --health-file are for a service: add --follow.")
-    async with writing(url) as store, OutboxRelay(store, chosen) as running:
+    async with writing(url) as store, OutboxRelay(store, chosen, publish_seconds=publish_seconds) as running:
         if follow:
 
             def healths() -> list[Health]:
@@ -139,7 +143,8 @@ async def relay(
                 await (_run_supervised(running) if restart else running.run())
             count = running.health_now().events_processed
         else:
-            count = await running.drain()
+            with ended_by_sigterm(running.stop):
+                count = await running.drain()
         failed = (await OutboxRepository(store).get_stats()).failed_count
     print(f"{count} rows were dealt with, {failed} are given up.", file=sys.stderr)  # noqa: T201
     if failed:

@@ -137,6 +137,14 @@ async def run(
             help="Begin a projection that has failed again, after a growing pause; the others go on.",
         ),
     ] = False,
+    handler_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="How long a handler may take with one event, in seconds; otherwise what each projection says, "
+            "which is 60 unless it is set.",
+        ),
+    ] = None,
     health_file: HealthFile = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
@@ -150,7 +158,10 @@ async def run(
     if len({*names}) < len(names):
         raise wrong_usage("Two of these projections have one name, and would share a checkpoint.")
     async with writing(url, unknown_events="raise") as store:
-        runners = [ProjectionRunner(store, projection, partitions=partitions) for projection in projections]
+        runners = [
+            ProjectionRunner(store, projection, partitions=partitions, handler_seconds=handler_seconds)
+            for projection in projections
+        ]
 
         def stop() -> None:
             for runner in runners:

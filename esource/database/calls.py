@@ -25,17 +25,24 @@ STOP_SECONDS = 10.0
 """How long the calls at hand may take after a follower was told to stop, in seconds."""
 
 
-async def called(work: Awaitable[T], what: str, seconds: float | None, option: str) -> T:
+async def called(
+    work: Awaitable[T],
+    what: str,
+    seconds: float | None,
+    option: str,
+    late: Callable[[BaseException], None] = lambda error: None,
+) -> T:
     """Await the application's code, for so many seconds at most.
 
-    A call that takes longer is cancelled, again and again until it has ended. No I/O of its own; a call that blocks
-    the event loop cannot be ended.
+    A call that takes longer is cancelled, again and again until it has ended; if it goes on, that is logged. No I/O of
+    its own; a call that blocks the event loop cannot be ended.
 
     Args:
         work: The call.
         what: Who is called, for messages: "the handler".
         seconds: The limit; None for none.
         option: What sets the limit, for messages.
+        late: Called once when the limit is passed, before the call has ended.
 
     Raises:
         TimeLimitError: the limit was passed.
@@ -51,6 +58,16 @@ async def called(work: Awaitable[T], what: str, seconds: float | None, option: s
     def end() -> None:
         nonlocal ended, alarm
         ended += 1
+        if ended == 1:
+            late(TimeLimitError(what, seconds or 0.0, option))
+        elif ended == 2:
+            logger.error(
+                "%s has passed %s = %g s, was cancelled, and goes on: it swallows asyncio.CancelledError. It is cancelled "
+                "again and again; what waits for it stands still until it ends",
+                what,
+                option,
+                seconds,
+            )
         task.cancel()
         alarm = loop.call_later(AGAIN_SECONDS, end)
 

@@ -95,6 +95,7 @@ class Job:
         partitions: int,
         lease_seconds: float,
         poll_seconds: float,
+        handler_seconds: float | None = None,
     ) -> None:
         self.reader = reader
         self.database = reader.database
@@ -111,6 +112,7 @@ class Job:
         self._key_store = reader.key_store
         self._handlers: dict[type, Handle | None] = {}
         progress = projection.progress
+        self._handler_seconds = projection.handler_seconds if handler_seconds is None else handler_seconds
         self.in_transaction = progress == "in_transaction"
         self.every = progress if isinstance(progress, Every) else Every(events=1, seconds=1.0)
 
@@ -185,7 +187,7 @@ class Job:
 
     async def call(self, work: Awaitable[T], what: str) -> T:
         """Await code of the application for as long as the projection lets it."""
-        return await called(work, what, self.projection.handler_seconds, "handler_seconds")
+        return await called(work, what, self._handler_seconds, "handler_seconds", self.stats.note)
 
     async def fetch_keys(self, rows: list[EventRow]) -> None:
         """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""

@@ -69,6 +69,8 @@ class ProjectionRunner:
             stays the same until a rebuild.
         lease_seconds: How long the others wait for a worker that died.
         poll_seconds: How long to wait for a wake-up before looking again.
+        handler_seconds: How long a handler may take with one event, in seconds; if left out, what the projection says
+            (`Projection.handler_seconds`).
         restart_seconds: The pause before a run in the background that has failed is begun again, in seconds; it
             doubles with each further failure, and is drawn between a half and the whole of that.
         max_restart_seconds: The longest pause. A run that lasted for longer begins with the shortest again.
@@ -86,6 +88,7 @@ class ProjectionRunner:
         partitions: int = 1,
         lease_seconds: float = LEASE_SECONDS,
         poll_seconds: float = POLL_SECONDS,
+        handler_seconds: float | None = None,
         restart_seconds: float = RESTART_SECONDS,
         max_restart_seconds: float = MAX_RESTART_SECONDS,
         owner: str | None = None,
@@ -100,6 +103,9 @@ class ProjectionRunner:
             partitions=check_whole("partitions", partitions, least=1),
             lease_seconds=lease_seconds,
             poll_seconds=check_seconds("poll_seconds", poll_seconds),
+            handler_seconds=None
+            if handler_seconds is None
+            else check_seconds("handler_seconds", handler_seconds),
         )
         self._shares = Shares(self._job, self._tell)
         self._on_progress: Callable[[RunProgress], None] | None = None

@@ -130,7 +130,8 @@ class OutboxRelay:
         self._batches = count(1)
         self._enable_metrics = enable_metrics
         self._stats = FollowerStats("relay", name)
-        self._stopping = False
+        self._stops = 0
+        """How often it was told to stop."""
         self._supervisor: Supervisor | None = None
         self._next_cleaning = 0.0
 
@@ -167,11 +168,14 @@ class OutboxRelay:
     async def drain(self) -> int:
         """Publish until nothing is left that may be published now; how many rows were published.
 
-        Rows that failed and wait for their next attempt are left.
+        Rows that failed and wait for their next attempt are left. While a publish hangs, until ``publish_seconds`` are
+        over, the other streams go on; `stop` ends this as it ends `run`.
+
+        Raises:
+            DatabaseError: the database failed; what was claimed is free again when the lease is over.
         """
         before = self._stats.events
-        while await self.run_once():
-            pass
+        await self._keep_publishing(live=False, stops=self._stops)
         return self._stats.events - before
 
     async def run(self) -> None:
@@ -186,7 +190,7 @@ class OutboxRelay:
     async def _run(self) -> None:
         try:
             with self._stats.running(metrics=self._enable_metrics):
-                await self._keep_publishing()
+                await self._keep_publishing(live=True, stops=0)
         finally:
             await uninterrupted(self._database.wake_up.settle())
 
@@ -217,17 +221,21 @@ class OutboxRelay:
         if self._supervisor is not None:
             await self._supervisor.wait()
 
-    async def _keep_publishing(self) -> None:
+    async def _keep_publishing(self, *, live: bool, stops: int) -> None:
+        """Publish until there is one `stop` more than so many; if not live, also until nothing is left."""
         under_way: dict[asyncio.Task[None], Batch] = {}
         room = asyncio.Semaphore(self._concurrency)
         try:
             with self._database.wake_up.listening() as waiter:
-                while not self._stopping:
+                while self._stops == stops:
                     waiter.clear()
                     try:
                         busy = await self._begin_next(under_way, room)
-                        await self._clean()
+                        if live:
+                            await self._clean()
                     except DatabaseError as error:
+                        if not live:
+                            raise
                         self._stats.failed(error)
                         logger.warning(
                             "relay %s: %s. It is tried again with the next poll",
@@ -235,15 +243,17 @@ class OutboxRelay:
                             error_text(error),
                         )
                         busy = False
-                    if not busy and not self._stopping:
+                    if not (busy or live or under_way):
+                        break
+                    if not busy and self._stops == stops:
                         await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
             await self._end(under_way)
         finally:
             await uninterrupted(drop(under_way))
 
     async def _begin_next(self, under_way: dict[asyncio.Task[None], Batch], room: asyncio.Semaphore) -> bool:
-        """Publish the next rows; whether there were any. What hangs is left to itself, and hinders other streams only when
-        it takes up all the room there is."""
+        """Publish the next rows; whether there were any, or earlier ones have ended. What hangs is left to itself, and
+        hinders other streams only when it takes up all the room there is."""
         batch = await self._next_batch(room) if len(under_way) < self._most_batches else None
         if batch is not None:
             task = asyncio.create_task(batch.publish())
@@ -251,11 +261,12 @@ class OutboxRelay:
             await asyncio.wait([task], timeout=GO_ON_SECONDS)
             if not task.done():
                 task.add_done_callback(lambda _: self._database.wake_up.set())
-        for task in [task for task in under_way if task.done()]:
+        ended = [task for task in under_way if task.done()]
+        for task in ended:
             del under_way[task]
             if not task.cancelled():
                 task.result()
-        return batch is not None
+        return batch is not None or bool(ended)
 
     async def _end(self, under_way: dict[asyncio.Task[None], Batch]) -> None:
         """After `stop`: let the messages at hand come to their end, for a while."""
@@ -273,7 +284,7 @@ class OutboxRelay:
     def stop(self) -> None:
         """End `run` after the messages at hand, from any task of the loop. A publish that takes 10 more seconds is
         cancelled; its row is published again by the next run."""
-        self._stopping = True
+        self._stops += 1
         if self._supervisor is not None:
             self._supervisor.stop()
         self._database.wake_up.set()

@@ -157,7 +157,7 @@ class Batch:
         await self._call(answer_of(self.publisher.publish, entry), "publish()")
 
     async def _call(self, work: Awaitable[None], what: str) -> None:
-        await called(work, what, self.publish_seconds, "publish_seconds")
+        await called(work, what, self.publish_seconds, "publish_seconds", self.stats.note)
 
     async def _renew(self) -> None:
         """While publishing takes long: record what is done, and keep the rest for another term."""

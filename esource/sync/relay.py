@@ -113,7 +113,11 @@ class OutboxRelay(Driven):
     def drain(self) -> int:
         """Publish until nothing is left that may be published now; how many rows were published.
 
-        Rows that failed and wait for their next attempt are left.
+        Rows that failed and wait for their next attempt are left. While a publish hangs, until ``publish_seconds`` are
+        over, the other streams go on; `stop` ends this as it ends `run`.
+
+        Raises:
+            DatabaseError: the database failed; what was claimed is free again when the lease is over.
         """
         return self._call(self._target.drain())
 

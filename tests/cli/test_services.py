@@ -14,7 +14,7 @@ from support.commands import esource
 from support.orders import placed
 from support.read_models import append, until
 
-from esource import CheckpointRepository, EventStore
+from esource import CheckpointRepository, EventStore, OutboxRepository
 from esource.cli.serving import write_health
 from esource.telemetry import FollowerStats
 
@@ -156,6 +156,24 @@ async def test_a_health_file_that_cannot_be_written_is_refused_at_once(shared_da
     )
     assert done.exit_code == 2
     assert "cannot be written" in done.stderr
+
+
+async def test_the_limits_of_handlers_and_publishes_are_options(open_stores, shared_database_url):
+    store = await open_stores(shared_database_url, outbox_enabled=True)
+    await append(store, "a")
+    url = "--url", shared_database_url
+    handled = await esource(
+        *("projections", "run", "support.application:Hanging", "--once", "--handler-seconds", "0.05", *url)
+    )
+    assert handled.exit_code == 1
+    assert "handler_seconds = 0.05 s" in handled.stderr
+    relay = "outbox", "relay", "--publisher", "support.application:Stuck", "--publish-seconds", "0.05"
+    assert (await esource(*relay, *url)).exit_code == 0
+    [entry] = await OutboxRepository(store).get_pending_events()
+    assert "publish_seconds = 0.05 s" in entry.last_error
+    for option in ("--handler-seconds", "--publish-seconds"):
+        words = relay[:4] if "publish" in option else ("projections", "run", "support.application:Hanging")
+        assert (await esource(*words, option, "0", *url)).exit_code == 2
 
 
 async def test_once_and_restart_exclude_each_other(shared_database_url):

@@ -67,6 +67,41 @@ async def test_a_handler_that_always_hangs_makes_a_dead_letter(store: EventStore
     assert await rows(store, projection.table, "position") == positions[1:]
 
 
+async def test_the_limit_of_a_runner_goes_before_that_of_its_projection(store: EventStore):
+    [position] = await append(store, "slow")
+    projection = Endless()
+    runner = ProjectionRunner(store, projection, handler_seconds=0.05)
+    await runner.run(live=False)
+    assert await rows(store, projection.table, "position") == [position]
+    assert "handler_seconds = 0.05 s" in (await runner.health()).last_error
+    with pytest.raises(InvalidOptionError, match="handler_seconds"):
+        ProjectionRunner(store, projection, handler_seconds=0)
+
+
+async def test_health_says_that_a_limit_is_passed_while_the_handler_goes_on(store: EventStore):
+    await append(store, "slow")
+    released = asyncio.Event()
+
+    class Deaf(Hanging):
+        name = "deaf"
+
+        @handles(OrderPlaced)
+        async def placed(self, event, context):
+            if self.times:
+                self.times -= 1
+                while not released.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await released.wait()
+
+    runner = ProjectionRunner(store, Deaf(), handler_seconds=0.05)
+    async with running(runner):
+        await until(lambda: runner.health_now().last_error is not None)
+        assert "handler_seconds = 0.05 s" in runner.health_now().last_error
+        assert runner.health_now().failures == 0  # the attempt has not ended
+        released.set()
+        await until(lambda: runner.health_now().failures > 0 or runner.health_now().events_processed > 0)
+
+
 async def test_stop_ends_a_handler_that_hangs(store: EventStore, monkeypatch, caplog):
     monkeypatch.setattr(calls, "STOP_SECONDS", 0.1)
     [position] = await append(store, "slow")
@@ -130,7 +165,7 @@ def test_a_limit_is_a_number_of_seconds_or_none(seconds):
         type("Odd", (Projection,), {"handler_seconds": seconds})
 
 
-async def test_a_call_that_swallows_its_cancellation_is_cancelled_again(monkeypatch):
+async def test_a_call_that_swallows_its_cancellation_is_told_and_cancelled_again(monkeypatch, caplog):
     monkeypatch.setattr("esource.database.calls.AGAIN_SECONDS", 0.01)
 
     async def stubborn() -> None:
@@ -139,9 +174,12 @@ async def test_a_call_that_swallows_its_cancellation_is_cancelled_again(monkeypa
                 await asyncio.Event().wait()
         await asyncio.Event().wait()
 
+    late: list[BaseException] = []
     with pytest.raises(TimeLimitError) as caught:
-        await called(stubborn(), "the handler", 0.01, "handler_seconds")
+        await called(stubborn(), "the handler", 0.01, "handler_seconds", late.append)
     assert isinstance(caught.value, TimeoutError)
+    assert [str(error) for error in late] == [str(caught.value)]
+    assert caplog.text.count("swallows asyncio.CancelledError") == 1
     await asyncio.sleep(0)  # the task is not cancelled any more
 
 

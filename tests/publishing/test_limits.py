@@ -92,6 +92,49 @@ async def test_a_running_relay_goes_on_with_other_streams_beside_one_that_hangs(
     assert await relay_of(store, hanging).drain() == 1  # it was let go of
 
 
+async def test_a_drain_goes_on_with_other_streams_beside_one_that_hangs_and_ends_with_stop(
+    store, monkeypatch
+):
+    monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.01)
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.05)
+    slow = placed()
+    others = [several(2) for _ in range(6)]
+    for stream in [[slow], *others]:
+        await append(store, *stream)
+    hanging = Hanging(slow)
+    relay = relay_of(store, hanging, publish_seconds=None, batch_size=4, poll_seconds=0.01)
+    draining = asyncio.create_task(relay.drain())
+    while len(hanging.ids) < 12:
+        assert not draining.done()
+        await asyncio.sleep(0.001)
+    relay.stop()
+    assert await draining == 12
+    assert await relay.drain() == 1  # it was let go of
+
+
+async def test_a_drain_publishes_what_waited_behind_a_publish_that_took_long(store, monkeypatch):
+    monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.001)
+    events, other = several(5), placed()
+    await append(store, *events)
+    await append(store, other)
+    opened = asyncio.Event()
+
+    class Slow(Sink):
+        async def publish(self, entry):
+            if entry.event_id == events[0].event_id:
+                await opened.wait()
+            await super().publish(entry)
+
+    slow = Slow()
+    draining = asyncio.create_task(relay_of(store, slow, batch_size=2, poll_seconds=60.0).drain())
+    while slow.ids != [other.event_id]:  # it has looked for more: the other rows wait behind the first
+        assert not draining.done()
+        await asyncio.sleep(0.001)
+    opened.set()
+    assert await draining == 6
+    assert slow.ids == [other.event_id, *(event.event_id for event in events)]
+
+
 async def test_a_publisher_of_many_messages_gets_one_batch_at_a_time(store, monkeypatch):
     """A producer with transactions could not have two."""
     monkeypatch.setattr(relay_module, "GO_ON_SECONDS", 0.001)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from esource import EventRegistry, Projection, ProjectionContext, Retry, handles
 from support.orders import OrderPlaced
 
@@ -48,3 +50,18 @@ class Broker:
 
     async def publish(self, entry) -> None:
         published.append(str(entry.event_id))
+
+
+class Hanging(Strict):
+    """Hangs at every event."""
+
+    @handles(OrderPlaced)
+    async def placed(self, event: OrderPlaced, context: ProjectionContext) -> None:
+        await asyncio.Event().wait()
+
+
+class Stuck:
+    """Hangs at every message."""
+
+    async def publish(self, entry) -> None:
+        await asyncio.Event().wait()

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from esource.domain.declarative import DeclarativeAggregate
     from esource.domain.events import DomainEvent, UntypedEvent, correlated, upcaster
     from esource.domain.handles import handles
+    from esource.domain.queries import AppendCondition, Query, QueryItem
     from esource.domain.registry import EventRegistry, default_registry, register_event
     from esource.domain.stream_closed import StreamClosed
+    from esource.domain.tags import Tag
     from esource.errors import (
         AggregateNotFoundError,
+        AppendConditionError,
         DuplicateEventError,
         EventSourceError,
         InvalidEventError,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         StreamClosedError,
         TenantMismatchError,
     )
+    from esource.log.querying import QueryResult
     from esource.log.streams import (
         AppendResult,
         EventStream,
@@ -87,6 +91,8 @@ __all__ = [
     "AggregateNotFoundError",
     "AggregateRepository",
     "AggregateRoot",
+    "AppendCondition",
+    "AppendConditionError",
     "AppendResult",
     "BatchPublisher",
     "CheckpointRepository",
@@ -125,6 +131,9 @@ __all__ = [
     "ProjectionFailedError",
     "ProjectionRunner",
     "Publisher",
+    "Query",
+    "QueryItem",
+    "QueryResult",
     "ReadDirection",
     "ReadOptions",
     "Retry",
@@ -139,6 +148,7 @@ __all__ = [
     "StreamClosed",
     "StreamClosedError",
     "Subscription",
+    "Tag",
     "TenantMismatchError",
     "Transaction",
     "UntypedEvent",
@@ -163,13 +173,16 @@ _HOMES = {
     "domain.declarative": "DeclarativeAggregate",
     "domain.events": "DomainEvent UntypedEvent correlated upcaster",
     "domain.handles": "handles",
+    "domain.queries": "AppendCondition Query QueryItem",
     "domain.registry": "EventRegistry default_registry register_event",
     "domain.stream_closed": "StreamClosed",
+    "domain.tags": "Tag",
     "errors": (
-        "AggregateNotFoundError DuplicateEventError EventSourceError InvalidEventError "
+        "AggregateNotFoundError AppendConditionError DuplicateEventError EventSourceError InvalidEventError "
         "InvalidOptionError OptimisticLockError ProjectionFailedError StreamClosedError "
         "TenantMismatchError"
     ),
+    "log.querying": "QueryResult",
     "log.streams": (
         "AppendResult EventStream ExpectedVersion ReadDirection ReadOptions StoredEvent partition_of"
     ),

@@ -7,6 +7,7 @@
     ├── InvalidOptionError            an argument that makes no sense (also a ValueError)
     ├── AsyncRequiredError            an asynchronous call was written like a synchronous one (also a TypeError)
     ├── OptimisticLockError           the stream is not at the expected version
+    │   └── AppendConditionError      an event came that the append's condition excludes
     ├── StreamClosedError             the stream was closed for good; nothing was written
     ├── DuplicateEventError           the event id is already stored at another place, or with other content
     ├── TenantMismatchError           a store bound to one tenant got data of another; nothing was written
@@ -106,6 +107,41 @@ class OptimisticLockError(EventSourceError):
             found = f"version {actual_version}"
             remedy = "Another writer came first: load it again, repeat the command, save."
         super().__init__(f"{aggregate_type} {aggregate_id}: expected {expected}, found {found}. {remedy}")
+
+
+class AppendConditionError(OptimisticLockError):
+    """An event has come that the condition of the append excludes; nothing of that append was written.
+
+    Read the query again, decide anew, and append with the new condition.
+    """
+
+    def __init__(
+        self,
+        aggregate_type: str,
+        aggregate_id: UUID,
+        expected_version: int,
+        *,
+        after: int,
+        global_position: int,
+        event_type: str,
+    ) -> None:
+        self.aggregate_type = aggregate_type
+        """The stream that the append was for, with `aggregate_id`."""
+        self.aggregate_id = aggregate_id
+        self.expected_version = self.actual_version = expected_version
+        """The version that the append expected. It is not what was in the way."""
+        self.after = after
+        """The position up to which the decision knew the log."""
+        self.global_position = global_position
+        """The position of the first event that matched past it."""
+        self.event_type = event_type
+        """The type of that event."""
+        Exception.__init__(
+            self,
+            f"{event_type} at global position {global_position} matches the condition of the append, which excludes such "
+            f"events past position {after}. Another writer came first: read the query again, decide anew, append with "
+            "the new condition.",
+        )
 
 
 class StreamClosedError(EventSourceError):

@@ -62,6 +62,7 @@ def test_the_public_names_are_these():
         PostgreSQLOutboxRepository PostgreSQLSnapshotStore Projection ProjectionContext
         ProjectionFailedError ProjectionRunner ReadDirection ReadOptions Retry SQLiteCheckpointRepository
         SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository SQLiteSnapshotStore Snapshot
+        AppendCondition AppendConditionError Query QueryItem QueryResult Tag
         SnapshotStore StoredEvent StreamClosed StreamClosedError Subscription TenantMismatchError Transaction UntypedEvent active_version default_registry
         correlated handles open_store partition_of register_event upcaster
     """.split()

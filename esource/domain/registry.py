@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 from esource.checks import check_names
 from esource.domain.events import DomainEvent
 from esource.domain.impossible import require_possible
+from esource.domain.tags import tagged_fields
 from esource.errors import DuplicateEventTypeError, InvalidOptionError, UnknownEventTypeError
 
 TEvent = TypeVar("TEvent", bound="DomainEvent")
@@ -31,7 +32,8 @@ class EventRegistry:
 
         Raises:
             DuplicateEventTypeError: a different class has that name.
-            InvalidOptionError: it is not a class of events, or has a field whose values can never come back.
+            InvalidOptionError: it is not a class of events, or has a field whose values can never come back, or that is
+                marked as a tag and can be none.
         """
         if not (isinstance(event_class, type) and issubclass(event_class, DomainEvent)):
             raise InvalidOptionError(
@@ -45,6 +47,7 @@ class EventRegistry:
         ):
             raise DuplicateEventTypeError(name, existing, event_class)
         require_possible(event_class)
+        tagged_fields(event_class)
         self.classes[name] = event_class
         self.changes += 1
         return event_class

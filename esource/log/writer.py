@@ -13,12 +13,13 @@ from esource.database.database import Database
 from esource.database.transactions import Connection
 from esource.database.unit_of_work import Unit, open_units
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
+from esource.domain.queries import AppendCondition
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
 from esource.log.batch import Append
 from esource.log.reader import LogReader
-from esource.log.streams import AppendResult
+from esource.log.streams import AppendResult, ExpectedVersion
 from esource.log.tenants import append_as_tenant, owned
 from esource.tables.rows import EncodedEvent, StreamId
 from esource.telemetry import span
@@ -48,6 +49,8 @@ class LogWriter:
         events: Sequence[DomainEvent],
         expected_version: int,
         within: Unit | Connection | None = None,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
     ) -> Awaitable[AppendResult]:
         """Check and encode the events now; what is returned writes them. See `EventStore.append_events`.
 
@@ -56,7 +59,11 @@ class LogWriter:
             events: In order.
             expected_version: The stream's.
             within: The transaction to write them in: ours, or a connection of the application's.
+            condition: What must not have come meanwhile.
+            tags: Tags of all of them, beside those that their classes declare.
         """
+        if condition is not None or tags:
+            raise InvalidOptionError("conditions and tags are not available yet")
         if type(expected_version) is not int or expected_version < -2:
             raise InvalidOptionError(
                 f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
@@ -76,6 +83,24 @@ class LogWriter:
                 _check_together(append, limits)
             return self._appender.append(append)
         return self._write(stream, encoded, expected_version, within)
+
+    def append_named(
+        self,
+        events: Sequence[DomainEvent],
+        condition: AppendCondition | None,
+        tags: Iterable[str],
+        within: Unit | Connection | None = None,
+    ) -> Awaitable[AppendResult]:
+        """See `EventStore.append`."""
+        events = _few_enough(events, self._limits.append_events)
+        first = next(iter(events), None)
+        if not isinstance(first, DomainEvent):
+            raise InvalidOptionError(f"append takes a list of events, with one at least, not {shown(events)}")
+        aggregate_id, expected = first.aggregate_id, ExpectedVersion.ANY
+        if aggregate_id == UNASSIGNED:
+            aggregate_id, expected = first.event_id, ExpectedVersion.NO_STREAM
+        stream = StreamId(aggregate_id, first.aggregate_type or first.event_type)
+        return self.append(stream, events, expected, within, condition, tags)
 
     async def _append_with_keys(
         self,

@@ -19,6 +19,7 @@ from esource.database.sources import SourceParts
 from esource.database.transactions import Connection
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
+from esource.domain.queries import AppendCondition
 from esource.domain.registry import EventRegistry, default_registry
 from esource.log.appender import Appender
 from esource.log.reader import LogReader
@@ -27,6 +28,7 @@ from esource.log.tenants import require_own
 from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore, check_key_store
 from esource.store.lifecycle import Lifecycle
+from esource.store.querying import Queries
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
 from esource.store.waiting import Waits
@@ -34,7 +36,7 @@ from esource.tables.rows import StreamId
 from esource.telemetry import get_tracer
 
 
-class EventStore(Lifecycle, Waits):
+class EventStore(Lifecycle, Queries, Waits):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
@@ -126,6 +128,8 @@ class EventStore(Lifecycle, Waits):
         events: Sequence[DomainEvent],
         expected_version: int = ExpectedVersion.ANY,
         *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
         connection: Connection | None = None,
     ) -> AppendResult:
         """Append events to one stream: all of them or none, visible at once, after what came before.
@@ -138,12 +142,15 @@ class EventStore(Lifecycle, Waits):
             aggregate_type: Its type, at most 255 characters.
             events: In order. An empty sequence writes nothing.
             expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
+            condition: What must not have come meanwhile, beside the version: as `read_query` returns it.
+            tags: Tags of all of these events, beside those that their classes declare.
             connection: A transaction of the application's own on the same database. On PostgreSQL use the
                 isolation level READ COMMITTED: a stricter one does not see what was appended since its first
                 statement, so that the append fails.
 
         Raises:
-            OptimisticLockError: the stream is at another version.
+            OptimisticLockError: the stream is at another version, or one that the condition names.
+            AppendConditionError: an event has come that the condition excludes.
             StreamClosedError: the stream is closed.
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
             InvalidEventError: an event belongs to another stream, may not be stored, or is beyond a limit.
@@ -152,9 +159,8 @@ class EventStore(Lifecycle, Waits):
             SubjectErasedError: an event has personal fields of a person whose key was destroyed.
             DatabaseError: the database refused or could not be reached; nothing was written.
         """
-        return await self.writer.append(
-            StreamId(aggregate_id, aggregate_type), events, expected_version, connection
-        )
+        stream = StreamId(aggregate_id, aggregate_type)
+        return await self.writer.append(stream, events, expected_version, connection, condition, tags)
 
     async def close_stream(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from esource.database.database import Database
 from esource.database.sources import SourceParts
 from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
+from esource.domain.queries import AppendCondition
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore
@@ -54,11 +55,25 @@ class Transaction:
         aggregate_type: str,
         events: Sequence[DomainEvent],
         expected_version: int = ExpectedVersion.ANY,
+        *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
     ) -> AppendResult:
         """`EventStore.append_events`, as part of this transaction."""
         self._unit.require_open()
         stream = StreamId(aggregate_id, aggregate_type)
-        return await self._writer.append(stream, events, expected_version, self._unit)
+        return await self._writer.append(stream, events, expected_version, self._unit, condition, tags)
+
+    async def append(
+        self,
+        events: Sequence[DomainEvent],
+        *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
+    ) -> AppendResult:
+        """`EventStore.append`, as part of this transaction."""
+        self._unit.require_open()
+        return await self._writer.append_named(events, condition, tags, self._unit)
 
     async def close_stream(
         self,

@@ -16,6 +16,7 @@ from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
+from esource.domain.queries import AppendCondition
 from esource.domain.registry import EventRegistry
 from esource.log.streams import AppendResult, EventStream, ExpectedVersion, ReadOptions, StoredEvent
 from esource.privacy.keys import KeyStore
@@ -23,12 +24,13 @@ from esource.store import store as asynchronous
 from esource.sync.connection import Connection, Joinable
 from esource.sync.driven import unwrapped
 from esource.sync.lifecycle import Lifecycle
+from esource.sync.querying import Queries
 from esource.sync.subscription import Subscription
 from esource.sync.transaction import Transaction
 from esource.sync.waiting import Waits
 
 
-class EventStore(Lifecycle, Waits):
+class EventStore(Lifecycle, Queries, Waits):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or
@@ -109,6 +111,8 @@ class EventStore(Lifecycle, Waits):
         events: Sequence[DomainEvent],
         expected_version: int = ExpectedVersion.ANY,
         *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
         connection: Joinable | None = None,
     ) -> AppendResult:
         """Append events to one stream: all of them or none, visible at once, after what came before.
@@ -121,12 +125,15 @@ class EventStore(Lifecycle, Waits):
             aggregate_type: Its type, at most 255 characters.
             events: In order. An empty sequence writes nothing.
             expected_version: The stream's version, an exact int or one of `ExpectedVersion`.
+            condition: What must not have come meanwhile, beside the version: as `read_query` returns it.
+            tags: Tags of all of these events, beside those that their classes declare.
             connection: A transaction of the application's own on the same database. On PostgreSQL use the
                 isolation level READ COMMITTED: a stricter one does not see what was appended since its first
                 statement, so that the append fails.
 
         Raises:
-            OptimisticLockError: the stream is at another version.
+            OptimisticLockError: the stream is at another version, or one that the condition names.
+            AppendConditionError: an event has come that the condition excludes.
             StreamClosedError: the stream is closed.
             DuplicateEventError: an event id is stored already, elsewhere or with other content.
             InvalidEventError: an event belongs to another stream, may not be stored, or is beyond a limit.
@@ -137,7 +144,13 @@ class EventStore(Lifecycle, Waits):
         """
         return self._call(
             self._target.append_events(
-                aggregate_id, aggregate_type, events, expected_version, connection=unwrapped(connection)
+                aggregate_id,
+                aggregate_type,
+                events,
+                expected_version,
+                condition=condition,
+                tags=tags,
+                connection=unwrapped(connection),
             )
         )
 

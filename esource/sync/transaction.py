@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
+from esource.domain.queries import AppendCondition
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore
@@ -54,9 +55,26 @@ class Transaction(Driven):
         aggregate_type: str,
         events: Sequence[DomainEvent],
         expected_version: int = ExpectedVersion.ANY,
+        *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
     ) -> AppendResult:
         """`EventStore.append_events`, as part of this transaction."""
-        return self._call(self._target.append_events(aggregate_id, aggregate_type, events, expected_version))
+        return self._call(
+            self._target.append_events(
+                aggregate_id, aggregate_type, events, expected_version, condition=condition, tags=tags
+            )
+        )
+
+    def append(
+        self,
+        events: Sequence[DomainEvent],
+        *,
+        condition: AppendCondition | None = None,
+        tags: Iterable[str] = (),
+    ) -> AppendResult:
+        """`EventStore.append`, as part of this transaction."""
+        return self._call(self._target.append(events, condition=condition, tags=tags))
 
     def close_stream(
         self,

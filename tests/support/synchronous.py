@@ -23,6 +23,7 @@ CLASSES = {
     "transaction": ("store.transaction", ["Transaction"]),
     "subscription": ("store.subscription", ["Subscription"]),
     "lifecycle": ("store.lifecycle", ["Lifecycle"]),
+    "querying": ("store.querying", ["Queries"]),
     "waiting": ("store.waiting", ["Waits"]),
     "event_store": ("store.store", ["EventStore"]),
     "doors": ("store.doors", ["SQLiteEventStore", "PostgreSQLEventStore"]),

@@ -39,9 +39,7 @@ class Note(Base):
     text: Mapped[str]
 
 
-store = open_store(
-    os.environ["DATABASE_URL"]
-)  # in each worker process: gunicorn forks before it imports this
+store = open_store(os.environ["DATABASE_URL"])  # gunicorn imports this in each worker, after the fork
 atexit.register(store.close)
 app = Flask(__name__)
 

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Concatenate, Generic, ParamSpec
 from uuid import UUID
 
-from esource.database.calls import answer_of
-from esource.database.sources import parts_of
-from esource.domain.aggregates import AggregateRoot, require_restorable
+from esource.database.patience import Retry
+from esource.domain.aggregates import require_restorable
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
 from esource.log.streams import AppendResult, EventStream
-from esource.log.tenants import of_its_tenant
 from esource.privacy.fields import personal_types
 from esource.repositories.snapshot import Snapshot, SnapshotStore
+from esource.store.executing import CACHE_SIZE, RETRY, Executor, current_unit_of
+from esource.store.saving import EventPublisher, Saved, TAggregate
 from esource.store.snapshotting import SnapshotMode, Snapshotting
 from esource.store.store import EventStore
 from esource.telemetry import Tracer, get_tracer, span
 
-TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
-
-logger = logging.getLogger("esource")
-
-
-class EventPublisher(Protocol):
-    """Told of events after they are stored: inside a transaction, after its commit. One that failed is told again by
-    the next `AggregateRepository.save` of the same aggregate. For delivery that survives a crash, use the outbox."""
-
-    async def publish(self, events: list[DomainEvent]) -> None: ...
+P = ParamSpec("P")
 
 
 class AggregateRepository(Generic[TAggregate]):
@@ -48,6 +38,8 @@ class AggregateRepository(Generic[TAggregate]):
             logged, never an error of `save`: the events are stored.
         tracer: An OpenTelemetry tracer to use instead of our own.
         enable_tracing: OpenTelemetry spans, if it is installed.
+        cache_size: How many aggregates `execute` keeps in memory at most, so that it need not load them again; 0 for none.
+        retry: How often `execute` tries a command when other processes come first, and how long it waits in between.
 
     Raises:
         InvalidOptionError: no aggregate type, or options that contradict each other.
@@ -64,6 +56,9 @@ class AggregateRepository(Generic[TAggregate]):
         snapshot_mode: SnapshotMode = "sync",
         tracer: Tracer | None = None,
         enable_tracing: bool = True,
+        *,
+        cache_size: int = CACHE_SIZE,
+        retry: Retry = RETRY,
     ) -> None:
         if isinstance(event_store, type) or not hasattr(event_store, "append_events"):
             found = event_store.__name__ if isinstance(event_store, type) else type(event_store).__name__
@@ -102,6 +97,9 @@ class AggregateRepository(Generic[TAggregate]):
             )
         )
         self._tracer = tracer if tracer is not None else get_tracer(enabled=enable_tracing)
+        self._executor: Executor[TAggregate] = Executor(
+            event_store, self._aggregate_type, self._store, cache_size, retry
+        )
 
     @property
     def aggregate_type(self) -> str:
@@ -197,10 +195,17 @@ class AggregateRepository(Generic[TAggregate]):
             InvalidEventError: an event may not be stored.
             InvalidOptionError: there is a snapshot store, and the events have personal fields.
         """
+        saved = await self._store(aggregate)
+        if saved.is_settled:
+            await saved.tell()
+            await saved.take_snapshot()
+        return saved.result
+
+    async def _store(self, aggregate: TAggregate) -> Saved[TAggregate]:
+        """Append what the aggregate recorded. Inside a transaction, what follows from it is done after the commit."""
         events = aggregate.uncommitted_events
         if not events:
-            await self._tell(aggregate)
-            return AppendResult(True, aggregate.version)
+            return self._saved(aggregate, AppendResult(True, aggregate.version))
         self._require_impersonal(aggregate, events)
         with span(
             self._tracer,
@@ -209,27 +214,22 @@ class AggregateRepository(Generic[TAggregate]):
             aggregate_id=aggregate.aggregate_id,
             event_count=len(events),
         ):
-            before = aggregate.version - len(events)
             result = await self._event_store.append_events(
-                aggregate.aggregate_id, self._aggregate_type, events, expected_version=before
+                aggregate.aggregate_id,
+                self._aggregate_type,
+                events,
+                expected_version=aggregate.version - len(events),
             )
-            parts = parts_of(self._event_store)
-            unit = None if parts is None else parts.database.current_unit()
-            saved = _Saved(self, aggregate, events, before)
-            if unit is None:
-                saved.settle(True)
-                await self._tell(aggregate)
-                await saved.take_snapshot()
-            else:
-                unit.effects.add(saved.settle, saved.follow)
-            return result
+        saved = self._saved(aggregate, result)
+        unit = current_unit_of(self._event_store)
+        if unit is None:
+            saved.settle(True)
+        else:
+            unit.effects.add(saved.settle, saved.follow)
+        return saved
 
-    async def _tell(self, aggregate: TAggregate) -> None:
-        """Tell the publisher what is stored, and what it has not been told of because it failed."""
-        while aggregate._untold:
-            assert self._publisher is not None
-            await answer_of(self._publisher.publish, list(aggregate._untold[0]))
-            del aggregate._untold[0]
+    def _saved(self, aggregate: TAggregate, result: AppendResult) -> Saved[TAggregate]:
+        return Saved(aggregate, result, self._publisher, self._snapshots, self._event_store.tenant_id)
 
     def _require_impersonal(self, aggregate: TAggregate, events: list[DomainEvent]) -> None:
         """Refuse personal data where snapshots are taken.
@@ -246,6 +246,55 @@ class AggregateRepository(Generic[TAggregate]):
                 "fields in clear, and no key destroys it. Use a repository without snapshot_store, or set "
                 "snapshot_is_impersonal on the aggregate's class if its state holds none of them"
             )
+
+    async def execute(
+        self,
+        aggregate_id: UUID,
+        command: Callable[Concatenate[TAggregate, P], object],
+        /,
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> AppendResult:
+        """Load an aggregate, give it a command, and save it: ``await orders.execute(order_id, Order.ship, "TRACK-1")``.
+
+        When another process has saved the aggregate meanwhile, the command is called again on the aggregate as it is
+        then, so it may be called several times before it counts: what it does besides recording events should be safe to
+        repeat. Commands of one process on one aggregate wait for each other instead. The aggregate may come from a cache;
+        its version is checked by the append, and what a command refuses, or leaves without an event, is decided on the
+        aggregate as it is stored. A command that raises leaves nothing behind. What it returns is not used.
+
+        Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An `event_publisher` that
+        fails is logged, because the events are stored.
+
+        Args:
+            aggregate_id: The aggregate, which must have events; see `execute_or_create` for one that need not.
+            command: A method of the aggregate's class, or any function of the aggregate, plain or ``async``.
+            arguments: Its arguments after the aggregate.
+            keywords: Its keyword arguments.
+
+        Raises:
+            AggregateNotFoundError: it has no events.
+            OptimisticLockError: other processes came first in every try (`retry`).
+            InvalidOptionError: the command executes a command on the same aggregate, which would wait for itself.
+            StreamClosedError, InvalidEventError: as `save` raises them; and whatever the command raises.
+        """
+        return await self._executor.execute(aggregate_id, self.load, command, arguments, keywords)
+
+    async def execute_or_create(
+        self,
+        aggregate_id: UUID,
+        command: Callable[Concatenate[TAggregate, P], object],
+        /,
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> AppendResult:
+        """The same as `execute`, on a fresh aggregate if it has no events:
+        ``await orders.execute_or_create(uuid4(), Order.place, "customer-123", 99.99)``.
+
+        Raises:
+            OptimisticLockError: as `execute` does, and so all others but `AggregateNotFoundError`.
+        """
+        return await self._executor.execute(aggregate_id, self.load_or_create, command, arguments, keywords)
 
     async def create_snapshot(self, aggregate: TAggregate) -> Snapshot:
         """Take a snapshot of a saved aggregate now.
@@ -283,56 +332,6 @@ class AggregateRepository(Generic[TAggregate]):
     async def get_version(self, aggregate_id: UUID) -> int:
         """The stored version; 0 if it has no events. One query, no events loaded."""
         return await self._event_store.get_stream_version(aggregate_id, self._aggregate_type)
-
-
-class _Saved(Generic[TAggregate]):
-    """One save: what it means for the aggregate, its publisher and its snapshot, once its transaction has ended."""
-
-    def __init__(
-        self,
-        repository: AggregateRepository[TAggregate],
-        aggregate: TAggregate,
-        events: list[DomainEvent],
-        before: int,
-    ) -> None:
-        self._repository = repository
-        self._aggregate = aggregate
-        self._events = events
-        self._before = aggregate._stored_event_id
-        aggregate.mark_events_as_committed()
-        aggregate._stored_event_id = events[-1].event_id
-        snapshots = repository._snapshots
-        self._snapshot = None if snapshots is None else snapshots.due(aggregate, before)
-
-    def settle(self, is_stored: bool) -> None:
-        aggregate = self._aggregate
-        if not is_stored:
-            aggregate._uncommitted[:0] = self._events
-            aggregate._stored_event_id = self._before
-        elif self._repository._publisher is not None:
-            tenant_id = self._repository.event_store.tenant_id
-            aggregate._untold.append(
-                self._events
-                if tenant_id is None
-                else [of_its_tenant(event, tenant_id) for event in self._events]
-            )
-
-    async def follow(self) -> None:
-        """What comes after a commit, which no failure of it can undo."""
-        try:
-            await self._repository._tell(self._aggregate)
-        except Exception:
-            logger.warning(
-                "the events of %r are stored, but their publisher failed: save it again to tell the publisher again",
-                self._aggregate,
-                exc_info=True,
-            )
-        await self.take_snapshot()
-
-    async def take_snapshot(self) -> None:
-        snapshots = self._repository._snapshots
-        if snapshots is not None and self._snapshot is not None:
-            await snapshots.take(self._snapshot)
 
 
 __all__ = ["AggregateRepository", "EventPublisher", "SnapshotMode"]

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic
+from typing import Concatenate, Generic
 from uuid import UUID
 
+from esource.database.patience import Retry
 from esource.log.streams import AppendResult
 from esource.repositories.snapshot import Snapshot
 from esource.store import repository as asynchronous
-from esource.store.repository import EventPublisher, TAggregate
+from esource.store.executing import CACHE_SIZE, RETRY
+from esource.store.repository import P
+from esource.store.saving import EventPublisher, TAggregate
 from esource.store.snapshotting import SnapshotMode
 from esource.sync.driven import Driven
 from esource.sync.event_store import EventStore
@@ -34,6 +37,8 @@ class AggregateRepository(Driven, Generic[TAggregate]):
             logged, never an error of `save`: the events are stored.
         tracer: An OpenTelemetry tracer to use instead of our own.
         enable_tracing: OpenTelemetry spans, if it is installed.
+        cache_size: How many aggregates `execute` keeps in memory at most, so that it need not load them again; 0 for none.
+        retry: How often `execute` tries a command when other processes come first, and how long it waits in between.
 
     Raises:
         InvalidOptionError: no aggregate type, or options that contradict each other.
@@ -52,6 +57,9 @@ class AggregateRepository(Driven, Generic[TAggregate]):
         snapshot_mode: SnapshotMode = "sync",
         tracer: Tracer | None = None,
         enable_tracing: bool = True,
+        *,
+        cache_size: int = CACHE_SIZE,
+        retry: Retry = RETRY,
     ) -> None:
         self._hold(
             asynchronous.AggregateRepository,
@@ -64,6 +72,8 @@ class AggregateRepository(Driven, Generic[TAggregate]):
             snapshot_mode,
             tracer,
             enable_tracing,
+            cache_size=cache_size,
+            retry=retry,
         )
 
     @property
@@ -120,6 +130,55 @@ class AggregateRepository(Driven, Generic[TAggregate]):
             InvalidOptionError: there is a snapshot store, and the events have personal fields.
         """
         return self._call(self._target.save(aggregate))
+
+    def execute(
+        self,
+        aggregate_id: UUID,
+        command: Callable[Concatenate[TAggregate, P], object],
+        /,
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> AppendResult:
+        """Load an aggregate, give it a command, and save it: ``orders.execute(order_id, Order.ship, "TRACK-1")``.
+
+        When another process has saved the aggregate meanwhile, the command is called again on the aggregate as it is
+        then, so it may be called several times before it counts: what it does besides recording events should be safe to
+        repeat. Commands of one process on one aggregate wait for each other instead. The aggregate may come from a cache;
+        its version is checked by the append, and what a command refuses, or leaves without an event, is decided on the
+        aggregate as it is stored. A command that raises leaves nothing behind. What it returns is not used.
+
+        Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An `event_publisher` that
+        fails is logged, because the events are stored.
+
+        Args:
+            aggregate_id: The aggregate, which must have events; see `execute_or_create` for one that need not.
+            command: A method of the aggregate's class, or any function of the aggregate, plain or ``async``.
+            arguments: Its arguments after the aggregate.
+            keywords: Its keyword arguments.
+
+        Raises:
+            AggregateNotFoundError: it has no events.
+            OptimisticLockError: other processes came first in every try (`retry`).
+            InvalidOptionError: the command executes a command on the same aggregate, which would wait for itself.
+            StreamClosedError, InvalidEventError: as `save` raises them; and whatever the command raises.
+        """
+        return self._call(self._target.execute(aggregate_id, command, *arguments, **keywords))
+
+    def execute_or_create(
+        self,
+        aggregate_id: UUID,
+        command: Callable[Concatenate[TAggregate, P], object],
+        /,
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> AppendResult:
+        """The same as `execute`, on a fresh aggregate if it has no events:
+        ``orders.execute_or_create(uuid4(), Order.place, "customer-123", 99.99)``.
+
+        Raises:
+            OptimisticLockError: as `execute` does, and so all others but `AggregateNotFoundError`.
+        """
+        return self._call(self._target.execute_or_create(aggregate_id, command, *arguments, **keywords))
 
     def create_snapshot(self, aggregate: TAggregate) -> Snapshot:
         """Take a snapshot of a saved aggregate now.

@@ -200,7 +200,7 @@ class Module:
             place = [a.arg for a in arguments.kwonlyargs].index("execution")
             arguments.kw_defaults[place] = ast.Constant("caller")
         # Everything by position that may be, so that mypy compares the two signatures.
-        passed = [a.arg for a in arguments.args[1:]]
+        passed = [a.arg for a in [*arguments.posonlyargs, *arguments.args][1:]]
         if arguments.vararg:
             passed.append(f"*{arguments.vararg.arg}")
         passed += [f"{a.arg}={a.arg}" for a in arguments.kwonlyargs]

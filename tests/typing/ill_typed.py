@@ -74,6 +74,8 @@ async def use(store: EventStore, account: Account, i: UUID) -> None:
     store.append_events(i, "A", [deposited])  # REFUSED: unused-coroutine
     repository.save(account)  # REFUSED: unused-coroutine
     repository.load(i).state  # REFUSED: attr-defined
+    await repository.execute(i, Account.deposit, "much")  # REFUSED: call-arg
+    await repository.execute(i, Unclear._returning, deposited)  # REFUSED: arg-type
     ReadOptions(event_types="Deposited")  # REFUSED: arg-type
     ReadOptions(event_types={Account})  # REFUSED: arg-type
     ReadOptions(direction="back")  # REFUSED: arg-type

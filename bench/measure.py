@@ -83,22 +83,18 @@ def _plan(contender: Contender, appends: int, batch: int) -> list[tuple[Any, lis
     return plan
 
 
-async def contend(contender: Contender, *, operations: int, tasks: int) -> dict[str, Any]:
-    """Tasks that append to ONE stream: read its version, append on top of it, again until it succeeds."""
+async def contend(
+    contender: Contender, *, operations: int, tasks: int, execute: bool = False
+) -> dict[str, Any]:
+    """Tasks that append to ONE stream: read its version, append on top of it, again until it succeeds; or as commands,
+    where a contender has a way of its own to execute them."""
+    run = contender.execute if execute else contender.append_on_top
     each = max(1, operations // tasks)
     stream = contender.new_stream()
     plans = [[contender.event(stream, 1) for _ in range(each)] for _ in range(tasks)]
 
     async def write(events: list[Any]) -> int:
-        refused = 0
-        for event in events:
-            while True:
-                try:
-                    await contender.append(stream, [event], await contender.version(stream))
-                    break
-                except contender.conflicts:
-                    refused += 1
-        return refused
+        return sum([await run(stream, event) for event in events])
 
     clock = Clock()
     refused = await _timed(contender, clock, [write(events) for events in plans])

@@ -22,6 +22,8 @@ _SQLITE = {
     "read-envelopes": _of(3.3, 2, None),
     "aggregate-32": _of(4, 3, None),
     "catch-up": _of(3, 3, None),
+    "execute-8": _of(None, None, 2),
+    "execute-32": _of(None, None, 4),
 }
 
 RATIOS: dict[str, dict[str, dict[str, float]]] = {
@@ -44,6 +46,8 @@ RATIOS: dict[str, dict[str, dict[str, float]]] = {
         "read-envelopes": _of(4, 2.5, None),
         "aggregate-32": _of(8, 8, None),
         "catch-up": _of(3, 3, None),
+        "execute-8": _of(None, None, 2),
+        "execute-32": _of(None, None, 4),
     },
 }
 

@@ -52,6 +52,13 @@ WORKLOADS = (
     ),
     *(
         Workload(
+            f"execute-{tasks}", f"commands on one aggregate by {tasks} tasks", "contend", LOGS,
+            {"tasks": tasks, "execute": True}, 160, "commands/s", writers=tasks,
+        )
+        for tasks in (8, 32)
+    ),
+    *(
+        Workload(
             f"load-{size}", f"load a stream of {size}", "load",
             (*LOGS, "memory") if size == 100 else LOGS, {"size": size}, operations,
         )

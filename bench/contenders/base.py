@@ -75,6 +75,21 @@ class Contender:
     async def version(self, stream: Any) -> int:
         raise NotImplementedError
 
+    async def append_on_top(self, stream: Any, event: Any) -> int:
+        """Read the version, append behind it, and again until it succeeds; the number of conflicts."""
+        refused = 0
+        while True:
+            try:
+                await self.append(stream, [event], await self.version(stream))
+            except self.conflicts:
+                refused += 1
+            else:
+                return refused
+
+    async def execute(self, stream: Any, event: Any) -> int:
+        """The same as a command on an aggregate, where the library has a call for it."""
+        return await self.append_on_top(stream, event)
+
     async def load(self, stream: Any) -> int:
         """Decode the whole stream; the number of typed events."""
         raise NotImplementedError

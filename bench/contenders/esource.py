@@ -69,6 +69,10 @@ class Esource(Contender):
     async def version(self, stream: Any) -> int:
         return await self.store.get_stream_version(stream, AGGREGATE_TYPE)
 
+    async def execute(self, stream: Any, event: Any) -> int:
+        await self.orders.execute_or_create(stream, Order.add_line)
+        return 0
+
     async def load(self, stream: Any) -> int:
         return len((await self.store.get_events(stream, AGGREGATE_TYPE)).events)
 

@@ -127,7 +127,9 @@ async def a_repository_knows_its_aggregate(store: EventStore, i: UUID) -> None:
     assert_type((await repository.load(i)).state, Balance | None)
     assert_type(await repository.execute(i, Account.deposit, 5), AppendResult)
     assert_type(await repository.execute_or_create(i, Account.deposit, cents=5), AppendResult)
-    assert_type(await repository.execute(i, lambda account: account.deposit(account.current.cents)), AppendResult)
+    assert_type(
+        await repository.execute(i, lambda account: account.deposit(account.current.cents)), AppendResult
+    )
     by_function = AggregateRepository(store, lambda aggregate_id: Account(aggregate_id), "Account")
     assert_type(await by_function.load(i), Account)
 

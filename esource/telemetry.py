@@ -93,7 +93,7 @@ def _attributes(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-State = Literal["stopped", "running", "restarting", "failed"]
+FollowerState = Literal["stopped", "running", "restarting", "failed"]
 """What a follower is doing; see `Health.state`."""
 
 HEALTH_SECONDS = 5.0
@@ -105,7 +105,7 @@ RATE_SECONDS = 10.0
 """Throughput is measured over this many seconds."""
 
 RATE_STEP_SECONDS = 0.25
-"""And in steps of so many."""
+"""The length of the steps in which throughput is counted, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,9 @@ class Health:
     last_error: str | None
     """The last failure, as text; it may have been overcome since."""
     last_error_at: datetime | None
-    state: State = "stopped"
-    """``running``; ``restarting``: it has failed, and waits to be begun again; ``failed``: it has failed, and nobody
-    begins it again; ``stopped``: it was not begun, or has come to its end."""
+    state: FollowerState = "stopped"
+    """``running``; ``restarting``: it has failed, and waits to be begun again; ``failed``: it has failed, and is
+    not begun again; ``stopped``: it was not begun, or has come to its end."""
     since: datetime | None = None
     """Since when it is in this state; None if it was never begun."""
     unreachable: str | None = None
@@ -146,7 +146,7 @@ class FollowerStats:
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
-        self.state: State = "stopped"
+        self.state: FollowerState = "stopped"
         self.since: datetime | None = None
         self.position = 0
         self.head = 0
@@ -177,7 +177,7 @@ class FollowerStats:
         if self.state == "restarting":
             self._set("failed")
 
-    def _set(self, state: State) -> None:
+    def _set(self, state: FollowerState) -> None:
         self.state = state
         self.since = datetime.now(timezone.utc)
 
@@ -268,7 +268,7 @@ class FollowerStats:
             _observed.add(self)
         self._set("running")
         before = self.failures
-        ending: State = "stopped"
+        ending: FollowerState = "stopped"
         try:
             yield
         except Exception as error:

@@ -23,5 +23,5 @@ def confirm(what: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise wrong_usage(f"this will {what}: nobody can be asked here, so say --yes.")
+        raise wrong_usage(f"this will {what}: there is no terminal to ask at, so say --yes.")
     typer.confirm(f"This will {what}. Go on?", abort=True, err=True)

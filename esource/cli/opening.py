@@ -98,6 +98,6 @@ async def _store(url: str | None, **options: Any) -> AsyncIterator[EventStore]:
     if sqlite_file(parsed) is None:
         options["connect_args"] = {"timeout": CONNECT_SECONDS}
     else:
-        options["execution"] = "caller"  # a command keeps nobody waiting but itself
+        options["execution"] = "caller"  # no other task of a command waits meanwhile
     async with open_store(parsed, **options) as store:
         yield store

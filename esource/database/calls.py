@@ -46,7 +46,7 @@ async def called(
 
     Raises:
         TimeLimitError: the limit was passed.
-        RuntimeError: the code has raised `asyncio.CancelledError`, and nobody has cancelled the running task.
+        RuntimeError: the code has raised `asyncio.CancelledError`, and the running task was not cancelled.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -113,8 +113,7 @@ async def wait_after_stop(
 
 def _its_own(what: str) -> RuntimeError:
     return RuntimeError(
-        f"{what} raised CancelledError, and nobody has cancelled the task that called: something that it awaits was "
-        "cancelled"
+        f"{what} raised CancelledError, but the task that called it was not cancelled: something that it awaits was"
     )
 
 

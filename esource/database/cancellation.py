@@ -13,9 +13,9 @@ T = TypeVar("T")
 def unseen(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task that `asyncio.all_tasks` does not list.
 
-    A program that shuts down usually cancels all tasks that are listed there. A commit that is cancelled half-way
-    leaves nobody knowing what became of it. Such a task must come to its end soon and by itself, and somebody must
-    wait for it.
+    A program that shuts down usually cancels all tasks that are listed there. What became of a
+    commit that is cancelled half-way is not known. Such a task must come to its end soon and by itself, and its
+    maker must wait for it.
     """
     task = asyncio.get_running_loop().create_task(work)
     # A documented call, for those who make tasks of their own ("Extending asyncio").

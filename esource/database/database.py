@@ -85,7 +85,7 @@ class Database:
             await finish(self.close_seconds)
         await self.wake_up.close()
         await self.connections.close(max(0.0, until - clock()))
-        self.wake_up.set()  # who waits now finds the store closed
+        self.wake_up.set()  # a call that waits now finds the store closed
 
     async def _watch(self, watched: Watched) -> None:
         connections = self.connections

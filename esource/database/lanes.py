@@ -195,8 +195,8 @@ class LanePool:
             raise
 
     def _limit_wait(self, waiter: asyncio.Future[Lane | None]) -> None:
-        """Let a wait end with an error when for so long nobody came to his turn, and what holds up everybody is a
-        block of code that may never end. A queue that moves on is waited for, however long it is."""
+        """Let a wait end with an error when no waiter came to its turn for so long, and the lanes are held by blocks of
+        code that may never end. A queue that moves on is waited for, however long it is."""
         turns = self._turns
 
         def look() -> None:

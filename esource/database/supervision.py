@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from esource.checks import check_seconds
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
-from esource.database.wakeup import Ear
+from esource.database.wakeup import Waiter
 from esource.errors import InvalidOptionError, error_text
 from esource.telemetry import FollowerStats
 
@@ -69,7 +69,7 @@ class Supervisor:
         )
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
-        self._pause = Ear()
+        self._pause = Waiter()
         """Called when it is of no use any more to wait for the next run."""
 
     def require_idle(self) -> None:
@@ -133,7 +133,7 @@ class Supervisor:
                     return
         except asyncio.CancelledError:
             if not self._is_stopped:
-                self._stats.restarts()  # which nobody does any more: at the end it has failed
+                self._stats.restarts()  # but nothing begins it again: `is_ended` says that it has failed
                 logger.error(  # noqa: TRY400 - a traceback would only show where it waited
                     "%s was cancelled by other code, and has ended. It does nothing until the program begins it anew",
                     self._stats.title,

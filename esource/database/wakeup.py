@@ -18,7 +18,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 """Between a watch that broke off and the next: the pause doubles each time."""
 
 
-class Ear:
+class Waiter:
     """One waiter's memory of whether it was called."""
 
     def __init__(
@@ -52,9 +52,9 @@ class WakeUp:
 
     def __init__(self, watch: Callable[[WakeUp], Awaitable[None]]) -> None:
         self._watch = watch
-        self._ears: set[Ear] = set()
+        self._waiters: set[Waiter] = set()
         self._covered: frozenset[str] = frozenset()
-        self._changes = Ear()
+        self._changes = Waiter()
         self.saves = 0
         """How often `saved` was called: what was read of a checkpoint is new until then."""
         self._watcher: asyncio.Task[None] | None = None
@@ -69,36 +69,36 @@ class WakeUp:
 
     def appended(self) -> None:
         """Events were appended."""
-        for ear in self._ears:
-            if not ear.checkpoints:
-                ear.call()
+        for waiter in self._waiters:
+            if not waiter.checkpoints:
+                waiter.call()
 
     def saved(self) -> None:
         """A checkpoint may have moved."""
         self.saves += 1
-        for ear in self._ears:
-            if ear.checkpoints:
-                ear.call()
+        for waiter in self._waiters:
+            if waiter.checkpoints:
+                waiter.call()
 
     @contextmanager
-    def listening(self, checkpoints: frozenset[str] = frozenset()) -> Iterator[Ear]:
-        """An ear that hears every append until the block ends; or, if checkpoints are named, what moves them."""
-        ear = Ear(self.watch, checkpoints)
-        self._ears.add(ear)
+    def listening(self, checkpoints: frozenset[str] = frozenset()) -> Iterator[Waiter]:
+        """A waiter that every append calls until the block ends; or, if checkpoints are named, what moves them."""
+        waiter = Waiter(self.watch, checkpoints)
+        self._waiters.add(waiter)
         self.watch()
         self._changes.call()
         try:
-            yield ear
+            yield waiter
         finally:
-            self._ears.discard(ear)
+            self._waiters.discard(waiter)
             self._changes.call()
-            if not self._ears:
+            if not self._waiters:
                 self._stop()
 
     @property
     def awaited(self) -> frozenset[str]:
         """The names of the checkpoints that are waited for now."""
-        return frozenset[str]().union(*(ear.checkpoints for ear in self._ears))
+        return frozenset[str]().union(*(waiter.checkpoints for waiter in self._waiters))
 
     def covers(self, checkpoints: frozenset[str]) -> bool:
         """Whether it is noticed at once, not only by a poll, when another process moves one of these."""
@@ -124,8 +124,8 @@ class WakeUp:
         if not watcher.cancelled():
             watcher.exception()  # seen: it was logged where it happened
         if watcher is self._watcher:
-            # Nobody here has ended it, but a program that stops and cancels all its tasks. Whoever goes on all the
-            # same looks once more, and starts another one when he waits again.
+            # It was cancelled by a program that stops and cancels all its tasks. A listener that goes on all the same
+            # looks once more, and starts another watcher when it waits again.
             self._watcher = None
             self.set()
 
@@ -147,7 +147,7 @@ class WakeUp:
 
     async def _keep_watching(self) -> None:
         """Watch again, after a pause, whenever the connection is lost: meanwhile the poll serves."""
-        self._changes = Ear()  # the one before may belong to a loop that has ended
+        self._changes = Waiter()  # the one before may belong to a loop that has ended
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:

@@ -13,7 +13,7 @@ from esource.dialect.backend import Backend
 from esource.tables.model import indexes_of
 from esource.tables.statement import Statement
 
-FENCE = "esource_moved"
+MOVED_FENCE = "esource_moved"
 """What the triggers that refuse writes to a store that has moved are called, the function behind them, and
 the word that their error begins with: ``esource_moved: <where to>``."""
 

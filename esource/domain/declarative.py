@@ -42,7 +42,7 @@ class DeclarativeAggregate(AggregateRoot[TState]):
         cls._methods = {}
         for name in cls._handlers.values():
             if iscoroutinefunction(getattr(cls, name)):
-                raise InvalidOptionError(f"{cls.__name__}.{name} must be a plain `def`: nobody awaits it")
+                raise InvalidOptionError(f"{cls.__name__}.{name} must be a plain `def`: it is not awaited")
 
     def _apply(self, event: DomainEvent) -> None:
         try:

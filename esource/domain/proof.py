@@ -3,7 +3,7 @@
 Pydantic writes and reads most types without a loss: a text, an integer, a UUID, a list of them. Where the declared
 type proves it, an event is written without a second look: its fields are compared with the types that they have to
 have, which is one comparison for a whole event. Whatever is not proved here (a union, a validator, a serializer, a
-constraint that nobody keeps after `model_copy`) is read back before it is written.
+constraint that `model_copy` does not check) is read back before it is written.
 """
 
 from __future__ import annotations

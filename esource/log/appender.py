@@ -47,7 +47,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 QUEUE_EVENTS = 10_000
 """Events that may wait; an append that comes when there are more has a place behind them, and enters the queue in turn."""
 
-_EVERYBODYS = (
+_OF_ALL = (
     DatabaseUnavailableError,
     DatabaseBusyError,
     DatabaseReadOnlyError,
@@ -259,8 +259,8 @@ class Appender:
             return await self._give_up(appends, error)
 
     async def _give_up(self, appends: list[Append], error: Exception) -> list[tuple[Append, Outcome | None]]:
-        """The error for each, after finding out whose it is where it need not be everybody's."""
-        if len(appends) > 1 and not isinstance(self._explain(error), _EVERYBODYS):
+        """The error for each append. If one append alone may have caused it, that one is found out."""
+        if len(appends) > 1 and not isinstance(self._explain(error), _OF_ALL):
             return [outcome for append in appends for outcome in await self._decide_exactly([append])]
         return [(append, self._explain(error)) for append in appends]
 

@@ -12,9 +12,9 @@ as long as the disk takes."""
 
 
 class Company:
-    """What the appends of one store have lately come in.
+    """Whether the last appends of one store came alone or in groups.
 
-    Where each connection has a thread, others come while one is being written, and it shows who they are. Where the
+    Where each connection has a thread, other appends come while one is being written, and are seen. Where the
     caller's own thread writes, nothing else runs meanwhile: there a task that was not the last one to write waits
     for a turn, and so does one that has written for long.
     """

@@ -4,7 +4,7 @@ What a bound store guarantees, whatever else is stored in the same database:
 
 - it reads only events that carry its tenant's id, and from the other tables only rows that belong to them;
 - every event it writes carries that id; one that carries another is refused before anything is written;
-- it never adds to a stream whose events are somebody else's (another tenant's, or nobody's), and of two
+- it never adds to a stream whose events belong to another tenant, or to none, and of two
   tenants that begin a stream under the same id at once, one is refused: a stream's tenant is settled by its
   first event, and that append expects no stream;
 - what it refuses tells nothing of what the others stored. That an id is taken cannot be hidden: event ids,

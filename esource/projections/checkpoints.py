@@ -115,7 +115,7 @@ _DELETE = Statement(
 )
 
 
-class State(NamedTuple):
+class CheckpointState(NamedTuple):
     """A checkpoint as it is saved."""
 
     position: int
@@ -126,7 +126,7 @@ class State(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Who saves, and under which conditions."""
+    """The worker that saves, and what has to be true of the checkpoint meanwhile."""
 
     name: str
     owner: str
@@ -174,11 +174,12 @@ async def advance(
     return bool(await database.write(_ADVANCE, values | _step(position, last, count), unit))
 
 
-async def states(database: Database) -> dict[str, State]:
+async def states(database: Database) -> dict[str, CheckpointState]:
     """Every checkpoint, by name. One query."""
     rows = await database.read(_STATES, {"seconds": 0.0})
     return {
-        name: State(position, owner, active, bool(started)) for name, position, owner, active, started in rows
+        name: CheckpointState(position, owner, active, bool(started))
+        for name, position, owner, active, started in rows
     }
 
 

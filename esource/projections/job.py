@@ -24,7 +24,7 @@ from esource.errors import (
 from esource.log.pages import Selection
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
-from esource.projections.checkpoints import Fence, State
+from esource.projections.checkpoints import CheckpointState, Fence
 from esource.projections.context import ProjectionContext, Writes
 from esource.projections.projection import Every, Handle, Projection
 from esource.repositories.lease import Leases
@@ -129,11 +129,11 @@ class Job:
     def checkpoints(self) -> list[str]:
         return [self.checkpoint(number) for number in range(self.partitions)]
 
-    def own(self, states: dict[str, State]) -> dict[str, State]:
+    def own(self, states: dict[str, CheckpointState]) -> dict[str, CheckpointState]:
         """Of all checkpoints, those of this version in its partitions."""
         return {name: states[name] for name in self.checkpoints if name in states}
 
-    def otherwise_divided(self, states: dict[str, State]) -> list[str]:
+    def otherwise_divided(self, states: dict[str, CheckpointState]) -> list[str]:
         """Checkpoints of this version that another number of partitions has left behind."""
         pattern = re.compile(re.escape(self.projection.checkpoint_name) + r"(\[\d+/\d+\])?")
         own = set(self.checkpoints)

@@ -50,8 +50,8 @@ class Projection:
     blocks the event loop while it runs.
 
     Its methods see each event of their types once and in the order of the log (or of each stream, when
-    partitions share the work). Whoever writes through ``context.connection`` gets every event applied
-    exactly once, whatever crashes: the read model and the checkpoint are saved in one transaction.
+    partitions share the work). What they write through ``context.connection`` is applied exactly
+    once for each event, whatever crashes: the read model and the checkpoint are saved in one transaction.
     Run it with `ProjectionRunner`.
 
     Example:

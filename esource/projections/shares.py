@@ -10,7 +10,7 @@ from contextlib import suppress
 from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop
 from esource.errors import DatabaseError
-from esource.projections.checkpoints import State, states
+from esource.projections.checkpoints import CheckpointState, states
 from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.projections.share import Share
 from esource.projections.versions import active_in, take_over
@@ -92,10 +92,10 @@ class Shares:
         await self._ask_for_a_share()
         return False
 
-    def _is_reached(self, own: dict[str, State], goal: int) -> bool:
+    def _is_reached(self, own: dict[str, CheckpointState], goal: int) -> bool:
         return len(own) == self.job.partitions and all(state.position >= goal for state in own.values())
 
-    def _quota(self, found: dict[str, State]) -> int:
+    def _quota(self, found: dict[str, CheckpointState]) -> int:
         """How many partitions are this worker's share: no more than the others of those at work."""
         job = self.job
         workers = {state.owner for state in job.own(found).values()} | {job.leases.owner}
@@ -126,7 +126,7 @@ class Shares:
                 self._forget(number)
                 if task.cancelled():
                     logger.warning(
-                        "projection %s: its task was cancelled by somebody else, and begins anew",
+                        "projection %s: its task was cancelled by other code, and begins anew",
                         self.job.stats.name,
                     )
                     continue

@@ -22,7 +22,7 @@ from esource.projections.job import Job
 from esource.projections.missed import count_up_to
 
 if TYPE_CHECKING:
-    from esource.projections.checkpoints import State
+    from esource.projections.checkpoints import CheckpointState
     from esource.tables.rows import EventRow
 
 
@@ -30,7 +30,7 @@ class _NotYet(Exception):  # noqa: N818 - a turn of events, not an error
     """The new version cannot take over now."""
 
 
-def active_in(states: dict[str, State], name: str) -> int | None:
+def active_in(states: dict[str, CheckpointState], name: str) -> int | None:
     """The active version; a checkpoint from before there were versions is the first."""
     state = states.get(name)
     if state is None:

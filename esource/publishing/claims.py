@@ -69,7 +69,7 @@ def _in_log(row: Any) -> ColumnElement[bool]:
 def _concerns(one: Any, other: Any) -> ColumnElement[bool]:
     """Whether ``other`` has to keep its place behind ``one``, a row that names the same stream.
 
-    A tenant may write a row that names anybody's stream. Such a row holds up rows of the same tenant only; a row whose
+    A tenant may write a row that names another tenant's stream. Such a row holds up rows of the same tenant only; a row whose
     event is in the log belongs to the stream, and holds up all of it.
     """
     return and_(
@@ -260,8 +260,8 @@ class Claims:
             await self._write(_RELEASE, ids=self._ids(entries))
 
     async def release_all(self) -> None:
-        """Let other relays have whatever this one has claimed: when nobody knows what that is. Looks at every row that
-        waits."""
+        """Let other relays have all that this one has claimed. For a claim that was cancelled half-way, so that its rows
+        are not known. Looks at every row that waits."""
         await self._write(_RELEASE_ALL)
 
     async def _write(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:

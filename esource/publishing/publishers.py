@@ -48,7 +48,7 @@ class BatchPublisher(Protocol):
 
 
 def to_cloud_event(entry: OutboxEntry, source: str) -> CloudEvent:
-    """An outbox row as a CloudEvent: who wants another form of it writes a publisher of their own.
+    """An outbox row as a CloudEvent. An application that wants another form writes its own publisher.
 
     The stream is the ``subject`` (``Order/<id>``). Extensions: ``correlationid``, ``causationid``,
     ``tenantid``, ``globalposition`` and ``aggregateversion``, those that are known.

@@ -181,7 +181,7 @@ class Batch:
 def in_streams(entries: Sequence[OutboxEntry]) -> list[list[OutboxEntry]]:
     """The entries by streams, each stream's in order.
 
-    A tenant may write a row that names anybody's stream. Only rows of events in the log, and those of the same tenant, are
+    A tenant may write a row that names another tenant's stream. Only rows of events in the log, and those of the same tenant, are
     put into one line.
     """
 

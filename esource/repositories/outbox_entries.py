@@ -43,8 +43,8 @@ def event_of(row: Any) -> ColumnElement[bool]:
 def free_of_locks(condition: ColumnElement[bool], name: str = "unlocked") -> ColumnElement[bool]:
     """Of the rows with a condition, those that no transaction has locked, locked by this statement.
 
-    A tenant's role may lock its own rows for as long as it likes; who works on the rows of all tenants does not wait
-    for them.
+    A tenant's role may lock its own rows for as long as it likes; a worker on the rows of all tenants does not
+    wait for them.
     """
     rows = select(_table.id).where(condition).with_for_update(skip_locked=True).cte(name)
     return _table.id.in_(select(rows.c.id))

@@ -247,20 +247,20 @@ async def wait_for(
     try:
         if position == 0 or await is_over():
             return max(position, waiting.found or 0)
-        with database.wake_up.listening(waiting.checkpoints) as ear:
+        with database.wake_up.listening(waiting.checkpoints) as waiter:
             pause = FIRST_PAUSE_SECONDS
             while True:
-                ear.clear()
+                waiter.clear()
                 if await is_over():
                     return max(position, waiting.found or 0)
                 left = until - clock()
                 if left <= 0:
                     break
-                if waiting.checkpoints != ear.checkpoints:
-                    ear.checkpoints = waiting.checkpoints
+                if waiting.checkpoints != waiter.checkpoints:
+                    waiter.checkpoints = waiting.checkpoints
                     database.wake_up.look()
-                is_covered = database.wake_up.covers(ear.checkpoints)
-                await ear.wait(min(left, POLL_SECONDS if is_covered else pause))
+                is_covered = database.wake_up.covers(waiter.checkpoints)
+                await waiter.wait(min(left, POLL_SECONDS if is_covered else pause))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         lists_names = reader.tenant_id is None  # those of the tenants begin with their ids
         raise await _limited(waiting.error(name, waited, lists_names=lists_names), ANSWER_SECONDS)

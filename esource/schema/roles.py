@@ -84,7 +84,7 @@ def _checked(schema: str, migrator: str, writer: str, reader: str) -> Roles:
             raise InvalidOptionError(
                 f"{what}: {name!r} is longer than the {MAX_NAME_BYTES} bytes that PostgreSQL keeps"
             )
-        # Even in quotes, "public" as a role means everybody.
+        # Even in quotes, "public" as a role means all roles.
         if name.startswith("pg_") or (what != "schema" and name in ("public", "none")):
             raise InvalidOptionError(f"{what}: {name!r} is a name that PostgreSQL keeps for itself")
     if len(set(names[1:])) < len(names[1:]):

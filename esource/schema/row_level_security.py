@@ -18,8 +18,8 @@ What a bound role may do:
 - the schema version: read. Which role is for which tenant: neither read nor write.
 
 What it learns of others nonetheless: that an id is taken, that positions have holes, and that there was an
-append (``NOTIFY`` carries no content), and how large the tables are. A session that keeps a transaction open after an append keeps everybody's
-appends waiting: give such roles an ``idle_in_transaction_session_timeout``. Before PostgreSQL 15 everybody may
+append (``NOTIFY`` carries no content), and how large the tables are. A session that keeps a transaction open after an append keeps all
+appends waiting: give such roles an ``idle_in_transaction_session_timeout``. Before PostgreSQL 15 every role may
 create objects in the schema ``public``: ``REVOKE CREATE ON SCHEMA public FROM PUBLIC`` belongs to this.
 
 The owner of the tables, superusers and roles with BYPASSRLS are not restricted: migrations, relays and

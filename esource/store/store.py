@@ -222,7 +222,7 @@ class EventStore(Lifecycle, Queries, Waits):
         """SQLAlchemy's connection, to query a read model: everything inside the block is of one moment.
 
         That is the moment of the first query. What the running task reads of the store inside is of this moment, too.
-        Appends go on meanwhile, however long the block takes. Only where nobody can read beside a writer they wait, for
+        Appends go on meanwhile, however long the block takes. Only where no reader can work beside a writer they wait, for
         ``busy_timeout`` at most: in memory, and in a file with ``wal_mode=False``. It works with ``read_only=True``.
         What runs on the connection is your own SQL: no tenant restricts it. Inside a `transaction` it is that
         transaction. While a block is open, the write-ahead log of SQLite grows, and PostgreSQL keeps old rows.

@@ -21,7 +21,7 @@ from uuid import UUID
 from typing_extensions import Self
 
 from esource.checks import check_id, check_names, check_seconds, check_whole, shown
-from esource.database.wakeup import POLL_SECONDS, Ear
+from esource.database.wakeup import POLL_SECONDS, Waiter
 from esource.domain.events import DomainEvent
 from esource.domain.registry import check_event_types
 from esource.errors import AsyncRequiredError, InvalidOptionError
@@ -87,7 +87,7 @@ class Subscription:
         """Whether a task is waiting for the next event."""
         self._read_ended: asyncio.Future[None] | None = None
         """What `close` waits for while a task reads."""
-        self._waiter: Ear | None = None
+        self._waiter: Waiter | None = None
         self._held = ExitStack()
         """What is let go at the end: the wake-ups, and the place among the followers that run."""
         self._stats = FollowerStats("subscription", "" if self._progress is None else self._progress.name)
@@ -95,7 +95,7 @@ class Subscription:
     @property
     def checkpoint(self) -> str | None:
         """The name of the checkpoint in the database: ``mails``, and ``mails[0/2]`` of the first of two partitions;
-        None without one. Whoever saves it in a transaction of their own needs it."""
+        None without one. Code that saves it in its own transaction needs it."""
         return None if self._progress is None else self._progress.name
 
     @property
@@ -186,7 +186,7 @@ class Subscription:
         handed = 0 if self._last is None else self._last.global_position
         return await self._progress.advance(handed, self.position, at_once=not self._live)
 
-    def _begin(self) -> Ear | None:
+    def _begin(self) -> Waiter | None:
         """Be counted among the followers that run; what is woken up by appends, if they are waited for."""
         if not self._stats.is_running:
             self._held.enter_context(self._stats.running(metrics=self._reader.tracer is not None))

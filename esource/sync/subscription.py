@@ -60,7 +60,7 @@ class Subscription(Driven):
     @property
     def checkpoint(self) -> str | None:
         """The name of the checkpoint in the database: ``mails``, and ``mails[0/2]`` of the first of two partitions;
-        None without one. Whoever saves it in a transaction of their own needs it."""
+        None without one. Code that saves it in its own transaction needs it."""
         return self._target.checkpoint
 
     @property

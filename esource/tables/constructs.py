@@ -39,7 +39,7 @@ SAVED = "saved"
 """The content of the message that tells of a checkpoint."""
 
 _WAITING_LOCK_CLASS = 0x65736F77
-"""First half of the keys that those hold who wait for a checkpoint ("esow"); `waiting_key` has both."""
+"""First half of the key of the lock that a process holds while it waits for a checkpoint ("esow"); `waiting_key` has both."""
 
 _postgresql = postgresql()  # type: ignore[no-untyped-call]
 
@@ -145,7 +145,7 @@ def _moment_after_sqlite(element: moment_after, compiler: Any, **kw: Any) -> str
 
 
 def waiting_key(name: str) -> str:
-    """The key of the PostgreSQL advisory lock that those share who wait for a checkpoint.
+    """The key of the PostgreSQL advisory lock that all who wait for a checkpoint share.
 
     Args:
         name: SQL for the name of the checkpoint, as it is stored.
@@ -154,11 +154,11 @@ def waiting_key(name: str) -> str:
 
 
 class tell_waiters(FunctionElement[str]):  # noqa: N801
-    """In what a statement returns that moves a checkpoint: tell those who wait for it, at the commit, if there are any.
+    """A column for the RETURNING of a statement that moves a checkpoint: its commit tells the waiters, if there are any.
 
     On PostgreSQL every NOTIFY makes its commit wait for those of others and wakes each connection that listens to
-    anything, so that nobody is told where nobody waits. Who waits shares a lock. The transaction that moves the
-    checkpoint holds it alone to its end, if nobody shares it: whoever cannot get it meanwhile looks again.
+    anything, so none is sent where no process waits. A process that waits shares a lock. If none shares it, the
+    transaction that moves the checkpoint holds it alone to its end: a waiter that cannot get it meanwhile looks again.
     The parameter ``tells`` says whether this server has such locks, and listeners. SQLite's waiters see each commit.
     """
 

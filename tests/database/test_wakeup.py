@@ -5,22 +5,22 @@ import asyncio
 import pytest
 from support.read_models import until
 
-from esource.database.wakeup import Ear, WakeUp
+from esource.database.wakeup import Waiter, WakeUp
 
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_cancellation_that_comes_together_with_the_call_is_not_lost(steps: int):
-    ear = Ear()
+    waiter = Waiter()
 
     async def wait_twice() -> None:
-        await ear.wait(600)
-        ear.clear()
-        await ear.wait(600)
+        await waiter.wait(600)
+        waiter.clear()
+        await waiter.wait(600)
 
     waiting = asyncio.create_task(wait_twice())
     for _ in range(3):
         await asyncio.sleep(0)
-    ear.call()
+    waiter.call()
     for _ in range(steps):
         await asyncio.sleep(0)
     waiting.cancel()
@@ -29,7 +29,7 @@ async def test_a_cancellation_that_comes_together_with_the_call_is_not_lost(step
 
 
 async def test_an_ear_waits_no_longer_than_told():
-    await Ear().wait(0.001)
+    await Waiter().wait(0.001)
 
 
 async def test_a_watch_that_comes_to_its_end_late_leaves_the_next_one_as_it_is():

@@ -69,7 +69,7 @@ async def test_a_subscription_without_notify_polls(bare, admin, postgres_url, op
     other = await open_stores(postgres_url, **WITHOUT)
     async with bare.subscribe(0, poll_seconds=0.02) as subscription:
         waiting = asyncio.ensure_future(anext(subscription))
-        while not bare._opened.database.wake_up._ears:
+        while not bare._opened.database.wake_up._waiters:
             await asyncio.sleep(0)
         event = placed()
         await other.append_events(event.aggregate_id, "Order", [event])

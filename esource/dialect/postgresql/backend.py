@@ -242,8 +242,8 @@ class PostgreSQLBackend(Backend):
         except asyncpg.PostgresError:
             return  # an answer, too: the transaction that is open has failed
         except (Exception, asyncio.CancelledError):
-            # Before Python 3.12 the statement is a task of its own, which a program that stops may cancel. Whoever
-            # settles a connection comes to the end all the same, and gives the connection back.
+            # Before Python 3.12 the statement is a task of its own, which a program that stops may cancel. The task
+            # that settles the connection goes on all the same, and gives the connection back.
             driver.terminate()
 
     async def end_wait(

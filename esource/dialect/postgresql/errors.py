@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 
 from esource.dialect.backend import Failure
 from esource.dialect.errors import driver_error, pool_exhausted, unavailable
-from esource.dialect.moving import FENCE, MOVED
+from esource.dialect.moving import MOVED, MOVED_FENCE
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -83,7 +83,7 @@ def _refused(cause: Any, database: str) -> EventSourceError:
 
 def _other(error: Any, database: str) -> EventSourceError:
     if getattr(error, "sqlstate", None) == MOVED:
-        return StoreMovedError(database, str(error).removeprefix(f"{FENCE}: "))
+        return StoreMovedError(database, str(error).removeprefix(f"{MOVED_FENCE}: "))
     return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
 
 
@@ -103,7 +103,7 @@ def _counter_behind(name: str, table: str, column: str, database: str) -> Constr
         name,
         f"{database}: the sequence that counts {table}.{column} is behind the rows of the table: its next number is taken. "
         "That happens when rows are restored or inserted without their sequence. Nothing was written. Set it as the owner "
-        f"of the table, while nobody writes: SELECT {set_it}",
+        f"of the table, while no program writes: SELECT {set_it}",
     )
 
 

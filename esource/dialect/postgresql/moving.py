@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-from esource.dialect.moving import FENCE, LOCK_SECONDS, MOVED, Moving
+from esource.dialect.moving import LOCK_SECONDS, MOVED, MOVED_FENCE, Moving
 from esource.dialect.postgresql.quoting import literal
 from esource.moments import from_iso
 from esource.tables.statement import Statement
@@ -54,7 +54,7 @@ _SET = Statement(
 _proc = table("pg_proc", column("oid"), column("proname"), column("pronamespace"))
 _NOTE = Statement(
     select(func.obj_description(_proc.c.oid, "pg_proc")).where(
-        _proc.c.proname == FENCE, _proc.c.pronamespace == func.to_regnamespace(func.current_schema())
+        _proc.c.proname == MOVED_FENCE, _proc.c.pronamespace == func.to_regnamespace(func.current_schema())
     )
 )
 _class = table("pg_class", *map(column, ("oid", "relname", "relkind", "relnamespace", "relowner")))
@@ -140,15 +140,15 @@ class PostgreSQLMoving(Moving):
         )
 
     async def fence(self, driver: Any, tables: Sequence[Table], moved_to: str) -> None:
-        message = literal(f"{FENCE}: {moved_to}")
+        message = literal(f"{MOVED_FENCE}: {moved_to}")
         body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = {message}; END"
         await self._run(
             driver,
-            f"CREATE FUNCTION {FENCE}() RETURNS trigger LANGUAGE plpgsql AS {literal(body)}",
-            f"COMMENT ON FUNCTION {FENCE}() IS {literal(moved_to)}",
+            f"CREATE FUNCTION {MOVED_FENCE}() RETURNS trigger LANGUAGE plpgsql AS {literal(body)}",
+            f"COMMENT ON FUNCTION {MOVED_FENCE}() IS {literal(moved_to)}",
             *(
-                f"CREATE TRIGGER {FENCE} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table.name} "
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {FENCE}()"
+                f"CREATE TRIGGER {MOVED_FENCE} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table.name} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {MOVED_FENCE}()"
                 for table in tables
             ),
         )
@@ -156,8 +156,8 @@ class PostgreSQLMoving(Moving):
     async def unfence(self, driver: Any, tables: Sequence[Table]) -> None:
         await self._run(
             driver,
-            *(f"DROP TRIGGER IF EXISTS {FENCE} ON {table.name}" for table in tables),
-            f"DROP FUNCTION IF EXISTS {FENCE}()",
+            *(f"DROP TRIGGER IF EXISTS {MOVED_FENCE} ON {table.name}" for table in tables),
+            f"DROP FUNCTION IF EXISTS {MOVED_FENCE}()",
         )
 
     async def moved_to(self, driver: Any) -> str | None:

@@ -14,7 +14,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.schema import CreateIndex
 
 from esource.dialect.postgresql.quoting import identifier
-from esource.dialect.postgresql.row_level_security import TRIGGER_FUNCTIONS, nobody_calls, owners_only
+from esource.dialect.postgresql.row_level_security import TRIGGER_FUNCTIONS, only_the_owner_calls, owners_only
 from esource.tables.model import events, indexes_of
 from esource.tables.names import KEYS_TABLE, PARTITION_PREFIX
 
@@ -125,7 +125,7 @@ DO $do$ BEGIN EXECUTE replace($create$
     CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $body$ BEGIN {body}; RETURN NULL; END $body$
 $create$, '<schema>', quote_ident(current_schema())); END $do$""",
-        nobody_calls(f"{function}()"),
+        only_the_owner_calls(f"{function}()"),
         f"CREATE TRIGGER {name} AFTER {when} FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
     ]
 
@@ -184,7 +184,7 @@ def begin(open_partition: str, first: int, last_position: int) -> list[str]:
         f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({bound})",
         f"CREATE TABLE {PARTITION_PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
         *owners_only(f"{PARTITION_PREFIX}{bound}"),
-        *map(nobody_calls, TRIGGER_FUNCTIONS),  # as earlier releases did not
+        *map(only_the_owner_calls, TRIGGER_FUNCTIONS),  # as earlier releases did not
     ]
 
 

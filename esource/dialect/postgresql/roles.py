@@ -22,7 +22,7 @@ def statements(names: Roles) -> list[str]:
     """Idempotent; before the first migration as well as after any. For one transaction of an administrator."""
     schema, migrator, writer, reader = map(identifier, names)
     roles = (migrator, writer, reader)
-    everybody = ", ".join(roles)
+    every_role = ", ".join(roles)
     ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE)}
     events, version, tenant_roles = ours["events"], ours[VERSION_TABLE], ours[ROLES_TABLE]
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
@@ -40,9 +40,9 @@ def statements(names: Roles) -> list[str]:
             for setting in _settings(names.schema, role)
         ),
         f"CREATE SCHEMA IF NOT EXISTS {schema}",
-        # Before PostgreSQL 15 everybody may create objects in the schema public.
+        # Before PostgreSQL 15 every role may create objects in the schema public.
         f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {writer}, {reader}",
-        f"GRANT USAGE ON SCHEMA {schema} TO {everybody}",
+        f"GRANT USAGE ON SCHEMA {schema} TO {every_role}",
         f"GRANT CREATE ON SCHEMA {schema} TO {migrator}",
         # What a later migration creates is usable as soon as it is there.
         f"{default} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {writer}",

@@ -91,9 +91,9 @@ END $do$""",
     ]
 
 
-def nobody_calls(function: str) -> str:
-    """Let no role but the owner call a function of a trigger, if there is one: whoever may, may put it into a trigger on a
-    table of its own. The trigger itself needs no right."""
+def only_the_owner_calls(function: str) -> str:
+    """Let no role but the owner call a function of a trigger, if there is one: a role that may call it may put it into a
+    trigger on a table of its own. The trigger itself needs no right."""
     return f"""
 DO $do$ DECLARE other name; BEGIN
     IF to_regprocedure('{function}') IS NOT NULL THEN
@@ -167,9 +167,9 @@ ENABLE = [
         f"SELECT EXISTS (SELECT FROM <schema>.{ROLES_TABLE} WHERE role_name = session_user "
         "AND tenant_id IS NULL)",
     ),
-    # A tenant may begin a stream, and go on with one of its own: with its own rights it could not see whose
-    # a stream is that it may not read. The event before the new one has to be its own; that of two who begin a stream
-    # one gets version 1, the unique constraint sees to.
+    # A tenant may begin a stream, and go on with one of its own. With its own rights it could not see whether a stream
+    # that it may not read belongs to another tenant. The event before the new one has to be its own. If two tenants
+    # begin a stream at once, the unique constraint lets one of them have version 1.
     _function(
         "esource_own_stream(stream_id uuid, stream_type text, next_version integer)",
         "boolean",
@@ -225,13 +225,13 @@ ENABLE = [
         f"USING ({_SEES_ALL} OR id IS DISTINCT FROM (SELECT esource_newest_outbox_row()))"
     ),
     *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
-    *map(nobody_calls, TRIGGER_FUNCTIONS),
+    *map(only_the_owner_calls, TRIGGER_FUNCTIONS),
     _for_tenants_roles(_RIGHTS),
 ]
 """Idempotent; inside the transaction of the migration."""
 
 DISABLE = [
-    # Without the policies, what the tenants' roles may do, they may do to everybody's rows.
+    # Without the policies, what the tenants' roles may do, they may do to the rows of all tenants.
     _for_tenants_roles(_REVOKED),
     *_OFF,
     f"DROP TABLE IF EXISTS {ROLES_TABLE}",

@@ -29,8 +29,8 @@ async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> Non
 
     Args:
         driver: An `asyncpg.Connection` that no other task uses meanwhile.
-        watched: Who is told.
-        with_checkpoints: Whether those who move a checkpoint look for the locks of those who wait for it.
+        watched: What is told of each commit.
+        with_checkpoints: Whether a statement that moves a checkpoint looks for the locks of its waiters.
     """
 
     def on_notification(connection: Any, process: int, channel: str, content: str) -> None:

@@ -113,7 +113,7 @@ async def _pause() -> None:
 
 
 async def connect(busy_seconds: float, path: str, **arguments: Any) -> CallersConnection:
-    """An open connection. SQLite itself waits for nobody: while it waits, nothing else in the thread would run."""
+    """An open connection. SQLite itself never waits for a lock: while it waits, nothing else in the thread would run."""
     arguments |= {
         "timeout": 0,
         "check_same_thread": False,  # of several threads that share a store, one works at a time

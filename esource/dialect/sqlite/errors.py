@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from esource.dialect.errors import driver_error, pool_exhausted, unavailable
-from esource.dialect.moving import FENCE
+from esource.dialect.moving import MOVED_FENCE
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -42,8 +42,8 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
         return pool_exhausted(cause, database)
     text = str(cause)
     if isinstance(cause, sqlite3.IntegrityError):
-        if text.startswith(FENCE):
-            return StoreMovedError(database, text.removeprefix(f"{FENCE}: "))
+        if text.startswith(MOVED_FENCE):
+            return StoreMovedError(database, text.removeprefix(f"{MOVED_FENCE}: "))
         name = _constraint_name(text)
         return ConstraintError(name, f"{database}: {name} refused the row ({text})")
     if "no such table" in text or lacks_column(cause):

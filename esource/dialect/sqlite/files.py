@@ -111,7 +111,7 @@ def wal_of(path: str | os.PathLike[str]) -> Path:
 def reading_uri(path: str) -> str:
     """The URI under which SQLite opens a file for reading and leaves the folder as it was.
 
-    A file in WAL mode has a log beside it while anybody has it open. If it is there, ``ro`` reads both. If
+    A file in WAL mode has a log beside it while any program has it open. If it is there, ``ro`` reads both. If
     not, ``ro`` would create one and could not remove it again; ``rw`` does both, and writes nothing else. Where
     that is not permitted no other program has the file open, and ``immutable`` reads it as it is: what others write
     to it later is not seen.

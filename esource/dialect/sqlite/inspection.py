@@ -69,7 +69,9 @@ class SQLiteInspection(Inspection):
         pages, free = await self._number(driver, "page_count"), await self._number(driver, "freelist_count")
         if pages > 1000 and free > pages * FREE_SHARE:
             found.append(
-                Symptom(f"{free} of {pages} pages are empty", f"While nobody writes: sqlite3 {path} VACUUM")
+                Symptom(
+                    f"{free} of {pages} pages are empty", f"While no program writes: sqlite3 {path} VACUUM"
+                )
             )
         return found
 

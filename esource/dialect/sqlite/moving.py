@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Table, bindparam, column, delete, insert, select
 from sqlalchemy import table as known_table
 
-from esource.dialect.moving import FENCE, Moving, insert_of
+from esource.dialect.moving import MOVED_FENCE, Moving, insert_of
 from esource.dialect.sqlite.hop import hop
 from esource.tables.statement import Statement
 
@@ -23,9 +23,9 @@ _REMEMBER = Statement(insert(_sequence).values(name=bindparam("of"), seq=bindpar
 
 _schema = known_table("sqlite_master", column("type"), column("name"), column("sql"))
 _TRIGGER = Statement(
-    select(_schema.c.sql).where(_schema.c.type == "trigger", _schema.c.name.startswith(FENCE)).limit(1)
+    select(_schema.c.sql).where(_schema.c.type == "trigger", _schema.c.name.startswith(MOVED_FENCE)).limit(1)
 )
-_MESSAGE = re.compile(rf"RAISE\(ABORT, '{FENCE}: (.*)'\)", re.DOTALL)
+_MESSAGE = re.compile(rf"RAISE\(ABORT, '{MOVED_FENCE}: (.*)'\)", re.DOTALL)
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -71,14 +71,14 @@ class SQLiteMoving(Moving):
             for write in _WRITES:
                 await self._run(
                     driver,
-                    f"CREATE TRIGGER {FENCE}_{table.name}_{write.lower()} BEFORE {write} ON {table.name} "
-                    f"BEGIN SELECT RAISE(ABORT, '{FENCE}: {quoted}'); END",
+                    f"CREATE TRIGGER {MOVED_FENCE}_{table.name}_{write.lower()} BEFORE {write} ON {table.name} "
+                    f"BEGIN SELECT RAISE(ABORT, '{MOVED_FENCE}: {quoted}'); END",
                 )
 
     async def unfence(self, driver: Any, tables: Sequence[Table]) -> None:
         for table in tables:
             for write in _WRITES:
-                await self._run(driver, f"DROP TRIGGER IF EXISTS {FENCE}_{table.name}_{write.lower()}")
+                await self._run(driver, f"DROP TRIGGER IF EXISTS {MOVED_FENCE}_{table.name}_{write.lower()}")
 
     async def moved_to(self, driver: Any) -> str | None:
         rows = await self._fetch(driver, _TRIGGER)

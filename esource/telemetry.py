@@ -143,9 +143,11 @@ class Health:
 class FollowerStats:
     """What a follower notes of itself as it works. Not shared between event loops."""
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, kind: str, name: str, unreachable: Callable[[], str | None] = lambda: None) -> None:
         self.kind = kind
         self.name = name
+        self._unreachable = unreachable
+        """Says why the database is away, if it is known to be."""
         self.state: FollowerState = "stopped"
         self.since: datetime | None = None
         self.position = 0
@@ -231,6 +233,9 @@ class FollowerStats:
         Args:
             lag: Asks for the position, the events behind, and the age of the oldest of them in seconds.
         """
+        if self._unreachable() is not None:
+            lag.close()
+            return self.noted()
         try:
             position, events, seconds = await asyncio.wait_for(lag, HEALTH_SECONDS)
         except (DatabaseError, asyncio.TimeoutError) as error:
@@ -240,7 +245,8 @@ class FollowerStats:
 
     def noted(self) -> Health:
         """What is noted here, and no more. No I/O."""
-        return self.health(position=self.position, lag_events=self.lag_events, lag_seconds=self.lag_seconds)
+        found = self.health(position=self.position, lag_events=self.lag_events, lag_seconds=self.lag_seconds)
+        return replace(found, unreachable=self._unreachable())
 
     def health(self, *, position: int, lag_events: int, lag_seconds: float) -> Health:
         """What is noted here, with what the database says."""

@@ -28,6 +28,9 @@ logger = logging.getLogger("esource")
 WRITE_SECONDS = 1.0
 """How often a service writes its health file, in seconds."""
 
+LOOK_SECONDS = 0.1
+"""How often it looks whether something has gone wrong, so that the file says so at once, in seconds."""
+
 ALIVE_SECONDS = 15.0
 """A health file that is older says that the service does not run any more, or stands still."""
 
@@ -43,7 +46,8 @@ HealthFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write how it is doing to this file every second, as JSON, for `esource alive FILE`. Removed at the end.",
+        help="Write how it is doing to this file every second, and when something goes wrong, as JSON, for "
+        "`esource alive FILE`. Removed at the end.",
     ),
 ]
 """The option ``--health-file`` of every command that runs as a service."""
@@ -68,7 +72,7 @@ async def serving(
     Args:
         stop: Makes the block end soon.
         healths: How each of its followers is doing, without I/O.
-        health_file: Where that is written every second; None for nowhere.
+        health_file: Where that is written every second, and when something goes wrong; None for nowhere.
         log_format: How log records are written.
 
     Raises:
@@ -94,12 +98,19 @@ async def serving(
 
 async def _keep_writing(path: Path, healths: Callable[[], Iterable[Health]]) -> None:
     # In the event loop itself: a loop that a handler blocks writes nothing, and that is to be seen.
+    clock = asyncio.get_running_loop().time
     while True:
-        await asyncio.sleep(WRITE_SECONDS)
+        due, troubles = clock() + WRITE_SECONDS, _troubles(healths())
+        while clock() < due and troubles == _troubles(healths()):  # noqa: ASYNC110 - followers note, and call nobody
+            await asyncio.sleep(LOOK_SECONDS)
         try:
             write_health(path, healths())
         except OSError as error:
             logger.warning("the health file %s cannot be written: %s", path, error_text(error))
+
+
+def _troubles(healths: Iterable[Health]) -> list[tuple[Any, ...]]:
+    return [(each.state, each.failures, each.last_error_at, each.unreachable) for each in healths]
 
 
 def write_health(path: Path, healths: Iterable[Health]) -> None:
@@ -172,7 +183,7 @@ def _say(found: _Seen, output: Output) -> None:
 async def alive(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What the service writes: its --health-file.")],
     ready: Annotated[
-        bool, typer.Option("--ready", help="Also ask that everything in it runs, and nothing has failed.")
+        bool, typer.Option("--ready", help="Also ask that everything in it runs, and reaches its database.")
     ] = False,
     seconds: Annotated[
         float, typer.Option(min=1.0, help="How old the file may be, in seconds.")
@@ -197,5 +208,10 @@ async def alive(
             f"{each['kind']} {each['name']} is {each['state']}: {each['last_error'] or 'no error'}"
             for each in followers
             if each["state"] != "running"
+        ]
+        problems += [
+            f"{each['kind']} {each['name']} cannot reach its database: {each['unreachable']}"
+            for each in followers
+            if each.get("unreachable") is not None
         ]
     return _Seen(document, problems)

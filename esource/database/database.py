@@ -16,6 +16,7 @@ from esource.checks import STANDARD_LIMITS
 from esource.database.cancellation import uninterrupted
 from esource.database.connections import Connections
 from esource.database.lanes import put_back
+from esource.database.outages import Outage
 from esource.database.patience import retry
 from esource.database.transactions import Connection, Transactions
 from esource.database.unit_of_work import Unit, open_units
@@ -48,6 +49,8 @@ class Database:
         """What may be written, by whatever shares this database: those of its store."""
         self.connections = Connections(backend, url, **connections)
         self._transactions = Transactions(self.connections, backend, self.name)
+        self.outage = Outage(backend, self.name)
+        """Whether it is known to be away."""
         self.wake_up = WakeUp(self._watch)
         """Calls those who wait for appends to this database."""
 
@@ -227,7 +230,7 @@ class Database:
 
         Raises the driver's last error when `retry_seconds` are over.
         """
-        return await retry(operation, while_=self.can_repeat, seconds=self.retry_seconds)
+        return await self.outage.retry(operation, self.retry_seconds)
 
     @asynccontextmanager
     async def transaction(self, *, changes_schema: bool = False) -> AsyncIterator[Unit]:

@@ -103,7 +103,9 @@ class Job:
         self.partitions = partitions
         self.poll_seconds = poll_seconds
         self.leases = Leases(self.database, owner, lease_seconds)
-        self.stats = FollowerStats("projection", projection.checkpoint_name)
+        self.stats = FollowerStats(
+            "projection", projection.checkpoint_name, lambda: self.database.outage.reason
+        )
         self.stopping = StopSignal()
         self.is_building = False
         """Whether an older version is the active one."""

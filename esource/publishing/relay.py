@@ -129,7 +129,7 @@ class OutboxRelay:
         self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
         self._batches = count(1)
         self._enable_metrics = enable_metrics
-        self._stats = FollowerStats("relay", name)
+        self._stats = FollowerStats("relay", name, lambda: self._database.outage.reason)
         self._stops = 0
         """How often it was told to stop."""
         self._supervisor: Supervisor | None = None

@@ -90,7 +90,11 @@ class Subscription:
         self._waiter: Waiter | None = None
         self._held = ExitStack()
         """What is let go at the end: the wake-ups, and the place among the followers that run."""
-        self._stats = FollowerStats("subscription", "" if self._progress is None else self._progress.name)
+        self._stats = FollowerStats(
+            "subscription",
+            "" if self._progress is None else self._progress.name,
+            lambda: self._database.outage.reason,
+        )
 
     @property
     def checkpoint(self) -> str | None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,11 @@ async def test_a_service_that_stands_still_is_not_alive(tmp_path):
     not_ready = await alive(path, "--ready")
     assert not_ready.exit_code == 1
     assert "projection Strict is restarting: ValueError: a bad customer" in not_ready.stdout
+    with stats.running(metrics=False):
+        write_health(path, [replace(stats.noted(), unreachable="the server is away")])
+    not_ready = await alive(path, "--ready")
+    assert not_ready.exit_code == 1
+    assert "projection Strict cannot reach its database: the server is away" in not_ready.stdout
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "written_at": "2026-01-01T00:00:00.000000+00:00"}))
     found = await alive(path)

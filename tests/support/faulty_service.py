@@ -1,7 +1,8 @@
 """A service with a projection, a subscription and a relay, whose handlers do as a file tells them.
 
 Called with the database's URL and a folder. The folder's ``fault`` is ``FOLLOWER FAULT`` or nothing; what the relay has
-published is in ``published``, how all are doing in ``health.json``, and log records are on standard error.
+published is in ``published``, how all are doing in ``health.json``, and log records are on standard error. In ``moments`` are
+those at which a fault has passed its limit, and those at which `health_now()` has shown a new error.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from esource.telemetry import Health
 from support.orders import OrderPlaced
 
 LIMIT_SECONDS = 0.4
+LOOK_SECONDS = 0.005
+BUSY_SECONDS = 0.3
 
 logger = logging.getLogger("esource")
 
@@ -38,6 +43,7 @@ ROWS, MAILS = effects("service_rows"), effects("service_mails")
 class Faults:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "fault"
+        self._moments = (folder / "moments").open("a")
 
     async def strike(self, follower: str) -> None:
         """Do what is to go wrong in a handler of this follower now."""
@@ -46,6 +52,8 @@ class Faults:
         told = self._file.read_text().split()
         if told[:1] != [follower]:
             return
+        limit = LIMIT_SECONDS if told[1] == "hang" else 0.0
+        self.note("passed", follower, time.time() + limit)
         if told[1] == "raise":
             raise ValueError("the handler was told to raise")
         if told[1] == "hang":
@@ -53,6 +61,19 @@ class Faults:
         future = asyncio.get_running_loop().create_future()
         future.cancel()  # as a client does that closes what is awaited
         await future
+
+    def note(self, what: str, follower: str, at: float) -> None:
+        print(what, follower, at, file=self._moments, flush=True)
+
+    async def watch(self, healths: Callable[[], list[Health]]) -> None:
+        seen: dict[str, Any] = {}
+        while True:
+            for health in healths():
+                trouble = health.last_error_at, health.unreachable
+                if trouble != (None, None) and trouble != seen.get(health.kind):
+                    seen[health.kind] = trouble
+                    self.note("health", health.kind, time.time())
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 class Rows(Projection):
@@ -125,7 +146,7 @@ class Mailer:
 
 async def main(url: str, folder: Path) -> None:
     faults = Faults(folder)
-    options = {"busy_timeout": 300} if url.startswith("sqlite") else {}
+    options = {"busy_timeout": int(1000 * BUSY_SECONDS)} if url.startswith("sqlite") else {}
     async with open_store(url, enable_tracing=False, outbox_enabled=True, **options) as store:
         store.reader.database.retry_seconds = 0.5
         quick = {"restart_seconds": 0.05, "max_restart_seconds": 0.2}
@@ -149,7 +170,9 @@ async def main(url: str, folder: Path) -> None:
 
         service = serving(mailer.stop, healths, health_file=folder / "health.json", log_format=LogFormat.json)
         async with service, runner, relay.supervised(**quick):
+            watching = asyncio.create_task(faults.watch(healths))
             await mailer.run()
+            watching.cancel()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A service under load, each of whose followers raises, hangs, is cancelled, dies and loses its database in turn.
 
 Every fault is in the log and in the health file, everything catches up by itself, and nothing is handled twice or passed
-over. ``ESOURCE_TEST_EFFORT`` says how many rounds there are.
+over. ``ESOURCE_TEST_EFFORT`` says how many rounds there are; ``-s`` shows how long after its limit each fault was in the log, in
+`health()` and in the health file.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import json
 import os
 import signal
 import sqlite3
+import statistics
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url, select
 from support.effort import examples
-from support.faulty_service import MAILS, ROWS
+from support.faulty_service import BUSY_SECONDS, MAILS, ROWS
 from support.orders import placed
 from support.read_models import until
 from support.tally import chance
@@ -68,20 +73,62 @@ class Service:
     def failures(self, follower: str) -> int:
         return self.health(follower).get("failures", 0)
 
-    def records(self) -> list[str]:
+    def records(self) -> list[dict[str, Any]]:
         """The log records of the level of a warning and above."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         records = [json.loads(line) for line in lines]
-        return [record["message"] for record in records if record["level"] in ("warning", "error")]
+        return [record for record in records if record["level"] in ("warning", "error")]
 
     def told(self, follower: str, since: int) -> bool:
-        return any(record.startswith(follower) for record in self.records()[since:])
+        return any(record["message"].startswith(follower) for record in self.records()[since:])
+
+    def moment(self, what: str, follower: str, since: float) -> float | None:
+        """The first moment of a kind that the service has noted of a follower; None if there is none."""
+        lines = (line.split() for line in (self.folder / "moments").read_text().splitlines())
+        found = [float(at) for kind, name, at in lines if (kind, name) == (what, follower)]
+        return min((at for at in found if at >= since), default=None)
+
+    def logged(self, about: str, since: float) -> float | None:
+        """The moment of the first log record about a follower, or about anything."""
+        of_it = (record["at"] for record in self.records() if record["message"].startswith(about))
+        found = [datetime.fromisoformat(at).timestamp() for at in of_it]
+        return min((at for at in found if at >= since), default=None)
 
     @asynccontextmanager
     async def fault(self, follower: str, what: str):
         (self.folder / "fault").write_text(f"{follower} {what}")
         yield
         (self.folder / "fault").unlink()
+
+
+@dataclass
+class Figures:
+    """How long after its limit each fault was seen, in seconds."""
+
+    found: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: defaultdict(list))
+
+    def note(
+        self, service: Service, follower: str, fault: str, began: float, limit: float | None = None
+    ) -> None:
+        """A fault that the health file shows now. Its limit was passed when the service says, if that is not given."""
+        seen = time.time()
+        passed = limit or service.moment("passed", follower, began)
+        logged = service.logged(follower if limit is None else "", began)
+        healthy = service.moment("health", follower, began)
+        assert passed is not None
+        assert logged is not None
+        assert healthy is not None
+        self.found[f"{follower} {fault}"].append((logged - passed, healthy - passed, seen - passed))
+
+    def show(self) -> None:
+        print(
+            f"\n{'seconds after the limit, the longest of all (median)':56} {'log':>14} {'health()':>14} {'file':>14}"
+        )
+        for name, rows in sorted(self.found.items()):
+            cells = [
+                f"{max(column):6.3f} ({statistics.median(column):.3f})" for column in zip(*rows, strict=True)
+            ]
+            print(f"{name:50} {len(rows):5} " + " ".join(f"{cell:>14}" for cell in cells))
 
 
 class Load:
@@ -167,7 +214,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
     load = Load(store, service)
     (tmp_path / "published").touch()
     await service.start()
-    draw = chance("service")
+    draw, figures = chance("service"), Figures()
     try:
         for _ in range(examples(1)):
             rounds = [(follower, fault) for follower in FOLLOWERS for fault in FAULTS]
@@ -182,12 +229,21 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                 elif fault == "database":
                     await until(lambda: service.health("projection").get("state") == "running")
                     failures, since = service.failures("projection"), len(service.records())
+
+                    def is_noted(failures: int = failures) -> bool:
+                        found = service.health("projection")
+                        return found.get("failures", 0) > failures or found.get("unreachable") is not None
+
                     async with lost_database(url, proxy):
-                        await until(lambda failures=failures: service.failures("projection") > failures, 60.0)
-                        await until(lambda since=since: service.told("projection", since))
+                        began = time.time()
+                        await until(is_noted, 60.0)
+                        await until(lambda since=since: service.told("", since))
+                        wait = 0.0 if proxy is not None else BUSY_SECONDS
+                        figures.note(service, "projection", "loses its database", began, began + wait)
                 else:
                     failures, since = service.failures(follower), len(service.records())
                     async with service.fault(follower, fault):
+                        began = time.time()
                         await load.append()
                         await until(
                             lambda since=since, follower=follower: service.told(follower, since), 60.0
@@ -195,6 +251,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                         if follower != "subscription":  # its failures are those of the application
                             await until(lambda f=follower, failures=failures: service.failures(f) > failures)
                             assert service.health(follower)["last_error"]
+                            figures.note(service, follower, fault, began)
                 await load.append()
                 await load.catch_up(f"{follower} {fault}")
         await until(lambda: service.health("projection").get("state") == "running")
@@ -204,6 +261,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
             await service.end(signal.SIGKILL)
         if proxy is not None:
             await proxy.__aexit__(None, None, None)
+    figures.show()
     assert sorted(await load.handled(ROWS)) == load.positions
     assert sorted(await load.handled(MAILS)) == load.positions
     assert set(load.published()) == set(load.positions)

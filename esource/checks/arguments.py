@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from esource.errors import InvalidOptionError
+
+T = TypeVar("T")
 
 NAME_LENGTH = 255
 """Longest aggregate type, event type, actor id and projection name, in characters: PostgreSQL's
@@ -44,6 +46,18 @@ def check_whole(name: str, value: int, *, least: int = 0, most: int | None = LAR
         raise InvalidOptionError(f"{name} must be a whole number from {least}, not {shown(value)}")
     if most is not None and value > most:
         raise InvalidOptionError(f"{name} must be at most {most}, not {shown(value)}")
+    return value
+
+
+def check_choice(name: str, value: T, choices: Collection[str]) -> T:
+    """The value itself, if it is one of the choices.
+
+    Raises:
+        InvalidOptionError: it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        *first, last = map(repr, choices)
+        raise InvalidOptionError(f"{name} must be {', '.join(first)} or {last}, not {shown(value)}")
     return value
 
 

@@ -13,12 +13,11 @@ an integer. Declared moments keep their instant.
 
 from __future__ import annotations
 
-from esource.checks import STANDARD_LIMITS, Limits
+from esource.checks import STANDARD_LIMITS, Limits, check_choice
 from esource.codec.decoding import Decoder, UnknownEvents
 from esource.codec.encoding import Encoder
 from esource.codec.untyped import UuidNames
 from esource.domain.registry import EventRegistry
-from esource.errors import InvalidOptionError
 
 
 class Codec(Encoder, Decoder):
@@ -39,10 +38,7 @@ class Codec(Encoder, Decoder):
         unknown_events: UnknownEvents = "raise",
         limits: Limits = STANDARD_LIMITS,
     ) -> None:
-        if unknown_events not in ("raise", "skip", "untyped"):
-            raise InvalidOptionError(
-                f"unknown_events must be 'raise', 'skip' or 'untyped', not {unknown_events!r}"
-            )
+        check_choice("unknown_events", unknown_events, ("raise", "skip", "untyped"))
         names = UuidNames(uuid_fields, string_id_fields, auto_detect_uuid=auto_detect_uuid)
         super().__init__(registry, names, unknown_events)
         self._limits = limits

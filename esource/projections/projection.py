@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from esource.checks import check_name, check_seconds, check_whole
+from esource.checks import check_choice, check_name, check_seconds, check_whole
 from esource.database.calls import awaitable
 from esource.database.patience import Retry
 from esource.domain.events import DomainEvent
@@ -115,8 +115,7 @@ class Projection:
             check_seconds("handler_seconds", cls.handler_seconds)
         if not isinstance(cls.progress, Every) and cls.progress not in ("in_transaction", "after_event"):
             raise InvalidOptionError(f"progress cannot be {cls.progress!r}")
-        if cls.on_failure not in ("stop", "skip", "halt_stream"):
-            raise InvalidOptionError(f"on_failure cannot be {cls.on_failure!r}")
+        check_choice("on_failure", cls.on_failure, ("stop", "skip", "halt_stream"))
 
     async def reset(self, connection: AsyncConnection) -> None:
         """Make this version's read model empty: create its tables, or clear them.

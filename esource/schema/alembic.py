@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
+from esource.checks import check_choice
 from esource.database.database import Database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import DatabaseError, DatabaseUnavailableError, EventSourceError, InvalidOptionError
@@ -102,8 +103,7 @@ def _switch_row_level_security(context: Any) -> None:
     setting = setting or context.get_x_argument(as_dictionary=True).get("row_level_security")
     if setting is None:
         return
-    if setting not in ROW_LEVEL_SECURITY:
-        raise InvalidOptionError(f"row_level_security must be 'on' or 'off', not {setting!r}")
+    check_choice("row_level_security", setting, ROW_LEVEL_SECURITY)
     try:
         context.get_revision_argument()
     except KeyError:

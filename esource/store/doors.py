@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from typing_extensions import Self
 
-from esource.checks import LARGEST_INTEGER, STANDARD_LIMITS, Limits, check_seconds, check_whole
+from esource.checks import LARGEST_INTEGER, STANDARD_LIMITS, Limits, check_choice, check_seconds, check_whole
 from esource.codec.decoding import UnknownEvents
 from esource.database.database import RETRY_SECONDS, Database
 from esource.database.sources import database_of
@@ -82,10 +82,7 @@ class SQLiteEventStore(EventStore):
         if "://" in path or path.startswith("sqlite:"):  # the rest may hold a password
             raise InvalidOptionError('database must be a path or ":memory:"; open_store takes a URL')
         check_whole("busy_timeout (milliseconds)", busy_timeout, most=LARGEST_INTEGER)
-        if synchronous not in ("FULL", "NORMAL"):
-            raise InvalidOptionError(f"synchronous must be 'FULL' or 'NORMAL', not {synchronous!r}")
-        if execution not in ("thread", "caller"):
-            raise InvalidOptionError(f"execution must be 'thread' or 'caller', not {execution!r}")
+        check_choice("synchronous", synchronous, ("FULL", "NORMAL"))
         self._path = path
         self._wal_mode = wal_mode and path != ":memory:"
         self._busy_timeout = busy_timeout
@@ -177,8 +174,7 @@ class PostgreSQLEventStore(EventStore):
         retry_seconds: float = RETRY_SECONDS,
         **engine_options: Any,
     ) -> None:
-        if append_lock not in ("advisory", "row"):
-            raise InvalidOptionError(f"append_lock must be 'advisory' or 'row', not {append_lock!r}")
+        check_choice("append_lock", append_lock, ("advisory", "row"))
         switches = Switches(append_lock, notify, transaction_pooling)
         if isinstance(database, (str, URL)):
             source = Database.from_url(database, switches, read_only=read_only, **engine_options)

@@ -8,17 +8,21 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.orders import OrderPlaced, OrderShipped, placed
+from support.orders import Order, OrderPlaced, OrderShipped, placed
 
 from esource import (
+    AggregateRepository,
     CheckpointRepository,
     DLQRepository,
     DomainEvent,
     EventRegistry,
     EventStore,
     ExpectedVersion,
+    InMemoryEventStore,
+    InMemorySnapshotStore,
     OutboxRepository,
     PostgreSQLEventStore,
+    Projection,
     ReadDirection,
     ReadOptions,
     SnapshotStore,
@@ -202,3 +206,44 @@ async def test_lag_is_not_measured_by_the_letters_of_a_type(store: EventStore):
     await checkpoints.save_position("mails", 1, uuid4(), OrderShipped.__name__)
     with pytest.raises(InvalidOptionError, match=r"write \['OrderShipped'\]"):
         await checkpoints.get_lag_metrics("mails", "OrderShipped")
+
+
+def a_projection(on_failure: Any) -> type[Projection]:
+    return type("Misspelt", (Projection,), {"on_failure": on_failure})
+
+
+def a_repository(**options: Any) -> AggregateRepository[Order]:
+    return AggregateRepository(InMemoryEventStore(), Order, snapshot_store=InMemorySnapshotStore(), **options)
+
+
+@pytest.mark.parametrize("value", ["skp", None, ["skip"], 1])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda value: SQLiteEventStore("x.db", execution=value), "execution must be 'thread' or 'caller'"),
+        (lambda value: SQLiteEventStore("x.db", synchronous=value), "synchronous must be 'FULL' or 'NORMAL'"),
+        (
+            lambda value: SQLiteEventStore("x.db", unknown_events=value),
+            "unknown_events must be 'raise', 'skip' or 'untyped'",
+        ),
+        (
+            lambda value: PostgreSQLEventStore("postgresql://host/shop", append_lock=value),
+            "append_lock must be 'advisory' or 'row'",
+        ),
+        (
+            lambda value: a_repository(snapshot_mode=value),
+            "snapshot_mode must be 'sync', 'background' or 'manual'",
+        ),
+        (a_projection, "on_failure must be 'stop', 'skip' or 'halt_stream'"),
+    ],
+)
+def test_an_option_with_few_choices_names_them_all(make: Callable[[Any], Any], said: str, value: Any):
+    with pytest.raises(InvalidOptionError) as refused:
+        make(value)
+    assert str(refused.value) == f"{said}, not {value!r}"
+
+
+@pytest.mark.parametrize("threshold", [0, -1, "5", 1.5, True])
+def test_a_threshold_of_snapshots_is_a_whole_number(threshold: Any):
+    with pytest.raises(InvalidOptionError, match="snapshot_threshold must be a whole number from 1"):
+        a_repository(snapshot_threshold=threshold)

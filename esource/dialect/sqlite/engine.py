@@ -12,10 +12,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from esource.checks import check_choice
 from esource.dialect.sqlite.caller import CallersConnection
 from esource.dialect.sqlite.caller import connect as connect_here
 from esource.dialect.sqlite.files import Place, opened_at, reading_uri
-from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,10 +38,7 @@ def in_caller(options: Mapping[str, Any]) -> bool:
     Raises:
         InvalidOptionError: there is no such choice.
     """
-    execution = options["execution"]
-    if execution not in ("thread", "caller"):
-        raise InvalidOptionError(f"execution must be 'thread' or 'caller', not {execution!r}")
-    return bool(execution == "caller")
+    return bool(check_choice("execution", options["execution"], ("thread", "caller")) == "caller")
 
 
 def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:

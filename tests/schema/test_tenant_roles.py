@@ -60,6 +60,15 @@ async def test_the_role_waits_for_a_projection_of_the_whole_log(red_store, owner
     assert str(BLUE) not in str(late.value)
     async with running(ProjectionRunner(owner, Journal())):
         await red_store.wait_for(result, projection=Journal, timeout=60)
+        with pytest.raises(CheckpointNotReachedError, match="Its lease is held by a worker"):
+            await red_store.wait_for(10**9, projection=Journal, timeout=0)
+    name = Journal.name
+    for other in (f"{name}@2[0/4]", f"{name}s", f"{name}[x]"):
+        await CheckpointRepository(owner).save_position(other, 1, uuid4(), "OrderPlaced")
+    found = await rows(red_url, f"SELECT projection_name FROM esource_progress('{name}')")
+    assert sorted(row[0] for row in found) == [name, f"{name}@2[0/4]"]
+    # Names cannot be found out piece by piece.
+    assert await rows(red_url, f"SELECT * FROM esource_progress('{name[:-1]}')") == []
     hidden = await rows(red_url, f"SELECT * FROM esource_progress('{BLUE}:p')")
     assert (hidden, await rows(red_url, "SELECT * FROM esource_progress('')")) == ([], [])
 

@@ -201,14 +201,16 @@ ENABLE = [
         "uuid",
         "SELECT id FROM <schema>.event_outbox WHERE event_data IS NULL ORDER BY global_position DESC LIMIT 1",
     ),
-    # A tenant waits for a projection of the whole log. It learns how far that is, and which worker has it: no event, and
-    # nothing of the checkpoints of other tenants, whose names begin with an id.
+    # A tenant waits for a projection of the whole log, whose name it knows. It learns how far its versions and partitions are,
+    # and whether a worker has them: no event, no other name, no worker's name, which has that of its machine, and nothing of
+    # the checkpoints of other tenants, whose names begin with an id.
     _function(
         "esource_progress(family text)",
         "TABLE (projection_name varchar, global_position bigint, lease_owner varchar, active_version integer)",
-        "SELECT p.projection_name, p.global_position, CASE WHEN p.lease_until > clock_timestamp() THEN p.lease_owner END, "
-        "p.active_version FROM <schema>.projection_checkpoints AS p WHERE family <> '' "
-        "AND left(p.projection_name, length(family)) = family AND p.projection_name !~ '^[0-9a-f-]{36}:'",
+        "SELECT p.projection_name, p.global_position, CASE WHEN p.lease_until > clock_timestamp() THEN 'a worker' END, "
+        "p.active_version FROM <schema>.projection_checkpoints AS p WHERE left(p.projection_name, length(family)) = family "
+        r"AND substr(p.projection_name, length(family) + 1) ~ '^(@[0-9]+)?(\[[0-9]+/[0-9]+\])?$' "
+        "AND family <> '' AND p.projection_name !~ '^[0-9a-f-]{36}:'",
     ),
     *(
         f"CREATE POLICY esource_tenants ON {table} USING ({_VISIBLE[table]} OR {_SEES_ALL}) "

@@ -106,6 +106,7 @@ _STATES = Statement(
         case((_table.lease_until > moment_after("seconds"), _table.lease_owner)),
         _table.active_version,
         _table.global_position.is_not(None),
+        _table.lease_owner,
     )
 )
 _DELETE = Statement(
@@ -123,6 +124,8 @@ class CheckpointState(NamedTuple):
     """The worker that holds it now."""
     active_version: int | None
     has_started: bool
+    last_owner: str | None
+    """The worker that holds it now or held it last."""
 
 
 class Fence(NamedTuple):
@@ -178,8 +181,8 @@ async def states(database: Database) -> dict[str, CheckpointState]:
     """Every checkpoint, by name. One query."""
     rows = await database.read(_STATES, {"seconds": 0.0})
     return {
-        name: CheckpointState(position, owner, active, bool(started))
-        for name, position, owner, active, started in rows
+        name: CheckpointState(position, owner, active, bool(started), last)
+        for name, position, owner, active, started, last in rows
     }
 
 

@@ -26,8 +26,9 @@ from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.projections.checkpoints import CheckpointState, Fence
 from esource.projections.context import ProjectionContext, Writes
+from esource.projections.names import Doing
 from esource.projections.projection import Every, Handle, Projection
-from esource.repositories.lease import Leases
+from esource.repositories.lease import Leases, new_owner
 from esource.tables.rows import AGGREGATE_ID, PAYLOAD, EventRow
 from esource.telemetry import FollowerStats
 
@@ -91,7 +92,7 @@ class Job:
         reader: LogReader,
         projection: Projection,
         *,
-        owner: str,
+        owner: str | None,
         partitions: int,
         lease_seconds: float,
         poll_seconds: float,
@@ -102,7 +103,8 @@ class Job:
         self.projection = projection
         self.partitions = partitions
         self.poll_seconds = poll_seconds
-        self.leases = Leases(self.database, owner, lease_seconds)
+        self.doing = Doing.of(projection, projection.event_types(reader.codec.registry))
+        self.leases = Leases(self.database, owner or new_owner(str(self.doing)), lease_seconds)
         self.stats = FollowerStats(
             "projection", projection.checkpoint_name, lambda: self.database.outage.reason
         )

@@ -5,23 +5,40 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from esource.projections.checkpoints import CheckpointState
 from esource.projections.job import Job
+from esource.projections.names import Doing
 from esource.repositories.checkpoint import CheckpointRepository
 
 logger = logging.getLogger("esource")
 
 
-async def tell_of_missed(job: Job) -> None:
-    """Say so if fewer events were dealt with than there are of its types up to the checkpoint: a handler was added
-    since. As many queries as partitions, and two that count the events of its types."""
-    checkpoints = CheckpointRepository(job.database)
-    own = [await checkpoints.get_checkpoint_data(name) for name in job.checkpoints]
-    position = min((found.global_position or 0 if found else 0 for found in own), default=0)
+async def tell_of_missed(job: Job, own: dict[str, CheckpointState]) -> bool:
+    """Say so if its checkpoints were moved by workers that handled other types, and fewer events were dealt with than there
+    are of its types up to there; or if another class has moved them. Returns whether events were missed.
+
+    Where the last worker handled the same types, nothing is asked. Else as many queries as partitions, and two that count
+    the events of its types.
+    """
     codec = job.reader.codec
     types = job.projection.event_types(codec.registry)
-    if position and not (types is None and codec.unknown_events == "skip"):
-        done = sum(found.events_processed for found in own if found)
-        await _tell(job, position, types, done)
+    wanted = Doing.of(job.projection, types)
+    before = {Doing.in_owner(state.last_owner) for state in own.values() if state.position}
+    for each in before:
+        if each is not None and each.class_name != wanted.class_name:
+            logger.warning(
+                "%s: its checkpoint was moved by another class before, %s. Nothing is wrong if that is its old name; else give "
+                "one of the two another name, since each has passed over what the other has handled",
+                job.stats.title,
+                each.class_name,
+            )
+    if before <= {wanted} or (types is None and codec.unknown_events == "skip"):
+        return False
+    checkpoints = CheckpointRepository(job.database)
+    found = [await checkpoints.get_checkpoint_data(name) for name in job.checkpoints]
+    position = min((data.global_position or 0 if data else 0 for data in found), default=0)
+    done = sum(data.events_processed for data in found if data)
+    return bool(position) and await _tell(job, position, types, done)
 
 
 async def tell_of_new_types(job: Job, position: int, types: Iterable[str]) -> None:
@@ -38,7 +55,7 @@ async def count_up_to(job: Job, position: int, types: Iterable[str] | None) -> i
     return everything - later
 
 
-async def _tell(job: Job, position: int, types: Iterable[str] | None, done: int) -> None:
+async def _tell(job: Job, position: int, types: Iterable[str] | None, done: int) -> bool:
     missed = await count_up_to(job, position, types) - done
     if missed > 0:
         logger.warning(
@@ -49,3 +66,4 @@ async def _tell(job: Job, position: int, types: Iterable[str] | None, done: int)
             missed,
             position,
         )
+    return missed > 0

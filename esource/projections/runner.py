@@ -20,13 +20,12 @@ from esource.log.reader import Readable
 from esource.projections.checkpoints import states
 from esource.projections.dead_letters import Retried, retry
 from esource.projections.job import Job, Stopping
-from esource.projections.missed import tell_of_missed
 from esource.projections.names import only_one_class
 from esource.projections.projection import Projection
 from esource.projections.shares import Shares
 from esource.projections.versions import prepare, rewind
 from esource.repositories.checkpoint import CheckpointRepository
-from esource.repositories.lease import LEASE_SECONDS, new_owner
+from esource.repositories.lease import LEASE_SECONDS
 from esource.telemetry import Health
 
 logger = logging.getLogger("esource")
@@ -99,7 +98,7 @@ class ProjectionRunner:
         self._job = Job(
             store.reader,
             projection,
-            owner=owner or new_owner(),
+            owner=owner,
             partitions=check_whole("partitions", partitions, least=1),
             lease_seconds=lease_seconds,
             poll_seconds=check_seconds("poll_seconds", poll_seconds),
@@ -151,7 +150,7 @@ class ProjectionRunner:
                 if not await job.retry_outages(lambda: prepare(job)):
                     logger.info("%s: a newer version is active", job.stats.name)
                     return
-                await job.retry_outages(lambda: tell_of_missed(job))
+                await job.retry_outages(self._shares.look_back)
                 await self._shares.hold(None if live else await self._head())
             except Stopping:
                 return

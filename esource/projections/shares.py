@@ -9,9 +9,11 @@ from contextlib import suppress
 
 from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop
-from esource.errors import DatabaseError
+from esource.errors import DatabaseError, InvalidOptionError
 from esource.projections.checkpoints import CheckpointState, states
 from esource.projections.job import Job, LostCheckpoint, Stopping
+from esource.projections.missed import tell_of_missed
+from esource.projections.names import Doing
 from esource.projections.share import Share
 from esource.projections.versions import active_in, take_over
 from esource.repositories.lease import RENEWALS, STANDBY_SECONDS
@@ -29,6 +31,20 @@ class Shares:
         self._parts: dict[int, Share] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wants_share = False
+        self._looked_at: dict[str, int] = {}
+        """Where its checkpoints were when `look_back` looked at them."""
+        self._told: set[str] = set()
+        """Workers of another class that were told of."""
+
+    async def look_back(self) -> None:
+        """Before it holds anything: say so if its checkpoints lack what it would have handled. One query, and more where
+        other types were handled before."""
+        job = self.job
+        own = job.own(await states(job.database))
+        if await tell_of_missed(job, own):
+            # Not to be known as one that has handled all of its types: the next start says it again.
+            job.leases.owner = job.leases.owner.replace(str(job.doing), str(job.doing._replace(types="part")))
+        self._looked_at = {name: state.position for name, state in own.items()}
 
     async def hold(self, goal: int | None) -> None:
         """Hold leases and keep a task at work for each, until stopped, done, or superseded."""
@@ -70,6 +86,7 @@ class Shares:
         own = job.own(found)
         if goal is not None and not job.is_building and self._is_reached(own, goal):
             return True
+        self._look_at_others(own)
         held = {job.checkpoint(number): number for number in self._tasks}
         kept = await job.leases.renew(held)
         for name in held.keys() - kept:
@@ -86,11 +103,34 @@ class Shares:
                 continue
             if goal is not None and not job.is_building and state and state.position >= goal:
                 continue
-            position = await job.leases.acquire(name)
-            if position is not None:
-                self._start(number, position, goal)
+            await self._take(number, state, goal)
         await self._ask_for_a_share()
         return False
+
+    async def _take(self, number: int, state: CheckpointState | None, goal: int | None) -> None:
+        """Hold a partition, if its lease is free, and begin to work on it."""
+        job, name = self.job, self.job.checkpoint(number)
+        position = await job.leases.acquire(name)
+        if position is None:
+            return
+        if state is not None and position > self._looked_at.get(name, 0):  # another has moved it meanwhile
+            await tell_of_missed(job, {name: state})
+        self._start(number, position, goal)
+
+    def _look_at_others(self, own: dict[str, CheckpointState]) -> None:
+        """Say so, once for each worker, if one runs another class under this name."""
+        job = self.job
+        for owner in {state.owner for state in own.values() if state.owner} - self._told:
+            other = Doing.in_owner(owner)
+            if other is not None and other.class_name != job.doing.class_name:
+                self._told.add(owner)
+                error = InvalidOptionError(
+                    f"{job.doing.class_name} shares its checkpoint with another class of that name, "
+                    f"{other.class_name}, which is at work ({owner}): each passes over what the other handles. Give one of "
+                    "them another name; if the other is the same class of an older release, let that process end"
+                )
+                job.stats.note(error)
+                logger.error("%s: %s", job.stats.title, error)
 
     def _is_reached(self, own: dict[str, CheckpointState], goal: int) -> bool:
         return len(own) == self.job.partitions and all(state.position >= goal for state in own.values())

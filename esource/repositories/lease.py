@@ -69,21 +69,22 @@ _ACQUIRE = Statement(
 _mine = (_table.lease_owner == _owner, member_of(_table.projection_name, "names"))
 _RENEW = Statement(
     update(projection_checkpoints)
-    .where(*_mine)
+    .where(*_mine, _table.lease_until.is_not(None))
     .values(lease_until=moment_after("seconds"))
     .returning(_table.projection_name)
 )
 _RELEASE = Statement(
     update(projection_checkpoints)
     .where(*_mine)
-    .values(lease_owner=literal_column("NULL"), lease_until=literal_column("NULL"))
+    .values(lease_until=literal_column("NULL"))  # who held it last stays there to be seen
     .returning(_table.projection_name)
 )
 
 
-def new_owner() -> str:
-    """A worker's name, unlike any other's; a person can tell machine and process by it."""
-    return storable_text(f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}")
+def new_owner(doing: str = "") -> str:
+    """A worker's name, unlike any other's; a person can tell machine and process by it, and what it does if that is
+    given."""
+    return storable_text(f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}{doing}")
 
 
 class Leases:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
 from support.read_models import running, until
 
 from esource import DomainEvent, EventRegistry, EventStore, Projection, ProjectionRunner, handles
+from esource.projections import missed
 
 
 class Moved(DomainEvent):
@@ -35,7 +37,17 @@ class OfMoved(Seen):
         self.see(event)
 
 
+class OfTurned(Seen):
+    @handles(Turned)
+    async def turned(self, event: Turned, context) -> None:
+        self.see(event)
+
+
 class OfBoth(OfMoved):
+    """The class `OfMoved` in its next release."""
+
+    __qualname__ = OfMoved.__qualname__
+
     @handles(Turned)
     async def turned(self, event: Turned, context) -> None:
         self.see(event)
@@ -156,3 +168,66 @@ async def test_older_events_of_a_handler_that_was_added_are_told(own: EventStore
     [said] = warnings(caplog)
     assert "2 events of the types that it handles lie before its checkpoint" in said
     assert both.seen == []
+    await ProjectionRunner(own, OfBoth()).run(live=False)  # it is said at every start until they are handled
+    assert warnings(caplog) == [said, said]
+
+
+async def test_a_start_that_handles_the_types_of_the_last_one_counts_no_events(own: EventStore, monkeypatch):
+    await write(own, Moved(), Turned())
+    for _ in range(2):
+        await ProjectionRunner(own, OfMoved()).run(live=False)
+
+    async def count_up_to(*arguments) -> int:
+        raise AssertionError("the log was counted")
+
+    monkeypatch.setattr(missed, "count_up_to", count_up_to)
+    await ProjectionRunner(own, OfMoved()).run(live=False)
+    with pytest.raises(AssertionError, match="was counted"):
+        await ProjectionRunner(own, OfBoth()).run(live=False)
+
+
+async def test_a_checkpoint_that_another_class_has_moved_is_told(own: EventStore, caplog):
+    await write(own, Moved(), Turned())
+    await ProjectionRunner(own, OfMoved()).run(live=False)
+    await ProjectionRunner(own, OfTurned()).run(live=False)
+    said = warnings(caplog)[0]
+    assert "projection seen: its checkpoint was moved by another class before" in said
+    assert "test_types.OfMoved. Nothing is wrong if that is its old name" in said
+
+
+async def test_another_class_that_is_at_work_under_one_name_elsewhere_is_told(
+    open_stores, shared_database_url, registry, caplog
+):
+    store, other = [await open_stores(shared_database_url, event_registry=registry) for _ in range(2)]
+    projection, runner = OfMoved(), ProjectionRunner(other, OfTurned())
+    async with running(ProjectionRunner(store, projection)):
+        await write(store, Moved())
+        await until(lambda: projection.seen)
+        async with running(runner):
+            await until(lambda: runner.health_now().last_error is not None)
+    assert "test_types.OfTurned shares its checkpoint with another class" in runner.health_now().last_error
+    [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "test_types.OfMoved, which is at work" in said
+
+
+async def test_events_that_an_older_release_has_passed_over_meanwhile_are_told(
+    open_stores, shared_database_url, registry, caplog
+):
+    old, new = [await open_stores(shared_database_url, event_registry=registry) for _ in range(2)]
+    before, after = OfMoved(), OfBoth()
+    runner = ProjectionRunner(new, after)
+    async with AsyncExitStack() as stack:
+        older = await stack.enter_async_context(AsyncExitStack())
+        await older.enter_async_context(running(ProjectionRunner(old, before)))
+        await write(old, Moved())
+        await until(lambda: before.seen)
+        await stack.enter_async_context(running(runner))
+        await until(lambda: runner._shares._looked_at)
+        await write(old, Turned(), Moved())
+        await until(lambda: len(before.seen) == 2)
+        await older.aclose()
+        await write(old, Turned())
+        await until(lambda: after.seen)
+    assert after.seen == ["Turned 1"]
+    [said] = warnings(caplog)
+    assert "1 events of the types that it handles lie before its checkpoint (position 3)" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -82,6 +83,30 @@ def check_moment(name: str, value: datetime) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidOptionError(f"{name} must be a datetime with a time zone, not {shown(value)}")
     return value
+
+
+def check_path(what: str, path: object) -> str:
+    """The path of a file, with the home folder for ``~`` or ``~user`` at its beginning. A file may have such a name, a
+    folder may not.
+
+    Raises:
+        InvalidOptionError: it is no path, no operating system has a file of such a name, or the home folder is not known.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str):
+        raise InvalidOptionError(f"{what} must be named by a path, not {shown(path)}")
+    try:
+        if b"\0" in os.fsencode(text):
+            raise InvalidOptionError(f"the name of {what} holds a NUL character")
+    except UnicodeEncodeError:
+        raise InvalidOptionError(f"the name of {what} holds half of a surrogate pair") from None
+    found = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for a file of such a name
+    if text.startswith("~") and found == text and "/" in text:
+        raise InvalidOptionError(
+            f"no home folder is known for {shown(text.partition('/')[0])}, with which the path of {what} begins: "
+            "write the folder out, or ./ before the name"
+        )
+    return found
 
 
 def check_seconds(name: str, value: float, *, least: float | None = None) -> float:

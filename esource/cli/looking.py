@@ -13,7 +13,7 @@ import typer
 from esource import ReadDirection, ReadOptions, StoredEvent
 from esource.browsing import StreamSummary, overview
 from esource.browsing.units import duration, one_line, size
-from esource.checks import check_whole
+from esource.checks import check_path, check_whole
 from esource.cli.errors import Refusal, wrong_usage
 from esource.cli.opening import DatabaseUrl, reading
 from esource.cli.output import Output
@@ -296,7 +296,7 @@ async def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")], url: DatabaseUrl = None
 ) -> None:
     """Copy a SQLite database to a new file while it is written to, and check the copy."""
-    bar = Bar()
+    target, bar = Path(check_path("the file", target)), Bar()
     async with reading(url, any_schema=True) as store:
         with bar.progress:
             await back_up(store, target, on_progress=bar.tell)

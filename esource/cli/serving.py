@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from esource.checks import check_path
 from esource.cli.errors import wrong_usage
 from esource.cli.output import Output, jsonable
 from esource.cli.running import ended_by_sigterm, shows
@@ -83,6 +84,7 @@ async def serving(
         if health_file is None:
             yield
             return
+        health_file = Path(check_path("the health file", health_file))
         try:
             write_health(health_file, healths())
         except OSError as error:
@@ -190,6 +192,7 @@ async def alive(
     ] = ALIVE_SECONDS,
 ) -> _Seen:
     """Say whether a service runs, by its health file. Exit code 1 if not."""
+    file = Path(check_path("the health file", file))
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         written_at, followers = from_iso(document["written_at"]), list(document["followers"])

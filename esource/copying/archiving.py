@@ -21,13 +21,13 @@ from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, exists, fu
 
 from esource import schema
 from esource.copying.export import SOURCE, File, name_of
-from esource.copying.files import RowsReader, RowsWriter, opened, written
+from esource.copying.files import RowsReader, RowsWriter, opened, path_of, written
 from esource.copying.mirror import load
 from esource.copying.rows import EVENTS, Row, neutral
 from esource.database.database import Database
 from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.errors import ArchiveRefusedError, FileRefusedError, InvalidOptionError
+from esource.errors import ArchiveRefusedError, FileRefusedError
 from esource.log.pages import NEWEST_OUTBOX_ROW
 from esource.log.tenants import may_read
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
@@ -160,17 +160,14 @@ async def archive(
         InvalidOptionError: the file is there already or cannot be made.
         InvalidEventError: a row that another program wrote is none of ours.
     """
-    if not isinstance(file, (str, Path)):
-        raise InvalidOptionError(
-            "an archive needs a file's name: it is read again before anything is deleted"
-        )
+    file = path_of(file)  # no open file: it is read again before anything is deleted
     chosen = None if streams is None else [StreamId(*stream) for stream in streams]
     count = 0
     async with schema.whole_store(store, "an archive") as database:
         async with aclosing(_closed(database, chosen, closed_before)) as found:
             if await anext(found, None) is None:
                 return ArchiveResult(database.name, name_of(file), 0, 0)
-        async with written(Path(file)) as opened_file, database.reading():
+        async with written(file) as opened_file, database.reading():
             writer = RowsWriter(
                 opened_file,
                 {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},
@@ -250,7 +247,7 @@ async def _each_stream(
     store: Source, what: str, file: str | Path, act: Callable[[Database, StreamId, list[Row]], Awaitable[int]]
 ) -> ArchiveResult:
     """Do something with each stream of a file, in a transaction of its own, after all of it was read once."""
-    path = Path(file)
+    path = path_of(file)
     streams = changed = 0
     async with schema.whole_store(store, what) as database:
         async with aclosing(_streams_of(path)) as found:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from esource import schema
-from esource.copying.files import new_file
+from esource.copying.files import new_file, path_of
 from esource.copying.progress import OnProgress, Progress
 from esource.database.sources import Source
 from esource.dialect.urls import inspection_of
@@ -31,7 +30,7 @@ async def back_up(
     """
     async with (
         schema.whole_store(store, "a backup", any_schema=True) as database,
-        new_file(Path(target)) as partial,
+        new_file(path_of(target)) as partial,
     ):
         inspection = inspection_of(database.backend)
 

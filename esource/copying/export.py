@@ -8,12 +8,11 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from esource import schema
 from esource.checks import LARGEST_POSITION, STANDARD_LIMITS, Limits
-from esource.copying.files import RowsReader, RowsWriter, opened, written
+from esource.copying.files import RowsReader, RowsWriter, opened, path_of, written
 from esource.copying.mirror import counters, load, raise_counters
 from esource.copying.movable import unmovable
 from esource.copying.progress import OnProgress, Progress
@@ -204,8 +203,8 @@ def _counters(reader: RowsReader, file: str) -> dict[str, int]:
 
 @asynccontextmanager
 async def _to(file: File) -> AsyncIterator[BinaryIO]:
-    if isinstance(file, (str, os.PathLike)):
-        async with written(Path(file)) as opened_file:
+    if isinstance(file, (str, os.PathLike)) or not hasattr(file, "write"):
+        async with written(path_of(file)) as opened_file:
             yield opened_file
     else:
         yield file
@@ -214,8 +213,8 @@ async def _to(file: File) -> AsyncIterator[BinaryIO]:
 
 @contextmanager
 def _from(file: File, limits: Limits) -> Iterator[RowsReader]:
-    if isinstance(file, (str, os.PathLike)):
-        with opened(Path(file), limits) as reader:
+    if isinstance(file, (str, os.PathLike)) or not hasattr(file, "read"):
+        with opened(path_of(file), limits) as reader:
             yield reader
     else:
         yield RowsReader(file, name_of(file), limits)

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from esource.checks import CEILING, Limits
+from esource.checks import CEILING, Limits, check_path
 from esource.copying.lines import KIND, members, read_line, write_line
 from esource.copying.rows import Relation, Row
 from esource.errors import FileRefusedError, InvalidOptionError, MissingDriverError
@@ -198,6 +198,15 @@ def _compressed(path: Path, file: BinaryIO, *, write: bool) -> BinaryIO:
         reader = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
         return cast("BinaryIO", io.BufferedReader(reader, 1 << 20))
     return file
+
+
+def path_of(file: object) -> Path:
+    """The path of a file, with the home folder for ``~`` at its beginning.
+
+    Raises:
+        InvalidOptionError: it cannot be the path of a file.
+    """
+    return Path(check_path("the file", file))
 
 
 @asynccontextmanager

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from support.commands import esource
+from support.orders import placed
 
 from esource import SQLiteEventStore
-from esource.errors import DatabaseUnavailableError
+from esource.copying import export_store, import_store
+from esource.copying.archiving import archive, restore
+from esource.copying.backup import back_up
+from esource.errors import DatabaseUnavailableError, InvalidOptionError
 
 NOBODY = 65534
 LOOKING = (
@@ -118,3 +122,45 @@ async def test_a_tilde_that_the_shell_has_left_is_the_home_folder(form, tmp_path
     assert (await esource("init", f"--url={form}")).exit_code == 0
     assert (await esource("doctor", f"--url={form}")).exit_code in (0, 1)
     assert (tmp_path / "shop.db").is_file()
+
+
+async def test_a_tilde_is_the_home_folder_in_the_name_of_every_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    url, order = ("--url", "~/shop.db"), placed()
+    async with SQLiteEventStore("~/shop.db") as store:
+        await store.initialize()
+        await store.append_events(order.aggregate_id, "Order", [order])
+        await store.close_stream(order.aggregate_id, "Order", reason="done")
+    for command in (
+        ("backup", "~/copy.db", *url),
+        ("export", "~/all.jsonl.gz", *url),
+        ("import", "~/all.jsonl.gz", "--url", "~/other.db"),
+        ("archive", "~/closed.jsonl", *url, "--yes"),
+        ("restore", "~/closed.jsonl", *url),
+    ):
+        done = await esource(*command)
+        assert done.exit_code == 0, (command, done.stderr)
+    assert (
+        await esource("alive", "~/none.json")
+    ).stdout == f"There is no file {tmp_path}/none.json: the service has not begun, or has ended.\n"
+    assert {file.name for file in tmp_path.iterdir()} >= {
+        "copy.db",
+        "all.jsonl.gz",
+        "other.db",
+        "closed.jsonl",
+    }
+    assert not Path("/~").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "~nobody_of_this_name/a.jsonl", 5, b"bytes", None])
+async def test_a_name_that_no_file_has_is_refused_by_all_who_write_and_read_files(store, name):
+    for work in (
+        back_up(store, name),
+        export_store(store, name),
+        archive(store, name),
+        import_store(store, name),
+        restore(store, name),
+    ):
+        with pytest.raises(InvalidOptionError):
+            await work

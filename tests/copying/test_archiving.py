@@ -192,7 +192,7 @@ async def test_a_complete_file_that_says_it_is_an_archive_is_not_trusted_for_it(
 
 
 async def test_an_archive_is_a_file_with_a_name(store: EventStore):
-    with pytest.raises(InvalidOptionError, match="needs a file's name"):
+    with pytest.raises(InvalidOptionError, match="must be named by a path"):
         await archive(store, io.BytesIO())
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from esource.checks import shown
+from esource.checks import check_path
 from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -30,12 +29,7 @@ def checked(url: URL) -> URL:
             "a SQLite URL names a file, after three slashes: sqlite:///events.db, or sqlite:////srv/events.db. "
             "After two comes a host, which SQLite has not"
         )
-    try:
-        if b"\0" in os.fsencode(url.database or ""):
-            raise InvalidOptionError("the name of the SQLite file holds a NUL character")
-    except UnicodeEncodeError:
-        raise InvalidOptionError("the name of the SQLite file holds half of a surrogate pair") from None
-    return url if not url.database or url.database[0] != "~" else url.set(database=_at_home(url.database))
+    return url.set(database=check_path("the SQLite file", url.database)) if url.database else url
 
 
 def check_text(text: str) -> None:
@@ -52,14 +46,3 @@ _NO_OPTIONS = (
     "a SQLite URL has no options; pass keywords. For a question mark in the name of the file give the path in place of "
     "a URL"
 )
-
-
-def _at_home(path: str) -> str:
-    """The path in the home folder that ``~`` or ``~user`` stands for. A file may have such a name, a folder may not."""
-    found = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises for a file of such a name
-    if found == path and "/" in path:
-        raise InvalidOptionError(
-            f"no home folder is known for {shown(path.partition('/')[0])}, with which the path of the SQLite file begins: "
-            "write the folder out, or ./ before the name"
-        )
-    return found

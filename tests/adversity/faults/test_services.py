@@ -36,6 +36,9 @@ from esource import EventStore
 TESTS = Path(__file__).resolve().parents[2]
 FOLLOWERS = ("projection", "subscription", "relay")
 FAULTS = ("raise", "hang", "cancel")
+LOSS = "loses its database"
+CLOCKS_SECONDS = 0.05
+"""A limit of the service may have been passed so much earlier than the test's own reckoning has it."""
 
 
 class Service:
@@ -107,15 +110,22 @@ class Figures:
 
     found: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: defaultdict(list))
 
-    def note(
-        self, service: Service, follower: str, fault: str, began: float, limit: float | None = None
-    ) -> None:
-        """A fault that the health file shows now. Its limit was passed when the service says, if that is not given."""
+    async def see(self, service: Service, follower: str, fault: str, passed: float) -> None:
+        """Wait until a fault whose limit was passed at this moment is in the log, in the health and in its file."""
+        since = passed - CLOCKS_SECONDS
+        about = "" if fault == LOSS else follower
+
+        def is_in_file() -> bool:
+            found = service.health(follower)
+            at = found.get("last_error_at")
+            return found.get("unreachable") is not None or bool(
+                at and datetime.fromisoformat(at).timestamp() >= since
+            )
+
+        await until(is_in_file)
         seen = time.time()
-        passed = limit or service.moment("passed", follower, began)
-        logged = service.logged(follower if limit is None else "", began)
-        healthy = service.moment("health", follower, began)
-        assert passed is not None
+        await until(lambda: service.logged(about, since) and service.moment("health", follower, since))
+        logged, healthy = service.logged(about, since), service.moment("health", follower, since)
         assert logged is not None
         assert healthy is not None
         self.found[f"{follower} {fault}"].append((logged - passed, healthy - passed, seen - passed))
@@ -239,7 +249,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                         await until(is_noted, 60.0)
                         await until(lambda since=since: service.told("", since))
                         wait = 0.0 if proxy is not None else BUSY_SECONDS
-                        figures.note(service, "projection", "loses its database", began, began + wait)
+                        await figures.see(service, "projection", LOSS, began + wait)
                 else:
                     failures, since = service.failures(follower), len(service.records())
                     async with service.fault(follower, fault):
@@ -251,7 +261,10 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                         if follower != "subscription":  # its failures are those of the application
                             await until(lambda f=follower, failures=failures: service.failures(f) > failures)
                             assert service.health(follower)["last_error"]
-                            figures.note(service, follower, fault, began)
+                            await until(lambda f=follower, began=began: service.moment("passed", f, began))
+                            passed = service.moment("passed", follower, began)
+                            assert passed is not None
+                            await figures.see(service, follower, fault, passed)
                 await load.append()
                 await load.catch_up(f"{follower} {fault}")
         await until(lambda: service.health("projection").get("state") == "running")

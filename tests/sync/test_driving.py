@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 from support.orders import Order, OrderPlaced, placed
 
-from esource.errors import InvalidOptionError, OptimisticLockError
+from esource.errors import DatabaseUnavailableError, InvalidOptionError, OptimisticLockError
 from esource.sync import (
     AggregateRepository,
     CheckpointRepository,
@@ -258,6 +259,20 @@ def test_ctrl_c_leaves_nothing_half_done(store: EventStore):
     assert found == [*range(1, len(found) + 1)]
     assert len([*store.read_all()]) == len(found) * 3 // 2
     store.append_events(id_, "Order", [placed(id_)], len(found))
+
+
+def test_a_file_that_is_no_database_is_told_in_our_words(tmp_path: Path):
+    """SQLAlchemy closes such a connection in a task, which a caller without a loop does not have."""
+    path = tmp_path / "events.db"
+    path.write_bytes(b"shopping: milk, bread, events " * 1000)
+    store = open_store(path)
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailableError, match=str(path)):
+            store.open()
+    path.unlink()
+    store.initialize()
+    assert store.get_global_position() == 0
+    store.close()
 
 
 def test_a_relay_runs_in_the_background_of_a_program(sqlite_url: str):

@@ -64,6 +64,11 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
         **pool,
     )
 
+    if in_caller(options):
+        # SQLAlchemy would make a task of closing a connection that failed, and a caller without a loop has none.
+        dialect = engine.dialect
+        dialect.do_terminate = dialect.do_close  # type: ignore[method-assign]
+
     # First of all how long to wait: the statements after it may themselves meet another process's lock.
     script = ";\n".join(
         [f"PRAGMA busy_timeout = {busy_timeout:d}", *_pragmas(url, options), *options["on_connect"]]

@@ -146,12 +146,8 @@ class Transactions:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
         if isinstance(connection, AsyncSession):
             connection = await connection.connection()
-        if isinstance(connection, (SyncConnection, Session)):
-            return await self._join_synchronous(connection)
         if not isinstance(connection, AsyncConnection):
-            raise InvalidOptionError(
-                f"connection must be an AsyncConnection or AsyncSession, not {type(connection).__name__}"
-            )
+            return await self._join_synchronous(connection)
         for unit in self._open:
             if unit.connection.sync_connection is connection.sync_connection:
                 return unit
@@ -159,7 +155,12 @@ class Transactions:
             driver = await self._backend.join(connection, self._name)
         return Unit(self, self.neighbours, connection, Lane(connection, driver))
 
-    async def _join_synchronous(self, connection: SyncConnection | Session) -> Unit:
+    async def _join_synchronous(self, connection: Any) -> Unit:
+        if not (isinstance(connection, (SyncConnection, Session)) or self._backend.is_of_driver(connection)):
+            raise InvalidOptionError(
+                "connection must be an AsyncConnection or AsyncSession, or with esource.sync a Connection or Session of "
+                f"SQLAlchemy or one of {self._backend.synchronous_driver}, not {type(connection).__name__}"
+            )
         call = outside.get()
         if call is None:
             raise InvalidOptionError(
@@ -168,8 +169,7 @@ class Transactions:
             )
         if isinstance(connection, Session):
             connection = await call(connection.connection, ())
-        assert isinstance(connection, SyncConnection)
-        if connection.dialect.name != self._backend.name:
+        if isinstance(connection, SyncConnection) and connection.dialect.name != self._backend.name:
             raise InvalidOptionError(f"{self._name}: the connection is one to {connection.dialect.name}")
         with self._backend.errors(self._name):
             driver = await self._backend.join_synchronous(connection, call, self._name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Written
@@ -13,11 +13,12 @@ from esource.errors import EventSourceError, SchemaMissingError, SchemaOutdatedE
 from esource.tables.statement import Compiled, Statement
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
+    import psycopg
     from sqlalchemy import Dialect
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 Failure = Literal["unique", "lost", "again", "other"]
@@ -37,6 +38,9 @@ STANDARD = Switches()
 
 Call = Callable[[Callable[..., Any], tuple[Any, ...]], Awaitable[Any]]
 """Calls a plain function where the application runs."""
+
+DriverConnection: TypeAlias = "sqlite3.Connection | psycopg.Connection[Any]"
+"""A connection of the application's own to a driver, which `Backend.join_synchronous` takes."""
 
 
 class Watched(Protocol):
@@ -116,8 +120,16 @@ class Backend(ABC):
         """An engine of our own on this database. No I/O."""
 
     @abstractmethod
-    async def join_synchronous(self, connection: SyncConnection, call: Call, database: str) -> Any:
-        """`join` for a synchronous connection of the application's: a driver connection that works through it."""
+    async def join_synchronous(self, connection: Any, call: Call, database: str) -> Any:
+        """`join` for a synchronous connection of the application's, SQLAlchemy's or the driver's own: a driver
+        connection that works through it."""
+
+    synchronous_driver: ClassVar[str]
+    """The driver of the connections that `join_synchronous` takes, for messages."""
+
+    @abstractmethod
+    def is_of_driver(self, connection: object) -> bool:
+        """Whether it is an open connection of that driver."""
 
     def works_in_caller(self, options: Mapping[str, Any]) -> bool:
         """Whether the connections of such an engine work in the thread of their caller, and never wait for another."""

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection as SQLAlchemyConnection
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 
+from esource.dialect.backend import DriverConnection
 from esource.sync.driven import Driven
 
 T = TypeVar("T")
@@ -45,5 +46,6 @@ class Connection(Driven):
         return self._call(self._target.run_sync(function, *arguments, **options))
 
 
-Joinable: TypeAlias = SQLAlchemyConnection | Session
-"""A transaction of the application's own that an append may join."""
+Joinable: TypeAlias = "SQLAlchemyConnection | Session | DriverConnection"
+"""A transaction of the application's own that an append may join: on a connection of SQLAlchemy, or of a driver itself,
+such as Django's ``connection.connection`` inside ``transaction.atomic()``."""

@@ -71,6 +71,7 @@ def environment(database_url: str, **more: str) -> dict[str, str]:
 
 PROJECTIONS = ["-m", "esource", "projections", "run", "--restart", "orders:OrderList"]
 FLASK_TABLES = ["-m", "flask", "--app", "flask_app", "init-db"]
+DJANGO_TABLES = ["-m", "django", "migrate", "--run-syncdb", "--settings", "django_site.settings"]
 
 
 def once(command: list[str], database_url: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, select
 from sqlalchemy.engine import make_url
@@ -15,6 +19,7 @@ from support.orders import placed
 
 from esource.errors import DuplicateEventError, InvalidOptionError, OptimisticLockError
 from esource.sync import EventStore, InMemoryEventStore, OutboxRepository, open_store
+from esource.testing.server import dsn
 
 notes = Table("notes", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -34,6 +39,55 @@ def engine(shared_database_url: str) -> Iterator[Engine]:
     notes.metadata.create_all(engine)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def connection(shared_database_url: str) -> Iterator[Any]:
+    """A connection of the driver itself, inside a transaction: such as Django has."""
+    url = make_url(shared_database_url)
+    if url.drivername.startswith("sqlite"):
+        opened: Any = sqlite3.connect(str(url.database), isolation_level=None)
+        opened.execute("BEGIN")
+    else:
+        arguments = dsn(url)
+        opened = psycopg.connect(dbname=arguments.pop("database"), **arguments)
+    yield opened
+    opened.close()
+
+
+def test_a_connection_of_the_driver_is_joined(store: EventStore, connection: Any):
+    kept, lost = uuid4(), uuid4()
+    seen = store.subscribe(**{} if isinstance(connection, sqlite3.Connection) else {"poll_seconds": 3600})
+    result = store.append_events(kept, "Order", [placed(kept), placed(kept)], 0, connection=connection)
+    assert result.new_version == 2
+    with pytest.raises(OptimisticLockError):
+        store.append_events(kept, "Order", [placed(kept)], 0, connection=connection)
+    assert store.get_stream_version(kept, "Order") == 0
+    connection.execute("SAVEPOINT note")
+    store.append_events(lost, "Order", [placed(lost)], connection=connection)
+    connection.execute("ROLLBACK TO SAVEPOINT note")
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(lambda: [next(seen).aggregate_id for _ in range(2)])
+        connection.commit()
+        assert following.result() == [kept, kept]
+    seen.close()
+    connection.execute("BEGIN" if isinstance(connection, sqlite3.Connection) else "SELECT 1")
+    store.append_events(lost, "Order", [placed(lost)], connection=connection)
+    connection.rollback()
+    store.close()
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (2,)
+
+
+def test_a_connection_of_the_driver_that_commits_each_statement_is_refused(
+    store: EventStore, connection: Any
+):
+    connection.rollback()
+    if not isinstance(connection, sqlite3.Connection):
+        connection.autocommit = True
+    id_ = uuid4()
+    with pytest.raises(InvalidOptionError, match="AUTOCOMMIT"):
+        store.append_events(id_, "Order", [placed(id_)], connection=connection)
+    assert store.get_global_position() == 0
 
 
 def test_an_append_commits_and_vanishes_with_the_applications_transaction(store: EventStore, engine: Engine):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from esource.dialect.backend import STANDARD, Backend, Call, Failure, Switches, Watched
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 _Connection = Any
@@ -169,21 +170,30 @@ class PostgreSQLBackend(Backend):
             )
         return driver
 
-    async def join_synchronous(
-        self, connection: SyncConnection, call: Call, database: str
-    ) -> JoinedConnection:
-        if connection.dialect.driver != "psycopg":
-            raise InvalidOptionError(
-                f"{database}: connection must be one of psycopg 3 (postgresql+psycopg://...), not of "
-                f"{connection.dialect.name}+{connection.dialect.driver}"
-            )
-        await call(connection.exec_driver_sql, ("SELECT 1",))
-        opened: Any = (await call(lambda: connection.connection, ())).driver_connection
-        if opened.autocommit:
-            raise InvalidOptionError(
-                f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
-            )
-        return JoinedConnection(opened, call)
+    synchronous_driver = "psycopg 3"
+
+    def is_of_driver(self, connection: object) -> bool:
+        psycopg = sys.modules.get("psycopg")  # loaded by the application, if this is one of its connections
+        return psycopg is not None and isinstance(connection, psycopg.Connection)
+
+    async def join_synchronous(self, connection: Any, call: Call, database: str) -> JoinedConnection:
+        opened = connection
+        if isinstance(connection, SyncConnection):
+            if connection.dialect.driver != "psycopg":
+                raise InvalidOptionError(
+                    f"{database}: connection must be one of psycopg 3 (postgresql+psycopg://...), not of "
+                    f"{connection.dialect.name}+{connection.dialect.driver}"
+                )
+            await call(connection.exec_driver_sql, ("SELECT 1",))
+            opened = (await call(lambda: connection.connection, ())).driver_connection
+        joined = JoinedConnection(opened, call)
+        if not joined.is_in_transaction():
+            if opened.autocommit:
+                raise InvalidOptionError(
+                    f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
+                )
+            await joined.execute("SELECT 1")
+        return joined
 
     async def commit(self, transaction: AsyncTransaction, driver: _Connection) -> bool:
         await transaction.commit()  # SQLAlchemy's events, and its record: it sends nothing

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import bindparam, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
+from sqlalchemy.engine import Connection as SyncConnection
 
 from esource.dialect.backend import Backend, Call, Failure, Watched
 from esource.dialect.errors import driver_error
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     import aiosqlite
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine import Connection as SyncConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 WATCH_SECONDS = 0.02
@@ -210,14 +210,25 @@ class SQLiteBackend(Backend):
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         return driver  # type: ignore[no-any-return]
 
-    async def join_synchronous(
-        self, connection: SyncConnection, call: Call, database: str
-    ) -> aiosqlite.Connection:
-        opened: Any = (await call(lambda: connection.connection, ())).driver_connection
-        if not isinstance(opened, sqlite3.Connection):
-            raise InvalidOptionError(f"{database}: connection must be one of sqlite3's")
-        if not opened.in_transaction:
-            await call(connection.exec_driver_sql, ("BEGIN IMMEDIATE",))
+    synchronous_driver = "sqlite3"
+
+    def is_of_driver(self, connection: object) -> bool:
+        return isinstance(connection, sqlite3.Connection)
+
+    async def join_synchronous(self, connection: Any, call: Call, database: str) -> aiosqlite.Connection:
+        opened = connection
+        if isinstance(connection, SyncConnection):
+            opened = (await call(lambda: connection.connection, ())).driver_connection
+            if not isinstance(opened, sqlite3.Connection):
+                raise InvalidOptionError(f"{database}: connection must be one of sqlite3's")
+            if not opened.in_transaction:
+                await call(connection.exec_driver_sql, ("BEGIN IMMEDIATE",))
+        elif not opened.in_transaction:
+            if opened.isolation_level is None:
+                raise InvalidOptionError(
+                    f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
+                )
+            await call(opened.execute, ("BEGIN IMMEDIATE",))
         return JoinedConnection(opened, call)
 
     async def commit(self, transaction: AsyncTransaction, driver: aiosqlite.Connection) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+from django.db import connection, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 from orders import Order, OrderList, listed
 
+from django_site.models import Note
 from esource.errors import CheckpointNotReachedError
 from esource.sync import (
     AggregateNotFoundError,
@@ -24,18 +26,22 @@ from esource.sync import (
 def orders(request: HttpRequest) -> JsonResponse:
     if request.method == "POST":
         return place(request)
-    with request.store.reading() as connection:
+    with request.store.reading() as log:
         query = listed(request.store.tenant_id, request.GET["customer"])
-        rows = connection.execute(query).mappings()
+        rows = log.execute(query).mappings()
     return JsonResponse([dict(row) for row in rows], safe=False)
 
 
 def place(request: HttpRequest) -> JsonResponse:
     new = json.loads(request.body)
-    repository = AggregateRepository(request.store, Order)
-    order = repository.create_new(uuid4())
+    order = AggregateRepository(request.store, Order).create_new(uuid4())
     order.place(new["customer"], new["cents"])
-    return answer(request, order, repository.save(order), 201)
+    with transaction.atomic():
+        Note.objects.create(order_id=order.aggregate_id, text=f"for {new['customer']}")
+        result = request.store.append_events(
+            order.aggregate_id, "Order", order.uncommitted_events, 0, connection=connection.connection
+        )
+    return answer(request, order, result, 201)
 
 
 @csrf_exempt

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from support.effort import examples
 from support.schemas import rows
-from support.web import FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
+from support.web import DJANGO_TABLES, FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
 
 REQUESTS = examples(200)
 CLIENTS = 8
@@ -29,6 +29,9 @@ SERVERS = {
     ],
     "Django in 8 threads": lambda port: [*GUNICORN, f"--bind=127.0.0.1:{port}", "django_site.wsgi"],
 }
+
+
+TABLES = {"Flask": FLASK_TABLES, "Django": DJANGO_TABLES}
 
 
 def trade(url: str, customer: str) -> dict[str, bool]:
@@ -53,8 +56,9 @@ def trade(url: str, customer: str) -> dict[str, bool]:
 @pytest.mark.parametrize("server", SERVERS)
 async def test_under_load_nothing_is_lost_and_nothing_passed_over(server, shared_database_url):
     port = free_port()
-    if "Flask" in server:
-        once(FLASK_TABLES, shared_database_url)
+    for name, tables in TABLES.items():
+        if name in server:
+            once(tables, shared_database_url)
     with ExitStack() as stack:
         url = stack.enter_context(serving(SERVERS[server](port), port, shared_database_url))
         if "FastAPI" not in server:  # which runs the projection itself

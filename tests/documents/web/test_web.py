@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.web import FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
+from support.web import DJANGO_TABLES, FLASK_TABLES, PROJECTIONS, Client, free_port, once, serving, working
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +27,8 @@ def django(port: int) -> list[str]:
     return flask(port, "django_site.wsgi")
 
 
+TABLES: dict[Any, list[str]] = {flask: FLASK_TABLES, django: DJANGO_TABLES}
+"""What makes the tables of an application."""
 DJANGO = ["-m", "django", "run_projections", "--settings", "django_site.settings"]
 BESIDE: dict[Any, list[str] | None] = {fastapi: None, flask: PROJECTIONS, django: DJANGO}
 """The applications, and what runs the projection in a process beside them."""
@@ -36,8 +38,8 @@ BESIDE: dict[Any, list[str] | None] = {fastapi: None, flask: PROJECTIONS, django
 def url(request, shared_database_url):
     """The address of an application that runs."""
     port, beside = free_port(), BESIDE[request.param]
-    if request.param is flask:
-        once(FLASK_TABLES, shared_database_url)
+    if request.param in TABLES:
+        once(TABLES[request.param], shared_database_url)
     with serving(request.param(port), port, shared_database_url) as address, ExitStack() as stack:
         if beside is not None:
             stack.enter_context(working(beside, shared_database_url))

@@ -46,6 +46,7 @@ NAVIGATION = {
         "how-to/django",
         "how-to/scripts",
         "how-to/separate-tenants",
+        "how-to/several-logs",
         "how-to/test",
         "how-to/migrate",
         "moving",

@@ -475,7 +475,7 @@ class SchemaUnmanagedError(SchemaError):
         )
         if lacking:
             problem = f"has a table `events` that is not esource's: it lacks the columns {', '.join(lacking)}"
-            remedy = "Use another database, or on PostgreSQL a schema of its own (search_path)"
+            remedy = "Use another database, or on PostgreSQL a schema of its own (?schema=NAME in the URL)"
         super().__init__(f"{database} {problem}. {remedy}.")
 
 

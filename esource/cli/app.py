@@ -16,6 +16,7 @@ from esource.cli import (
     outbox,
     projections,
     schema,
+    schemas,
     serving,
 )
 from esource.cli.errors import Commands
@@ -43,6 +44,7 @@ app.add_typer(inspecting.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
 app.add_typer(serving.commands)
+app.add_typer(schemas.commands, name="schemas", rich_help_panel="The schema")
 app.add_typer(projections.commands, name="projections", rich_help_panel="Followers of the log")
 app.add_typer(dead_letters.commands, name="dlq", rich_help_panel="Followers of the log")
 app.add_typer(outbox.commands, name="outbox", rich_help_panel="Followers of the log")
@@ -78,5 +80,6 @@ def _esource(
     """Look at an event store and keep it in order: SQLite files and PostgreSQL databases.
 
     Say which database with --url, after the command, or with the environment variable ESOURCE_URL:
-    sqlite:///events.db, a SQLite file's name, or postgresql://user@host/database.
+    sqlite:///events.db, a SQLite file's name, or postgresql://user@host/database. ?schema=NAME at the end of a
+    PostgreSQL URL names the schema of a log, if the database has several.
     """

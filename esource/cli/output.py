@@ -150,6 +150,7 @@ _NAMES = {
     "error_stacktrace": "traceback",
     "CopyResult.tables": "changes",
     "Revision.id": "schema",
+    "LogSchema.version": "schema",
 }
 """What JSON calls a field, where the classes of the library have several names for one thing, or one for several."""
 

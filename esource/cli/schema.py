@@ -34,6 +34,11 @@ async def init(url: DatabaseUrl = None) -> None:
 
     You may repeat it: a database with this schema does not change.
     """
+    await make_tables(url)
+
+
+async def make_tables(url: str | None) -> None:
+    """Create the tables where a URL leads to, and say so."""
     async with writing(url, any_schema=True, create=True) as store:
         found = await schema.current(store)
         if found is not None and found not in schema.REVISIONS:

@@ -52,6 +52,8 @@ class Connections:
         self._backend = backend
         self._url = url
         self._name = backend.describe(url)
+        self.schema = backend.schema_of(url)
+        """The schema that the URL names, if it names one."""
         self._engine = engine
         self._lent = driver
         self._owns_engine = engine is None and driver is None

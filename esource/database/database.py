@@ -66,6 +66,11 @@ class Database:
         """A database on the application's engine, which stays the application's. No I/O."""
         return cls(backend_for_engine(engine, switches), engine.url, engine=engine)
 
+    @property
+    def schema(self) -> str | None:
+        """The schema that the URL names, where a server has several logs in one database."""
+        return self.connections.schema
+
     async def open(self) -> None:
         """Connect; does nothing when open."""
         await self.connections.open()

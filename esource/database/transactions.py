@@ -152,7 +152,7 @@ class Transactions:
             if unit.connection.sync_connection is connection.sync_connection:
                 return unit
         with self._backend.errors(self._name):
-            driver = await self._backend.join(connection, self._name)
+            driver = await self._backend.join(connection, self._name, self._connections.schema)
         return Unit(self, self.neighbours, connection, Lane(connection, driver))
 
     async def _join_synchronous(self, connection: Any) -> Unit:
@@ -172,7 +172,9 @@ class Transactions:
         if isinstance(connection, SyncConnection) and connection.dialect.name != self._backend.name:
             raise InvalidOptionError(f"{self._name}: the connection is one to {connection.dialect.name}")
         with self._backend.errors(self._name):
-            driver = await self._backend.join_synchronous(connection, call, self._name)
+            driver = await self._backend.join_synchronous(
+                connection, call, self._name, self._connections.schema
+            )
         return Unit(self, self.neighbours, cast("AsyncConnection", connection), Lane(None, driver))
 
     async def _begin(self, kind: _Kind) -> tuple[Lane, AsyncTransaction]:

@@ -101,6 +101,8 @@ class Backend(ABC):
     tells: bool = False
     """Whether a statement that moves a checkpoint tells those of other processes who wait for it; see
     `esource.tables.constructs.tell_waiters`."""
+    supports_schemas: ClassVar[bool] = False
+    """Whether a database can have several logs, each in a schema of its own."""
     supports_partitions: ClassVar[bool] = False
     """Whether a table can be made of parts."""
     append_lock_script: ClassVar[Sequence[str]] = ()
@@ -120,7 +122,7 @@ class Backend(ABC):
         """An engine of our own on this database. No I/O."""
 
     @abstractmethod
-    async def join_synchronous(self, connection: Any, call: Call, database: str) -> Any:
+    async def join_synchronous(self, connection: Any, call: Call, database: str, schema: str | None) -> Any:
         """`join` for a synchronous connection of the application's, SQLAlchemy's or the driver's own: a driver
         connection that works through it."""
 
@@ -142,6 +144,10 @@ class Backend(ABC):
     @abstractmethod
     def describe(self, url: URL) -> str:
         """The database's name for messages, without a password."""
+
+    def schema_of(self, url: URL) -> str | None:
+        """The schema that a URL names."""
+        return None
 
     @abstractmethod
     async def fetch(self, driver: Any, text: str, arguments: Sequence[Any]) -> list[Any]:
@@ -183,11 +189,12 @@ class Backend(ABC):
         no lock that holds up a writer, as far as the database has such transactions."""
 
     @abstractmethod
-    async def join(self, connection: AsyncConnection, database: str) -> Any:
+    async def join(self, connection: AsyncConnection, database: str, schema: str | None) -> Any:
         """The driver's connection, inside the transaction of the application's own on SQLAlchemy's connection.
 
         Raises:
-            InvalidOptionError: the connection is in AUTOCOMMIT, so that it can have none.
+            InvalidOptionError: the connection is in AUTOCOMMIT, so that it can have none; or it works in another schema
+                than the one that is given.
         """
 
     @abstractmethod
@@ -236,8 +243,8 @@ class Backend(ABC):
         return []
 
     @abstractmethod
-    async def lock_schema(self, connection: AsyncConnection) -> None:
-        """Let no other process migrate until the open transaction ends."""
+    async def lock_schema(self, connection: AsyncConnection, schema: str | None) -> None:
+        """Let no other process migrate until the open transaction ends. A schema that the URL names is made."""
 
     @abstractmethod
     async def lock_log(self, driver: Any) -> None:

@@ -22,7 +22,7 @@ def driver_error(error: BaseException) -> BaseException:
     return error.__cause__ if type(error).__module__.startswith("sqlalchemy.") and error.__cause__ else error
 
 
-_SHOWN_OPTIONS = ("host", "port", "user", "database", "target_session_attrs")
+_SHOWN_OPTIONS = ("host", "port", "user", "database", "schema", "target_session_attrs")
 
 
 def without_password(url: URL) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from esource.dialect.backend import STANDARD, Backend, Switches
 from esource.dialect.postgresql import url as postgresql_url
+from esource.dialect.postgresql.quoting import check_schema
 from esource.dialect.sqlite import url as sqlite_url
 from esource.errors import InvalidOptionError, MissingDriverError
 
@@ -126,6 +127,23 @@ def parse_url(url: str | URL) -> URL:
     if isinstance(url, str):
         kind.check_text(url)
     return kind.checked(parsed)
+
+
+def in_schema(url: str | URL, schema: str | None) -> URL:
+    """A database URL in its parts, which names this schema.
+
+    Raises:
+        InvalidOptionError: it cannot be read, or names another one; no schema has such a name; or the database has none.
+    """
+    parsed = parse_url(url)
+    if schema is None:
+        return parsed
+    named = parsed.query.get("schema", schema)
+    if named != schema:
+        raise InvalidOptionError(
+            f"the URL names the schema {named!r}, and the option {schema!r}: give one of them"
+        )
+    return parse_url(parsed.set(query={**parsed.query, "schema": check_schema(schema)}))
 
 
 def backend_for_url(url: URL, switches: Switches = STANDARD) -> Backend:

@@ -161,7 +161,7 @@ class DatabaseKeyStore(KeyStore):
         """Make the table, if it is not there. Safe to repeat, and safe when many processes do it at once."""
         with self._errors():
             async with self._database.transaction() as unit:
-                await self._database.backend.lock_schema(unit.connection)
+                await self._database.backend.lock_schema(unit.connection, self._database.schema)
                 await unit.connection.run_sync(_metadata.create_all)
 
     async def close(self) -> None:
@@ -281,4 +281,6 @@ def _place(database: Database) -> object:
         if url.database in (None, "", ":memory:"):
             return object()
         return database.backend.name, str(Path(url.database or "").resolve())
-    return database.backend.name, url.host, url.port, url.database, tuple(sorted(url.query.items()))
+    # Another schema is the same database: one backup has both.
+    query = {name: value for name, value in url.query.items() if name != "schema"}
+    return database.backend.name, url.host, url.port, url.database, tuple(sorted(query.items()))

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from esource.checks import check_choice
 from esource.database.database import Database
+from esource.dialect.postgresql.schemas import make, sets_path
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import DatabaseError, DatabaseUnavailableError, EventSourceError, InvalidOptionError
 from esource.schema.migrating import ROW_LEVEL_SECURITY, rename_old_ids
@@ -48,9 +49,10 @@ def _run_on_chosen_database(context: Any) -> None:
             "sqlalchemy.url in alembic.ini"
         )
     if context.is_offline_mode():
-        backend = backend_for_url(parse_url(url))
+        parsed = parse_url(url)
+        backend = backend_for_url(parsed)
         context.configure(dialect_name=backend.name, literal_binds=True, **comparison_options())
-        _run_in(context, before=rename_old_ids_script(context.get_starting_revision_argument()))
+        _run_in(context, before=first_of_script(parsed, context.get_starting_revision_argument()))
         return
     asyncio.run(_run_on_url(url, context))
 
@@ -59,7 +61,7 @@ async def _run_on_url(url: str, context: Any) -> None:
     database = Database.from_url(url)
     try:
         async with database.transaction(changes_schema=True) as unit:
-            await database.backend.lock_schema(unit.connection)
+            await database.backend.lock_schema(unit.connection, database.schema)
             with database.backend.errors(database.name):
                 await unit.connection.run_sync(_run_on, context)
     except DatabaseUnavailableError:
@@ -79,19 +81,23 @@ def _run_on(connection: Connection, context: Any) -> None:
     _run_in(context)
 
 
-def rename_old_ids_script(starting_revision: str | None) -> list[str]:
-    """`rename_old_ids` for a script that begins at a revision: nothing can be asked of the database."""
-    if starting_revision in (None, "base"):
-        return []
+def first_of_script(url: URL, starting_revision: str | None) -> list[str]:
+    """What a script that begins at a revision does first: it goes to the schema that the URL names, and does what
+    `rename_old_ids` does where the database can be asked."""
+    schema = backend_for_url(url).schema_of(url)
+    begins_anew = starting_revision in (None, "base")
+    there = [] if schema is None else [*([make(schema)] if begins_anew else []), sets_path(schema)]
+    if begins_anew:
+        return there
     listed = ", ".join(f"'{revision}'" for revision in REVISIONS)
     change = f"UPDATE {VERSION_TABLE} SET version_num = '{ID_PREFIX}' || version_num"
-    return [f"{change} WHERE version_num IN ({listed})"]
+    return [*there, f"{change} WHERE version_num IN ({listed})"]
 
 
 def _run_in(context: Any, before: Sequence[str] = ()) -> None:
     with context.begin_transaction():
-        for statement in before:
-            context.execute(statement)
+        for statement in before:  # as it is: a name may have a % or a colon
+            context.get_context().impl.static_output(f"{statement};")
         context.run_migrations()
         _switch_row_level_security(context)
 

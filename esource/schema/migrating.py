@@ -115,7 +115,7 @@ async def migrate(
 ) -> None:
     """Run an Alembic command, and nothing beside it, in one transaction."""
     async with database.transaction(changes_schema=True) as unit:
-        await database.backend.lock_schema(unit.connection)
+        await database.backend.lock_schema(unit.connection, database.schema)
         with database.backend.errors(database.name):
             await unit.connection.run_sync(_run_command, command, revision, database.name, row_level_security)
 

@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 from esource.database.sources import Source, opened_database
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.errors import InvalidOptionError
-from esource.schema.alembic import rename_old_ids_script
+from esource.schema.alembic import first_of_script
 from esource.schema.revisions import (
     HEAD,
     REVISIONS,
@@ -110,14 +110,15 @@ def _difference(change: tuple[Any, ...], dialect: Dialect) -> Difference:
 
 
 def offline_script(url: str, from_revision: str = BASE, to_revision: str = "head") -> str:
-    """The SQL between two revisions, for the kind of database that a URL names; nothing is opened.
+    """The SQL between two revisions, for the kind of database, and the schema, that a URL names; nothing is opened.
 
     From an older to a newer one it upgrades, the other way round it downgrades.
 
     Raises:
         InvalidOptionError: no such revision, or twice the same.
     """
-    backend = backend_for_url(parse_url(url))
+    parsed = parse_url(url)
+    backend = backend_for_url(parsed)
     places = [BASE, *REVISIONS]
     first, last = known_revision(from_revision), known_revision(to_revision)
     if first == last:
@@ -140,8 +141,8 @@ def offline_script(url: str, from_revision: str = BASE, to_revision: str = "head
         },
     )
     with migration.begin_transaction(), running(migration):
-        for statement in rename_old_ids_script(first):
-            migration.execute(statement)
+        for statement in first_of_script(parsed, first):
+            migration.impl.static_output(f"{statement};")  # as it is: a name may have a % or a colon
         migration.run_migrations()
     return printed.getvalue()
 

@@ -25,11 +25,9 @@ need no right in PostgreSQL: every role that may connect can hold appends up.
 from __future__ import annotations
 
 from esource.database.sources import Source, opened_database
+from esource.dialect.postgresql.quoting import check_name
 from esource.dialect.postgresql.roles import Roles, statements
 from esource.errors import InvalidOptionError
-
-MAX_NAME_BYTES = 63
-"""Longer names PostgreSQL cuts off."""
 
 
 def role_script(
@@ -57,35 +55,32 @@ def role_script(
 async def create_roles(
     database: Source,
     *,
-    schema: str = "public",
+    schema: str | None = None,
     migrator: str = "esource_migrator",
     writer: str = "esource_writer",
     reader: str = "esource_reader",
 ) -> None:
     """Run `role_script` in one transaction, on a database (a store, an engine, a URL) of an administrator.
 
+    If ``schema`` is left out, it is the one that the URL names, or ``public``.
+
     Raises:
         InvalidOptionError: as `role_script`; or the database has no roles.
         DatabaseReadOnlyError: the connected role may not do this.
     """
-    script = statements(_checked(schema, migrator, writer, reader))
     async with opened_database(database) as opened:
+        names = _checked(schema or opened.schema or "public", migrator, writer, reader)
         if not opened.backend.supports_row_level_security:
             raise InvalidOptionError(f"roles are PostgreSQL's, and this is {opened.name}")
-        await opened.run_script(script)
+        await opened.run_script(statements(names))
 
 
 def _checked(schema: str, migrator: str, writer: str, reader: str) -> Roles:
     names = Roles(schema, migrator, writer, reader)
     for what, name in names._asdict().items():
-        if not name or not name.isprintable():
-            raise InvalidOptionError(f"{what} must be a name of printable characters, not {name!r}")
-        if len(name.encode()) > MAX_NAME_BYTES:
-            raise InvalidOptionError(
-                f"{what}: {name!r} is longer than the {MAX_NAME_BYTES} bytes that PostgreSQL keeps"
-            )
+        check_name(what, name)
         # Even in quotes, "public" as a role means all roles.
-        if name.startswith("pg_") or (what != "schema" and name in ("public", "none")):
+        if what != "schema" and name in ("public", "none"):
             raise InvalidOptionError(f"{what}: {name!r} is a name that PostgreSQL keeps for itself")
     if len(set(names[1:])) < len(names[1:]):
         raise InvalidOptionError("migrator, writer and reader must be three different roles")

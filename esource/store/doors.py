@@ -15,7 +15,8 @@ from esource.database.database import RETRY_SECONDS, Database
 from esource.database.sources import database_of
 from esource.dialect.backend import Switches
 from esource.dialect.errors import without_password
-from esource.dialect.urls import backend_for_url, parse_url
+from esource.dialect.sqlite.url import NO_SCHEMAS
+from esource.dialect.urls import backend_for_url, in_schema, parse_url
 from esource.domain.registry import EventRegistry
 from esource.errors import InvalidOptionError
 from esource.privacy.keys import KeyStore
@@ -139,6 +140,8 @@ class PostgreSQLEventStore(EventStore):
         outbox_enabled: Write an outbox row with every event, in the same transaction. Left out, the store does so if
             the outbox has such rows, so that a script does not append what is never published.
         enable_tracing: OpenTelemetry spans, if it is installed.
+        schema: The schema of the log, where one database has several. The first migration makes it. The URL can name it
+            as well (``?schema=``).
         transaction_pooling: A pooler stands before the server and lends its connections for a transaction at
             a time (PgBouncer with ``pool_mode = transaction``). Nothing is kept in a session then: no
             prepared statements, and no LISTEN, so that subscriptions poll.
@@ -167,6 +170,7 @@ class PostgreSQLEventStore(EventStore):
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
         limits: Limits = STANDARD_LIMITS,
+        schema: str | None = None,
         transaction_pooling: bool = False,
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
@@ -177,7 +181,17 @@ class PostgreSQLEventStore(EventStore):
         check_choice("append_lock", append_lock, ("advisory", "row"))
         switches = Switches(append_lock, notify, transaction_pooling)
         if isinstance(database, (str, URL)):
-            source = Database.from_url(database, switches, read_only=read_only, **engine_options)
+            url = in_schema(database, schema)
+            source = Database.from_url(url, switches, read_only=read_only, **engine_options)
+            if transaction_pooling and source.schema:
+                raise InvalidOptionError(
+                    f"{source.name}: behind a pooler that lends connections for a transaction no setting stays. Give each "
+                    "schema a role of its own with ALTER ROLE ... SET search_path, and leave the schema out"
+                )
+        elif schema is not None:
+            raise InvalidOptionError(
+                "schema: set it on the engine itself, with connect_args={'server_settings': {'search_path': ...}}"
+            )
         elif engine_options or read_only:
             names = [*engine_options, *(["read_only"] if read_only else [])]
             raise InvalidOptionError(f"{', '.join(names)}: set these on the engine itself")
@@ -218,8 +232,14 @@ def open_store(
         MissingDriverError: the extra with the driver is not installed.
     """
     if isinstance(url, PathLike) or (isinstance(url, str) and "://" not in url):
-        return SQLiteEventStore(url, event_registry, **options)
+        return SQLiteEventStore(url, event_registry, **_for_file(options))
     parsed = parse_url(url)
     if backend_for_url(parsed).in_files:
-        return SQLiteEventStore(parsed.database or ":memory:", event_registry, **options)
+        return SQLiteEventStore(parsed.database or ":memory:", event_registry, **_for_file(options))
     return PostgreSQLEventStore(parsed, event_registry, **options)
+
+
+def _for_file(options: dict[str, Any]) -> dict[str, Any]:
+    if options.pop("schema", None) is not None:
+        raise InvalidOptionError(NO_SCHEMAS)
+    return options

@@ -124,6 +124,8 @@ class PostgreSQLEventStore(EventStore):
         outbox_enabled: Write an outbox row with every event, in the same transaction. Left out, the store does so if
             the outbox has such rows, so that a script does not append what is never published.
         enable_tracing: OpenTelemetry spans, if it is installed.
+        schema: The schema of the log, where one database has several. The first migration makes it. The URL can name it
+            as well (``?schema=``).
         transaction_pooling: A pooler stands before the server and lends its connections for a transaction at
             a time (PgBouncer with ``pool_mode = transaction``). Nothing is kept in a session then: no
             prepared statements, and no LISTEN, so that subscriptions poll.
@@ -154,6 +156,7 @@ class PostgreSQLEventStore(EventStore):
         unknown_events: UnknownEvents = "raise",
         key_store: KeyStore | None = None,
         limits: Limits = STANDARD_LIMITS,
+        schema: str | None = None,
         transaction_pooling: bool = False,
         append_lock: Literal["advisory", "row"] = "advisory",
         notify: bool = True,
@@ -173,6 +176,7 @@ class PostgreSQLEventStore(EventStore):
             unknown_events=unknown_events,
             key_store=key_store,
             limits=limits,
+            schema=schema,
             transaction_pooling=transaction_pooling,
             append_lock=append_lock,
             notify=notify,

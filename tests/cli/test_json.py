@@ -38,6 +38,8 @@ export {folder}/all.jsonl | init --url {fresh} | import {folder}/all.jsonl --url
 archive {folder}/closed.jsonl --url {old} --keep | restore {folder}/closed.jsonl --url {old}
 dlq retry --app support.application:Seen | alive {folder}/health.json
 """
+ON_POSTGRESQL = {"schemas list"}
+"""`schema/test_schemas.py` tries it."""
 
 
 def commands() -> list[str]:
@@ -118,4 +120,4 @@ def test_every_command_that_prints_json_is_tried():
             yield path
 
     for path in walk(typer.main.get_command(app), ""):
-        assert any(command.startswith(path) for command in commands()), path
+        assert path in ON_POSTGRESQL or any(command.startswith(path) for command in commands()), path

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
-from sqlalchemy import event, func, select
+from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -17,7 +18,6 @@ from esource.dialect.backend import STANDARD, Backend, Call, Failure, Switches, 
 from esource.dialect.errors import unavailable, without_password
 from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
-    LOG_LOCK_CLASS,
     STATEMENTS,
     arguments,
     lock_statement,
@@ -26,8 +26,10 @@ from esource.dialect.postgresql.append import (
 )
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
 from esource.dialect.postgresql.joined import JoinedConnection
+from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import HAS_PROGRESS, PROGRESS
-from esource.dialect.postgresql.url import for_asyncpg
+from esource.dialect.postgresql.schemas import IS_THERE, LOCK_MIGRATIONS, make
+from esource.dialect.postgresql.url import for_asyncpg, schema_of
 from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
 from esource.errors import (
     EventSourceError,
@@ -45,9 +47,6 @@ if TYPE_CHECKING:
 _Connection = Any
 """An `asyncpg.Connection`, which carries no types."""
 
-SCHEMA_LOCK_CLASS = LOG_LOCK_CLASS + 1
-"""First half of the key that one migration at a time holds; the second is the schema's name."""
-
 POOLED_CONNECT_ARGS = {
     # asyncpg's: since 0.29 a statement outside a transaction is then parsed and run without a pause in which
     # a pooler could lend the server connection to another client (MagicStack/asyncpg pull request 1065).
@@ -59,6 +58,7 @@ POOLED_CONNECT_ARGS = {
 """For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
 Our advisory locks are the transaction's, and need no session either."""
 
+_SCHEMA = "SELECT current_schema()"
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
 _END_WAIT = """
 SELECT pg_cancel_backend($1) FROM pg_stat_activity
@@ -92,6 +92,7 @@ class PostgreSQLBackend(Backend):
     reads_ahead: ClassVar[bool] = True
     migrates_unasked: ClassVar[bool] = False
     supports_row_level_security: ClassVar[bool] = True
+    supports_schemas: ClassVar[bool] = True
     supports_partitions: ClassVar[bool] = True
     append_lock_script: ClassVar[Sequence[str]] = (
         f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (id int PRIMARY KEY CHECK (id = 1))",
@@ -112,19 +113,21 @@ class PostgreSQLBackend(Backend):
         read_only = options.pop("read_only")
         if self._pooled:
             options["connect_args"] = {**POOLED_CONNECT_ARGS, **options.get("connect_args", {})}
-        url, arguments = for_asyncpg(url)
-        options["connect_args"] = {
-            "connection_class": Connection,
-            **arguments,
-            **options.get("connect_args", {}),
-        }
+        schema = schema_of(url)
+        url, arguments = for_asyncpg(url, options.get("connect_args", {}))
+        options["connect_args"] = {"connection_class": Connection, **arguments}
         engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
+        if schema is not None:
+            event.listen(engine.sync_engine, "connect", partial(_require_path, schema))
         if read_only:
             event.listen(engine.sync_engine, "connect", _only_read)
         return engine
 
     def describe(self, url: URL) -> str:
         return f"PostgreSQL database {without_password(url.set(drivername='postgresql'))}"
+
+    def schema_of(self, url: URL) -> str | None:
+        return schema_of(url)
 
     async def fetch(self, driver: _Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
@@ -159,15 +162,16 @@ class PostgreSQLBackend(Backend):
     async def begin_reading(self, connection: AsyncConnection, driver: _Connection) -> AsyncTransaction:
         return await _begin(connection, driver, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
-    async def join(self, connection: AsyncConnection, database: str) -> _Connection:
+    async def join(self, connection: AsyncConnection, database: str, schema: str | None) -> _Connection:
         # SQLAlchemy starts the transaction with the first statement that it runs itself.
-        await connection.exec_driver_sql("SELECT 1")
+        found = (await connection.exec_driver_sql(_SCHEMA)).scalar()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         if not driver.is_in_transaction():
             raise InvalidOptionError(
                 f"{database}: the connection is in AUTOCOMMIT: each statement would be stored by itself, and no rollback "
                 "takes it back. Give a connection whose isolation_level is READ COMMITTED."
             )
+        _require_same(schema, found, database)
         return driver
 
     synchronous_driver = "psycopg 3"
@@ -176,7 +180,9 @@ class PostgreSQLBackend(Backend):
         psycopg = sys.modules.get("psycopg")  # loaded by the application, if this is one of its connections
         return psycopg is not None and isinstance(connection, psycopg.Connection)
 
-    async def join_synchronous(self, connection: Any, call: Call, database: str) -> JoinedConnection:
+    async def join_synchronous(
+        self, connection: Any, call: Call, database: str, schema: str | None
+    ) -> JoinedConnection:
         opened = connection
         if isinstance(connection, SyncConnection):
             if connection.dialect.driver != "psycopg":
@@ -187,12 +193,13 @@ class PostgreSQLBackend(Backend):
             await call(connection.exec_driver_sql, ("SELECT 1",))
             opened = (await call(lambda: connection.connection, ())).driver_connection
         joined = JoinedConnection(opened, call)
-        if not joined.is_in_transaction():
-            if opened.autocommit:
-                raise InvalidOptionError(
-                    f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
-                )
-            await joined.execute("SELECT 1")
+        has_begun = joined.is_in_transaction()
+        if not has_begun and opened.autocommit:
+            raise InvalidOptionError(
+                f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
+            )
+        if schema is not None or not has_begun:
+            _require_same(schema, await joined.fetchval(_SCHEMA), database)
         return joined
 
     async def commit(self, transaction: AsyncTransaction, driver: _Connection) -> bool:
@@ -226,10 +233,11 @@ class PostgreSQLBackend(Backend):
             return []
         return [tuple(row) for row in await driver.fetch(PROGRESS, name)]
 
-    async def lock_schema(self, connection: AsyncConnection) -> None:
-        await connection.execute(
-            select(func.pg_advisory_xact_lock(SCHEMA_LOCK_CLASS, func.hashtext(func.current_schema())))
-        )
+    async def lock_schema(self, connection: AsyncConnection, schema: str | None) -> None:
+        await connection.exec_driver_sql(LOCK_MIGRATIONS, (schema,))
+        # IF NOT EXISTS would ask for the right to make one all the same.
+        if schema and not (await connection.exec_driver_sql(IS_THERE, (schema,))).scalar():
+            await connection.exec_driver_sql(make(schema))
 
     async def lock_log(self, driver: _Connection) -> None:
         if not await driver.fetch(self._lock):
@@ -280,6 +288,25 @@ async def _begin(connection: AsyncConnection, driver: _Connection, statement: st
     await connection.execution_options(isolation_level="AUTOCOMMIT")
     await driver.execute(statement)
     return await connection.begin()
+
+
+def _require_same(schema: str | None, found: Any, database: str) -> None:
+    if schema is not None and found != schema:
+        raise InvalidOptionError(
+            f"{database}: the connection works in the schema {found}, so that it would write into another log. Give one "
+            "whose search_path begins with the schema of the store"
+        )
+
+
+def _require_path(schema: str, connection: Any, record: Any) -> None:
+    """Refuse a connection whose statements would go to another log: a pooler can be told to ignore what it does not know."""
+    found = connection.run_async(lambda driver: driver.fetchval("SHOW search_path"))
+    if found != identifier(schema):
+        raise InvalidOptionError(
+            f"a connection for the schema {schema!r} has the search_path {found}: a pooler before the server ignores the "
+            "setting. Connect to the server itself, or set the search_path of the role (ALTER ROLE ... SET search_path) and "
+            "leave the schema out"
+        )
 
 
 def _only_read(connection: Any, record: Any) -> None:

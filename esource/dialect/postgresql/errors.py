@@ -142,6 +142,10 @@ _SHARED_CONNECTIONS = (
     "transaction_pooling=True, or connect to the server itself."
 )
 _REMEDIES = {
+    asyncpg.InvalidSchemaNameError: (
+        ". The schema of the store is not there, or its role may not use it: name another one in the URL (?schema=...), or "
+        "GRANT USAGE ON SCHEMA."
+    ),
     asyncpg.InFailedSQLTransactionError: (
         ". An error before it was caught inside the transaction, which ended it: let such errors leave the block, or "
         "put what may fail into a savepoint, a transaction() inside this one."

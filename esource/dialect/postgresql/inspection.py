@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
+from esource.dialect.postgresql.append import LOG_LOCK_CLASS
 from esource.errors import InvalidOptionError
-from esource.tables.names import OUR_TABLES, is_ours
+from esource.tables.names import OUR_TABLES, VERSION_TABLE, is_ours
 
 _OURS = sorted(OUR_TABLES)
 
@@ -18,14 +19,17 @@ _SIZES = """
     SELECT relname::text, pg_total_relation_size(relid) FROM pg_stat_user_tables
     WHERE relname = ANY($1) AND schemaname = current_schema()
 """
-_OTHER_TABLES = """
+_OTHER_TABLES = f"""
     SELECT c.relname::text, n.nspname::text, n.nspname = current_schema()
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
         AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+        -- What lies beside another log belongs to that one.
+        AND (n.nspname = current_schema() OR NOT EXISTS (
+            SELECT FROM pg_class v WHERE v.relnamespace = n.oid AND v.relname = '{VERSION_TABLE}'))
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
     ORDER BY n.nspname <> current_schema(), n.nspname, c.relname
-"""
+"""  # noqa: S608 - our own name
 _INDEXES = """
     SELECT relname::text, indexrelname::text, pg_relation_size(indexrelid), idx_scan FROM pg_stat_user_indexes
     WHERE relname = ANY($1) AND schemaname = current_schema() ORDER BY relname, idx_scan DESC, indexrelname
@@ -39,14 +43,15 @@ _TABLES = """
         last_analyze IS NULL AND last_autoanalyze IS NULL
     FROM pg_stat_user_tables WHERE relname = ANY($1) AND schemaname = current_schema()
 """
-_IDLE = """
+_IDLE = f"""
     SELECT a.pid, coalesce(a.usename::text, '?'), coalesce(nullif(a.application_name, ''), '?'),
         extract(epoch FROM now() - a.state_change)::int,
-        EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted)
+        EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted
+            AND l.classid = {LOG_LOCK_CLASS} AND l.objid = to_regclass('events'))
     FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
         AND now() - a.state_change > $1 * interval '1 second'
-"""
+"""  # noqa: S608 - our own number
 _DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 IDLE_SECONDS = 10
@@ -127,5 +132,5 @@ class PostgreSQLInspection(Inspection):
     async def back_up(self, driver: Any, target: Path, tell: Callable[[int, int], None]) -> None:
         raise InvalidOptionError(
             "a PostgreSQL database is backed up by its own program: pg_dump --format=custom --file=FILE "
-            "DATABASE; or use `esource export`"
+            "DATABASE, with --schema=NAME for one log of several; or use `esource export`"
         )

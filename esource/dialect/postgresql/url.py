@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from esource.checks import shown
+from esource.dialect.postgresql.quoting import check_schema, identifier
 from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import URL
 
 
@@ -20,17 +23,18 @@ URL_OPTIONS = frozenset(
         *("krbsrvname", "gsslib", "prepared_statement_cache_size"),
         # libpq's words, which `for_asyncpg` translates
         *("sslmode", "connect_timeout", "application_name", "channel_binding"),
+        "schema",  # ours
     }
 )
-"""What the driver and SQLAlchemy take as text; the rest has other types, and goes into ``connect_args``."""
+"""What the driver and SQLAlchemy take as text, and our own; the rest has other types, and goes into ``connect_args``."""
 
 
 def checked(url: URL) -> URL:
     """The URL, with a password that stands among its options moved to where nothing shows it.
 
     Raises:
-        InvalidOptionError: an option that neither asyncpg nor SQLAlchemy takes as text, or a part that the driver
-            would report with the text in question.
+        InvalidOptionError: an option that neither asyncpg nor SQLAlchemy takes as text, a name that no schema can have,
+            or a part that the driver would report with the text in question.
     """
     unknown = sorted(url.query.keys() - URL_OPTIONS)
     if unknown:
@@ -47,6 +51,8 @@ def checked(url: URL) -> URL:
         "\0" in part for part in (url.username or "", url.password or "", url.host or "", url.database or "")
     ):
         raise InvalidOptionError("the PostgreSQL URL holds a NUL character")
+    if "schema" in url.query:
+        check_schema(url.query["schema"])
     if "password" not in url.query:
         return url
     passwords = _each(url.query["password"])
@@ -92,11 +98,18 @@ CHOICES = {
 """Settings of a few words, which asyncpg would refuse as if the server could not be reached."""
 
 
-def for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
-    """The URL with the settings that asyncpg takes as they are, and arguments for the others.
+def schema_of(url: URL) -> str | None:
+    """The schema that the URL names; None if the server decides."""
+    return str(url.query["schema"]) if "schema" in url.query else None
+
+
+def for_asyncpg(url: URL, connect_args: Mapping[str, Any]) -> tuple[URL, dict[str, Any]]:
+    """The URL with the settings that asyncpg takes as they are, and its arguments: for the other settings, and those that
+    are given.
 
     Raises:
-        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do, or a word that a setting does not have.
+        InvalidOptionError: ``channel_binding=require``, which asyncpg cannot do; a word that a setting does not have; or a
+            search path beside a schema.
     """
     settings = dict(url.query)
     for name in sorted(CHOICES.keys() & settings.keys()):
@@ -110,13 +123,27 @@ def for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
         settings.setdefault("ssl", settings.pop("sslmode"))
     if settings.get("channel_binding") in ("prefer", "disable"):
         del settings["channel_binding"]
-    if "application_name" in settings:
-        arguments["server_settings"] = {"application_name": settings.pop("application_name")}
+    for_server = _for_server(settings, connect_args.get("server_settings", {}))
     if "connect_timeout" in settings:
         arguments["timeout"] = _seconds(settings.pop("connect_timeout"))
     if "channel_binding" in settings:
         raise InvalidOptionError("channel_binding: asyncpg has no such setting. Take it out of the URL")
+    arguments |= connect_args
+    if for_server:
+        arguments["server_settings"] = for_server
     return url.set(query=settings), arguments
+
+
+def _for_server(settings: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """What the server is told of a session: those of the URL's settings that are for it, and what is given."""
+    found = {}
+    if "application_name" in settings:
+        found["application_name"] = settings.pop("application_name")
+    if "schema" in settings:
+        if "search_path" in given:
+            raise InvalidOptionError("schema sets the search path: leave search_path out of server_settings")
+        found["search_path"] = identifier(str(settings.pop("schema")))
+    return {**found, **given}
 
 
 def _seconds(text: Any) -> float:

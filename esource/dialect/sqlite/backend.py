@@ -203,7 +203,9 @@ class SQLiteBackend(Backend):
             await self.run(driver, "BEGIN")
         return await connection.begin()
 
-    async def join(self, connection: AsyncConnection, database: str) -> aiosqlite.Connection:
+    async def join(
+        self, connection: AsyncConnection, database: str, schema: str | None
+    ) -> aiosqlite.Connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         if not driver.in_transaction:
             # Through SQLAlchemy, which otherwise would not know that there is something to commit.
@@ -215,7 +217,9 @@ class SQLiteBackend(Backend):
     def is_of_driver(self, connection: object) -> bool:
         return isinstance(connection, sqlite3.Connection)
 
-    async def join_synchronous(self, connection: Any, call: Call, database: str) -> aiosqlite.Connection:
+    async def join_synchronous(
+        self, connection: Any, call: Call, database: str, schema: str | None
+    ) -> aiosqlite.Connection:
         opened = connection
         if isinstance(connection, SyncConnection):
             opened = (await call(lambda: connection.connection, ())).driver_connection
@@ -290,7 +294,7 @@ class SQLiteBackend(Backend):
         there = {name for (name,) in found}
         return [name for name in names if name not in there]
 
-    async def lock_schema(self, connection: AsyncConnection) -> None:
+    async def lock_schema(self, connection: AsyncConnection, schema: str | None) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 
     async def lock_log(self, driver: aiosqlite.Connection) -> None:

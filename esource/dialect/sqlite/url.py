@@ -18,6 +18,8 @@ def checked(url: URL) -> URL:
         InvalidOptionError: it names a host, an option, a home folder that is not known, or a file that no operating
             system has.
     """
+    if "schema" in url.query:
+        raise InvalidOptionError(NO_SCHEMAS)
     if url.query:
         raise InvalidOptionError(f"{', '.join(url.query)}: {_NO_OPTIONS}")
     if url.host and not (url.username or url.password or url.port):
@@ -39,9 +41,10 @@ def check_text(text: str) -> None:
         InvalidOptionError: the URL has a question mark.
     """
     if "?" in text:
-        raise InvalidOptionError(_NO_OPTIONS)
+        raise InvalidOptionError(NO_SCHEMAS if "?schema=" in text else _NO_OPTIONS)
 
 
+NO_SCHEMAS = "SQLite has no schemas: give each log a file of its own"
 _NO_OPTIONS = (
     "a SQLite URL has no options; pass keywords. For a question mark in the name of the file give the path in place of "
     "a URL"

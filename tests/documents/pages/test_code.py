@@ -34,8 +34,8 @@ WITH_CODE = [
     for page in PAGES
     if page not in (TESTING, TUTORIAL) and blocks(page.read_text(encoding="utf-8"), "python")
 ]
-SERVER_ONLY = [ROOT / "README.md"]
-"""It names PostgreSQL's own class."""
+SERVER_ONLY = [ROOT / "README.md", ROOT / "docs" / "how-to" / "several-logs.md"]
+"""They name PostgreSQL's own class, or what only PostgreSQL has."""
 
 ON_POSTGRESQL = [
     page

@@ -242,7 +242,7 @@ async def test_an_archive_that_is_killed_has_every_event_in_the_log_or_in_the_fi
         assert await process.stdout.readline() == b"ready\n"
         try:
             # Later attempts get more time: a loaded machine comes to an end, too.
-            patience = chance.uniform(0.02, 0.35) * 1.3**attempt
+            patience = chance.uniform(0.02, 0.35) * 1.5**attempt
             finished = await asyncio.wait_for(process.stdout.readline(), patience)
         except asyncio.TimeoutError:
             process.send_signal(signal.SIGKILL)

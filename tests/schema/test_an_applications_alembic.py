@@ -50,6 +50,8 @@ asyncio.run(main())
 KINDS = [
     f"{database}, {way}" for database in ("sqlite", "postgresql") for way in ("synchronous", "asynchronous")
 ]
+EACH_ONCE, EACH_ONCE_MORE = KINDS[::3], KINDS[1:3]
+"""Each database and each way once: enough where the two do not work together."""
 
 
 class Application:
@@ -106,7 +108,7 @@ class Application:
         return int(run(str(self.python), "-c", APPEND, self.url, cwd=self.folder).stdout)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def application(request, installed, tmp_path) -> Application:
     kind, _, way = request.param.partition(", ")
     if kind == "postgresql":
@@ -117,7 +119,14 @@ def application(request, installed, tmp_path) -> Application:
     return Application(installed, tmp_path / "shop", url, asynchronous=way == "asynchronous")
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["as the page says", "without include_name"])
+@pytest.mark.parametrize(
+    ("application", "told"),
+    [
+        *(pytest.param(kind, True, id=f"{kind}, as the page says") for kind in KINDS),
+        *(pytest.param(kind, False, id=f"{kind}, without include_name") for kind in EACH_ONCE),
+    ],
+    indirect=["application"],
+)
 async def test_apart_the_applications_commands_concern_its_own_tables(application, told):
     on_postgresql = application.url.startswith("postgresql")
     if on_postgresql:
@@ -156,6 +165,7 @@ async def test_apart_the_applications_commands_concern_its_own_tables(applicatio
     assert await rows(application.url, "SELECT version_num FROM alembic_version") == []
 
 
+@pytest.mark.parametrize("application", EACH_ONCE_MORE, indirect=True)
 async def test_apart_a_script_that_would_drop_our_tables_is_refused(application):
     application.enter(APART[0])
     assert application.append() == 1
@@ -172,6 +182,7 @@ async def test_apart_a_script_that_would_drop_our_tables_is_refused(application)
     assert application.append() == 2
 
 
+@pytest.mark.parametrize("application", EACH_ONCE, indirect=True)
 async def test_together_each_command_names_its_branch(application):
     url = re.search(r"^sqlalchemy.url = .*$", (application.folder / "alembic.ini").read_text(), re.MULTILINE)[
         0

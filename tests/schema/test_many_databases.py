@@ -10,7 +10,7 @@ from support.schemas import described, execute, rows
 from esource import open_store, schema
 from esource.schema.reports import offline_script
 
-NUMBER = 8
+NUMBER = 5
 
 
 @pytest.fixture

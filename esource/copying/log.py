@@ -6,19 +6,18 @@ target ends. A copy that was killed, however and whenever, goes on from there.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, PAGE_ROWS, Cursor, Row, next_size, page, scan
-from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
-from esource.log.pages import last_position
+from esource.log.pages import Fetch, ahead, last_position
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""
@@ -117,59 +116,62 @@ class LogCopy:
         if self.position == 0 and left >= DEFERRED_FROM:
             await self._drop_indexes()
         while self.position < upto:
-            rows, size = await self._page(self.position, FIRST_PAGE)
-            try:
-                while rows and self.position < upto:
-                    rows, size = await self._chunk(rows, size, upto)
-            except _Overtaken:
-                self.position = await require_prefix(self.source, self.target)
-            else:
-                break
+            async with aclosing(self._pages()) as pages:
+                rows: list[Row] = await anext(pages, [])
+                try:
+                    while rows and self.position < upto:
+                        rows = await self._chunk(rows, pages, upto)
+                except _Overtaken:
+                    self.position = await require_prefix(self.source, self.target)
+                else:
+                    break
         return self.copied - before
 
-    async def _page(self, after: int, size: int) -> tuple[list[Row], int]:
-        rows = await page(self.source, EVENTS, Cursor(after, after), size)
-        return rows, next_size(EVENTS, rows) if rows else size
+    def _pages(self) -> AsyncGenerator[list[Row], None]:
+        """What the source has past the position, each page fetched while the one before is written."""
+        size = FIRST_PAGE
 
-    async def _chunk(self, rows: list[Row], size: int, upto: int) -> tuple[list[Row], int]:
-        """Write one transaction's worth, reading ahead meanwhile; what was read and not written.
+        async def past(position: int) -> list[Row]:
+            return await page(self.source, EVENTS, Cursor(position, position), size)
+
+        def follow(rows: list[Row]) -> Fetch[Row]:
+            nonlocal size
+            size = next_size(EVENTS, rows)
+            return partial(past, rows[-1][_KEY])
+
+        return ahead(partial(past, self.position), follow, lambda: True)
+
+    async def _chunk(self, rows: list[Row], pages: AsyncGenerator[list[Row], None], upto: int) -> list[Row]:
+        """Write one transaction's worth, this page first; the page that is to be written next.
 
         Only the last one waits for the disk, which then holds the others, too: if the server dies before that, the
         target ends earlier, and that is where the next copy goes on.
         """
-        ahead: asyncio.Task[tuple[list[Row], int]] | None = None
         position, written = self.position, 0
 
-        async def pages() -> AsyncGenerator[list[Row], None]:
-            nonlocal ahead, rows, size, position, written
+        async def several() -> AsyncGenerator[list[Row], None]:
+            nonlocal rows, position, written
             while rows and written < CHUNK_EVENTS:
-                ahead = asyncio.ensure_future(self._page(rows[-1][_KEY], size))
                 yield rows
                 written, position = written + len(rows), rows[-1][_KEY]
-                rows, size = await ahead
-                ahead = None
+                rows = await anext(pages, [])
 
-        try:
-            async with self.target.transaction() as unit, aclosing(pages()) as chunk:
-                await self.target.backend.lock_log(unit.driver)
-                if await last_position(self.target, unit) != self.position:
-                    raise _Overtaken
-                try:
-                    with self.target.backend.errors(self.target.name):
-                        await self._moving.load(unit.driver, EVENTS.table, self._columns, chunk)
-                except (DatabaseError, ValueError, TypeError, AttributeError) as error:
-                    await self._explain(error)
-                    raise
-                await self._moving.set_counter(unit.driver, EVENTS.table, position)
-                if rows and position < upto:
-                    await self._moving.commit_without_waiting(unit.driver)
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-                await uninterrupted(asyncio.wait([ahead]))
+        async with self.target.transaction() as unit, aclosing(several()) as chunk:
+            await self.target.backend.lock_log(unit.driver)
+            if await last_position(self.target, unit) != self.position:
+                raise _Overtaken
+            try:
+                with self.target.backend.errors(self.target.name):
+                    await self._moving.load(unit.driver, EVENTS.table, self._columns, chunk)
+            except (DatabaseError, ValueError, TypeError, AttributeError) as error:
+                await self._explain(error)
+                raise
+            await self._moving.set_counter(unit.driver, EVENTS.table, position)
+            if rows and position < upto:
+                await self._moving.commit_without_waiting(unit.driver)
         self.position, self.copied = position, self.copied + written
         self._tell(self.copied)
-        return rows, size
+        return rows
 
     async def _drop_indexes(self) -> None:
         if not await self.target.inspect(lambda driver: self._moving.may_alter(driver, EVENTS.table)):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from esource.errors import ProjectionFailedError, error_text
-from esource.log.pages import PAGE_BYTES, last_position, page_after
+from esource.log.pages import Fetch, ahead, last_position, next_size, page_after
 from esource.projections.context import Writes
 from esource.projections.dead_letters import halted_streams, hold_back, record, stream_of
 from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.projections.missed import tell_of_new_types
-from esource.tables.rows import EVENT_ID, EVENT_TYPE, PAYLOAD, POSITION, STORED_AT, EventRow, StreamId
+from esource.tables.rows import EVENT_ID, EVENT_TYPE, POSITION, STORED_AT, EventRow, StreamId
 
 if TYPE_CHECKING:
     from esource.database.unit_of_work import Unit
@@ -97,33 +98,32 @@ class Share:
         job.stats.head = max(job.stats.head, head)
         if head <= self.position:
             return
-        ahead: asyncio.Task[list[EventRow]] | None = None
-        try:
-            rows = await self._page(self.position)
-            while True:
-                is_last = len(rows) < self._size
-                upto = (
-                    max(head, self.position, rows[-1][POSITION] if rows else 0)
-                    if is_last
-                    else rows[-1][POSITION]
-                )
-                if rows:
-                    average = max(1, sum(len(row[PAYLOAD]) for row in rows) // len(rows))
-                    self._size = max(1, min(job.projection.batch_size, PAGE_BYTES // average))
-                    job.stats.oldest = rows[0][STORED_AT]
-                if not is_last and database.backend.reads_ahead:
-                    ahead = asyncio.ensure_future(self._page(upto))
-                known = job.known(rows, self.number)
-                await job.fetch_keys(known)
-                await self._work_off(known, upto)
-                self._notice()
-                if is_last or job.stopping.is_set():
+        is_last = False
+
+        def follow(rows: list[EventRow]) -> Fetch[EventRow] | None:
+            nonlocal is_last
+            is_last = len(rows) < self._size
+            self._size = next_size(rows, job.projection.batch_size)
+            return None if is_last else partial(self._page, rows[-1][POSITION])
+
+        def is_wanted() -> bool:
+            return database.backend.reads_ahead
+
+        async with aclosing(ahead(partial(self._page, self.position), follow, is_wanted)) as pages:
+            async for rows in pages:
+                job.stats.oldest = rows[0][STORED_AT]
+                await self._deal_with(rows, max(head, rows[-1][POSITION]) if is_last else rows[-1][POSITION])
+                if job.stopping.is_set():
                     return
-                rows, ahead = await (ahead or self._page(upto)), None
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
+        if not is_last:
+            await self._deal_with([], max(head, self.position))
+
+    async def _deal_with(self, rows: list[EventRow], upto: int) -> None:
+        """Handle those of a page that are ours, with their keys; then everything up to a position is done."""
+        known = self.job.known(rows, self.number)
+        await self.job.fetch_keys(known)
+        await self._work_off(known, upto)
+        self._notice()
 
     async def _page(self, after: int) -> list[EventRow]:
         while True:
@@ -155,7 +155,7 @@ class Share:
             index = failed.index or 0
             before = rows[failed.done : index]
             if before:
-                await self._work_off(before, before[-1][0])
+                await self._work_off(before, before[-1][POSITION])
             await self._try_again(rows[index], failed.error)
             rows = rows[index + 1 :]
         self.position = max(self.position, upto)

@@ -16,6 +16,7 @@ from esource.checks.arguments import (
     shown,
 )
 from esource.checks.limits import CEILING, STANDARD_LIMITS, Limits, check_limits
+from esource.checks.pieces import has_many_lists, read_in_pieces, require_readable
 from esource.checks.values import (
     FLOAT_DIGITS,
     JSON_DEPTH,
@@ -60,7 +61,10 @@ __all__ = [
     "check_text",
     "check_whole",
     "find_unstorable",
+    "has_many_lists",
     "json_text",
+    "read_in_pieces",
+    "require_readable",
     "shown",
     "storable_text",
 ]

@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from esource.checks.arguments import LARGEST_POSITION, NAME_LENGTH, shown
 from esource.checks.limits import CEILING, STANDARD_LIMITS, Limits
+from esource.checks.pieces import require_readable
 from esource.errors import InvalidEventError
 
 
@@ -126,7 +127,10 @@ def check_json(field: str, text: str, depth: int = JSON_DEPTH) -> str:
         size >= 2 * depth and text.count("[") + text.count("{") >= depth
     ):
         try:
-            _require_depth(field, from_json(text), depth)
+            if depth >= JSON_DEPTH:
+                require_readable(text, from_json)
+            else:
+                _require_depth(field, from_json(text), depth)
         except ValueError as error:
             raise InvalidEventError(
                 field or "payload",
@@ -157,8 +161,6 @@ def check_foreign_json(field: str, text: str) -> str:
 
 
 def _require_depth(field: str, value: Any, depth: int) -> None:
-    if depth >= JSON_DEPTH:
-        return  # it could be read
     level, deeper = 0, [value]
     while deeper := [part for part in deeper if isinstance(part, (dict, list))]:
         level += 1

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Column
 
+from esource.checks import has_many_lists, read_in_pieces
 from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, MIRRORED, Relation, Row
 from esource.moments import canonical_moment
@@ -32,7 +33,8 @@ _MIRRORED = {relation.name: relation for relation in MIRRORED}
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Of a value in braces or brackets only the text is wanted: a dict or list of it would take up to thirty times the
 # memory without being used. A fraction stays the text that it is.
-_read = json.JSONDecoder(object_pairs_hook=bool, parse_float=str, parse_constant=str).raw_decode
+_decoder = json.JSONDecoder(object_pairs_hook=bool, parse_float=str, parse_constant=str)
+_read = _decoder.raw_decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -51,6 +53,7 @@ def members(text: str, start: int = 0) -> dict[str, Member]:
         ValueError: it is not a JSON object, or it has a member twice.
     """
     found: dict[str, Member] = {}
+    in_pieces = has_many_lists(text, start)
     place = _after(text, start, "{")
     if text.startswith("}", place):
         return _ended(text, place + 1, found)
@@ -59,7 +62,11 @@ def members(text: str, start: int = 0) -> dict[str, Member]:
         if not isinstance(name, str) or name in found:
             raise ValueError(f"a member's name is wrong or comes twice: {name!r:.80}")
         place = _after(text, end, ":")
-        value, end = _read(text, place)
+        if in_pieces and text.startswith(("[", "{"), place):
+            end = read_in_pieces(text, _decoder.decode, place)
+            value: Any = bool(text[place + 1 : end - 1].strip(" \t\r\n"))
+        else:
+            value, end = _read(text, place)
         found[name] = Member(bool(value) if type(value) is list else value, text[place:end])
         place = _past_space(text, end)
         if text.startswith("}", place):

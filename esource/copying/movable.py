@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic_core import from_json
 from sqlalchemy import BigInteger, Column, Integer, String
 
-from esource.checks import CEILING, check_foreign_json, check_size, check_text
+from esource.checks import CEILING, check_foreign_json, check_size, check_text, require_readable
 from esource.copying.rows import Relation, Row
 from esource.errors import InvalidEventError
 from esource.moments import from_iso
@@ -49,7 +49,7 @@ def _problem(column: Column[Any], value: Any) -> str | None:
         from_iso(value)
     elif isinstance(column.type, Json):
         check_size(column.name, value, CEILING)
-        _well_formed(check_foreign_json(column.name, value))
+        require_readable(check_foreign_json(column.name, value), _well_formed)
         if "\\u" in value:
             from_json(value)  # which refuses half of a surrogate pair
     elif column is event_outbox.c.id:

@@ -87,11 +87,19 @@ async def test_many_large_rows_are_read_a_few_at_a_time(tmp_path):
             assert (await import_store(store, path)).events == 60
 
 
-async def test_a_payload_of_empty_lists_and_objects_takes_no_memory_for_each_of_them(tmp_path):
-    path = export(tmp_path / "nothing.gz", [f'{{"a":[{"{}," * MEBI}[{"[]," * MEBI}1]]}}'])
+async def test_a_payload_of_many_lists_and_objects_takes_no_memory_for_each_of_them(tmp_path):
+    path = export(tmp_path / "nothing.gz", [f'{{"a":[{"[[],{},[1]]," * (MEBI // 12)}1]}}'])
     async with InMemoryEventStore(enable_tracing=False) as store:
-        with at_most(400):
+        with at_most(12):  # as a list they would take 20 or more
             assert (await import_store(store, path)).events == 1
+
+
+async def test_a_payload_of_many_lists_that_is_no_json_is_refused(tmp_path):
+    path = export(tmp_path / "broken.gz", [f'{{"a":[{"[]," * 20_000}[1,]]}}'])
+    async with InMemoryEventStore(enable_tracing=False) as store:
+        with pytest.raises(FileRefusedError, match=r"line 2: .*in the part that begins at character \d+"):
+            await import_store(store, path)
+        assert await store.get_global_position() == 0
 
 
 async def test_a_number_that_would_fill_the_memory_is_compared_as_it_is_written(tmp_path, open_stores):

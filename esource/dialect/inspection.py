@@ -62,6 +62,11 @@ class Inspection(ABC):
         """Settings that lose events in a power cut, and what grew out of proportion."""
 
     @abstractmethod
+    async def counter(self, driver: Any) -> Symptom | None:
+        """What is wrong with the counter of the positions, if that is behind the log: the next events would be stored before
+        what readers have read, and be passed over. One query; None also where the role may not look."""
+
+    @abstractmethod
     async def back_up(self, driver: Any, target: Path, tell: Callable[[int, int], None]) -> None:
         """Write a whole copy to a new file, as it is at one moment; ``tell`` gets pages done, and all.
 

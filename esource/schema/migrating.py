@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from esource.checks import shown
 from esource.database.database import Database
 from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE
+from esource.dialect.urls import inspection_of
 from esource.errors import (
     InvalidOptionError,
     SchemaMissingError,
@@ -24,6 +26,8 @@ from esource.tables.model import events, indexes_of, metadata
 from esource.tables.names import VERSION_TABLE
 from esource.tables.statement import Statement
 
+logger = logging.getLogger("esource")
+
 ROW_LEVEL_SECURITY = {"on": ENABLE, "off": DISABLE}
 
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
@@ -34,6 +38,9 @@ async def initialize(database: Database, *, upgrade: bool | None = None) -> None
     found = await current_of(database)
     if found == HEAD:
         await require_tables(database, found)
+        symptom = await database.inspect(inspection_of(database.backend).counter)
+        if symptom is not None:
+            logger.error("%s: %s", database.name, symptom)
         return
     if found is not None:
         if found not in REVISIONS:

@@ -13,6 +13,7 @@ from support.orders import placed
 from support.schemas import execute
 
 from esource import DLQRepository, EventStore, PostgreSQLEventStore, open_store, schema
+from esource.browsing.overview import examine
 from esource.database.database import Database
 from esource.errors import ConstraintError, DatabaseUnavailableError, InvalidOptionError
 from esource.testing.server import dsn
@@ -71,6 +72,31 @@ async def test_a_sequence_behind_its_rows_is_told_with_the_statement_that_sets_i
     assert result.global_position == 2
     with pytest.raises(ConstraintError, match=r"counts dead_letter_queue\.id is behind"):
         await DLQRepository(store).add_failed_event(other.event_id, "totals", "Order", {}, ValueError())
+
+
+async def test_a_sequence_whose_next_number_is_a_hole_of_the_log_is_told_before_it_is_drawn_on_postgresql(
+    postgres_url: str, open_stores, caplog
+):
+    store = await open_stores(postgres_url)
+    for _ in range(3):
+        event = placed()
+        await store.append_events(event.aggregate_id, "Order", [event], 0)
+    await store.initialize()
+    healthy = [str(symptom) for symptom in await examine(store)]
+    await execute(
+        postgres_url,
+        "DELETE FROM events WHERE global_position = 2",
+        "ALTER SEQUENCE events_global_position_seq RESTART WITH 2",
+    )
+    assert caplog.records == []
+    await store.initialize()
+    assert "its next number is 2, and the log ends at 3" in caplog.text
+    [symptom] = [each for each in await examine(store) if str(each) not in healthy]
+    assert "readers have passed" in symptom.problem
+    await execute(postgres_url, symptom.remedy.partition("table: ")[2])
+    assert [str(each) for each in await examine(store)] == healthy
+    event = placed()
+    assert (await store.append_events(event.aggregate_id, "Order", [event], 0)).global_position == 4
 
 
 async def test_a_pool_without_a_free_connection_is_told_in_our_words(shared_database_url: str, open_stores):

@@ -98,13 +98,17 @@ def _counted_key(error: Any) -> tuple[str, str] | None:
 
 
 def _counter_behind(name: str, table: str, column: str, database: str) -> ConstraintError:
-    set_it = f"setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
     return ConstraintError(
         name,
         f"{database}: the sequence that counts {table}.{column} is behind the rows of the table: its next number is taken. "
         "That happens when rows are restored or inserted without their sequence. Nothing was written. Set it as the owner "
-        f"of the table, while no program writes: SELECT {set_it}",
+        f"of the table, while no program writes: {set_counter(table, column)}",
     )
+
+
+def set_counter(table: str, column: str) -> str:
+    """The statement that sets the sequence of a key to its last row."""
+    return f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"  # noqa: S608 - our own names
 
 
 def _missing(error: Any, database: str) -> EventSourceError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
 from esource.dialect.postgresql.append import LOG_LOCK_CLASS
+from esource.dialect.postgresql.errors import set_counter
 from esource.errors import InvalidOptionError
 from esource.tables.names import OUR_TABLES, VERSION_TABLE, is_ours
 
@@ -52,6 +53,14 @@ _IDLE = f"""
     WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
         AND now() - a.state_change > $1 * interval '1 second'
 """  # noqa: S608 - our own number
+_MAY_COUNT = """
+    SELECT coalesce(has_sequence_privilege(to_regclass('events_global_position_seq')::oid, 'SELECT')
+        AND has_table_privilege(to_regclass('events')::oid, 'SELECT'), false)
+"""
+_COUNTER = """
+    SELECT last_value + is_called::int AS next, (SELECT coalesce(max(global_position), 0) FROM events) AS last
+    FROM events_global_position_seq
+"""
 _DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 IDLE_SECONDS = 10
@@ -86,7 +95,18 @@ class PostgreSQLInspection(Inspection):
             *await self._settings(driver),
             *await self._tables(driver),
             *await self._idle(driver),
+            *filter(None, [await self.counter(driver)]),
         ]
+
+    async def counter(self, driver: Any) -> Symptom | None:
+        found = await driver.fetchrow(_COUNTER) if await driver.fetchval(_MAY_COUNT) else None
+        if found is None or found["next"] > found["last"]:
+            return None
+        return Symptom(
+            f"the sequence that counts the positions of events is behind the log: its next number is {found['next']}, and the "
+            f"log ends at {found['last']}. What is appended before that is stored where readers have passed, or refused",
+            f"While no program writes, as the owner of the table: {set_counter('events', 'global_position')}",
+        )
 
     async def _settings(self, driver: Any) -> list[Symptom]:
         found = []

@@ -205,6 +205,7 @@ async def lost_database(url: str, proxy: Proxy | None):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 * examples(1))
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the service's own loop asks its task who cancels it")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -56,6 +57,11 @@ def _is_free(row: Any) -> ColumnElement[bool]:
         or_(row.claimed_until.is_(None), row.claimed_until < _now),
         or_(row.available_at.is_(None), row.available_at <= _now),
     )
+
+
+def _is_left_out(row: Any) -> ColumnElement[bool]:
+    """Whether it is one of those whose turn it is not: see `Turns`."""
+    return member_of(func.coalesce(row.tenant_id, row.aggregate_id), "left_out")
 
 
 def _same_stream(one: Any, other: Any) -> ColumnElement[bool]:
@@ -121,9 +127,11 @@ def _claim(*, logged: bool, blocking: bool) -> Statement:
     # The window holds only what may be claimed, however many rows wait behind one that is not free.
     obstacle, head = event_outbox.alias("obstacle"), event_outbox.alias("head")
     obstacles = first_before(
-        obstacle.c, ~_is_free(obstacle.c), tuple_(*order(obstacle.c)) < tuple_(*order(candidate.c))
+        obstacle.c,
+        or_(~_is_free(obstacle.c), _is_left_out(obstacle.c)),
+        tuple_(*order(obstacle.c)) < tuple_(*order(candidate.c)),
     )
-    conditions = [_is_free(candidate.c), of_kind(candidate.c)]
+    conditions = [_is_free(candidate.c), of_kind(candidate.c), ~_is_left_out(candidate.c)]
     if blocking:
         conditions.append(~_stuck(candidate.c))  # costs less than what follows, and is asked first
     conditions.append(obstacles.is_(None))
@@ -198,6 +206,41 @@ _RELEASE = Statement(_unclaimed.where(_own))
 _RELEASE_ALL = Statement(_unclaimed.where(free_of_locks(_mine)))
 
 
+LARGE_SHARE = 4
+"""Whoever has so large a part of a full claim, a fourth, is left out of the next one."""
+
+LONGEST_SKIP = 63
+"""After so many full claims at most it is asked again whether others wait."""
+
+
+class Turns:
+    """Whose turn it is: a tenant with many rows holds up no other, nor does a stream of no tenant.
+
+    A claim takes what is first in the log. After a full one of which somebody has a large share the next is for the others,
+    whose rows may lie far behind. It has to look at all rows before them, so while there are none it is asked less and less.
+    """
+
+    def __init__(self) -> None:
+        self._large: list[str] = []
+        self._skip = self._skipped = 0
+
+    async def take(self, claims: Claims, limit: int) -> list[OutboxEntry]:
+        """The next rows to publish, as `Claims.take` claims them."""
+        large, self._large = self._large, []
+        if large and self._skipped >= self._skip:
+            entries = await claims.take(limit, large)
+            self._skip, self._skipped = 0 if entries else min(2 * self._skip + 1, LONGEST_SKIP), 0
+            if entries:
+                return entries
+        elif large:
+            self._skipped += 1
+        entries = await claims.take(limit)
+        if len(entries) == limit:
+            shares = Counter(str(entry.tenant_id or entry.aggregate_id) for entry in entries)
+            self._large = [owner for owner, rows in shares.items() if LARGE_SHARE * rows >= limit]
+        return entries
+
+
 class Claims:
     """The rows that one relay has claimed in one database."""
 
@@ -216,10 +259,14 @@ class Claims:
         """Whether others may take these rows by now: after a pause of the whole process."""
         return time.monotonic() >= self._until
 
-    async def take(self, limit: int) -> list[OutboxEntry]:
+    async def take(self, limit: int, left_out: Sequence[str] = ()) -> list[OutboxEntry]:
         """The next rows to publish, at most so many, each stream's in order; ours until the claim ends.
 
         Three statements at most.
+
+        Args:
+            limit: So many rows at most.
+            left_out: Tenants whose rows are left out, and streams (their ids) whose rows have no tenant.
         """
         self._until = time.monotonic() + self.seconds
         for logged in (True, False):
@@ -227,6 +274,7 @@ class Claims:
                 rows = await self._write(
                     _CLAIM[logged, self._blocking],
                     page=limit - len(self._taken),
+                    left_out=self._names(left_out),
                     seconds=self.seconds,
                     no_seconds=0.0,
                 )

@@ -10,6 +10,7 @@ from support.orders import placed, several
 from support.relays import Gate, Sink, append, relay_of, stats_of
 
 from esource import OutboxRepository
+from esource.publishing.claims import Claims, Turns
 
 BATCH = 4
 
@@ -156,3 +157,54 @@ async def test_a_tenants_row_that_names_the_stream_of_another_holds_up_nobody(
         await append(blue, later := placed(planted.aggregate_id))
     await relay.drain()
     assert broker.ids == [event.event_id for event in (*theirs, later)]
+
+
+@pytest.mark.parametrize("has_tenants", [True, False], ids=["tenants", "streams of no tenant"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["rows of the log", "rows added by hand"])
+async def test_many_rows_of_one_hold_up_no_other(database_url, open_stores, has_tenants, by_hand):
+    store = await open_stores(database_url, outbox_enabled=not by_hand)
+    outbox = OutboxRepository(store)
+    first, second = (uuid4(), uuid4()) if has_tenants else (None, None)
+    many = [placed(stream, tenant_id=first) for stream in [uuid4()] for _ in range(60)]
+    few = [placed(stream, tenant_id=second) for stream in [uuid4()] for _ in range(5)]
+    for events in (many, few):
+        if by_hand:
+            for event in events:
+                await outbox.add_event(event)
+        else:
+            await append(store, *events)
+    sink = Sink()
+    assert await relay_of(store, sink, batch_size=10).drain() == 65
+    assert set(sink.ids[10:15]) == {event.event_id for event in few}
+    assert [key for key in sink.ids if key not in sink.ids[10:15]] == [event.event_id for event in many]
+
+
+async def test_a_stream_keeps_its_order_when_a_part_of_it_is_left_out(store):
+    """Its rows need not be of one tenant."""
+    tenant, stream, other = uuid4(), uuid4(), placed(tenant_id=uuid4())
+    mixed = [placed(stream, tenant_id=tenant if number < 30 else None) for number in range(40)]
+    await append(store, *mixed)
+    await append(store, other)
+    sink = Sink()
+    assert await relay_of(store, sink, batch_size=10).drain() == 41
+    assert sink.ids[10] == other.event_id
+    assert sink.by_stream()[stream] == [event.event_id for event in mixed]
+
+
+async def test_whether_others_wait_is_asked_less_and_less_while_there_are_none(store):
+    events = several(200)
+    await append(store, *events)
+    asked: list[bool] = []
+
+    class Asked(Claims):
+        async def take(self, limit, left_out=()):
+            asked.append(bool(left_out))
+            return await super().take(limit, left_out)
+
+    turns, found = Turns(), 0
+    for number in range(20):
+        claims = Asked(store.reader.database, f"relay {number}", 60.0, blocking=False)
+        entries = await turns.take(claims, 10)
+        await claims.confirm(entries)
+        found += len(entries)
+    assert (found, asked.count(False), asked.count(True)) == (200, 20, 4)

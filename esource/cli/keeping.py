@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from esource import copying, default_registry
+from esource import EventRegistry, copying, default_registry
 from esource.checks import STANDARD_LIMITS, Limits
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import wrong_usage
@@ -21,7 +21,6 @@ from esource.cli.output import Output
 from esource.cli.progress import Bar
 from esource.cli.running import asynchronous, shows
 from esource.copying import archiving, integrity
-from esource.domain.registry import EventRegistry
 from esource.log.streams import parse_stream_name
 
 commands = typer.Typer(no_args_is_help=True)

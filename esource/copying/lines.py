@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Column
 
-from esource.checks import has_many_lists, read_in_pieces
+from esource.checks import has_many_lists, read_in_pieces, require_readable
 from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, MIRRORED, Relation, Row
 from esource.moments import canonical_moment
@@ -122,7 +122,7 @@ def write_line(relation: Relation, row: Row, source: str) -> str:
 def _text(column: Column[Any], value: Any) -> str:
     """A column's value as JSON."""
     if isinstance(column.type, Json):
-        json.loads(value)
+        require_readable(value, _decoder.decode)
         # White space between the parts is all that a line break in JSON can be.
         return value.replace("\n", " ").replace("\r", " ") if "\n" in value or "\r" in value else str(value)
     if isinstance(column.type, Timestamp):

@@ -91,7 +91,7 @@ class Connections:
     @property
     def are_in_caller(self) -> bool:
         """Whether they work in the thread of their caller."""
-        return self._owns_engine and self._backend.works_in_caller(self._options)
+        return self._owns_engine and self._backend.works_in_caller(self._url, self._options)
 
     def set_option(self, name: str, value: Any) -> None:
         """Set an engine option before the first connection."""
@@ -235,15 +235,20 @@ class Connections:
         for pool in pools:
             for lane in pool.close():
                 await self.disconnect(lane)
-        coming_back = [unseen(pool.empty()) for pool in pools]
-        _, late = await asyncio.wait(coming_back, timeout=seconds)
+        coming_back = [unseen(pool.empty()) for pool in pools if not pool.is_empty]
+        if coming_back:
+            _, late = await asyncio.wait(coming_back, timeout=seconds)
+            await self._cut(pools, late)
+        if self._owns_engine:
+            await self.engine.dispose()
+            self._engine = None
+
+    async def _cut(self, pools: list[LanePool], late: set[asyncio.Task[None]]) -> None:
+        """Take the connections from the tasks that are late to give them back."""
         if late:
             for pool in pools:
                 await pool.cut()
             await asyncio.wait(late)
-        if self._owns_engine:
-            await self.engine.dispose()
-            self._engine = None
 
     def _forget(self) -> None:
         self.ready_in = None

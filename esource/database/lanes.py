@@ -131,6 +131,11 @@ class LanePool:
             self._leave()
         return lanes
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection, and none is being made."""
+        return not self._count
+
     async def empty(self) -> None:
         """Wait until every connection has come back and is closed."""
         while self._count:

@@ -133,7 +133,7 @@ class Backend(ABC):
     def is_of_driver(self, connection: object) -> bool:
         """Whether it is an open connection of that driver."""
 
-    def works_in_caller(self, options: Mapping[str, Any]) -> bool:
+    def works_in_caller(self, url: URL, options: Mapping[str, Any]) -> bool:
         """Whether the connections of such an engine work in the thread of their caller, and never wait for another."""
         return False
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy import Connection, Dialect, inspect, select, update
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from esource.checks import shown
@@ -29,6 +29,9 @@ from esource.tables.statement import Statement
 logger = logging.getLogger("esource")
 
 ROW_LEVEL_SECURITY = {"on": ENABLE, "off": DISABLE}
+
+_CREATE_SCRIPTS: dict[str, list[str]] = {}
+"""By the name of the database: it takes longer to make the statements than to run them."""
 
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
 
@@ -200,6 +203,12 @@ def create_script(database: Database) -> list[str]:
     test proves that both ways lead to the same schema.
     """
     dialect = database.backend.sqlalchemy_dialect
+    if dialect.name not in _CREATE_SCRIPTS:
+        _CREATE_SCRIPTS[dialect.name] = _create_script(dialect)
+    return list(_CREATE_SCRIPTS[dialect.name])
+
+
+def _create_script(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
     indexes = [index for table in tables for index in indexes_of(table)]
     return [

@@ -23,7 +23,7 @@ from esource.privacy.keys import KeyStore
 from esource.store.store import EventStore
 
 Execution = Literal["thread", "caller"]
-"""Where the connections of a SQLite store work: each in a thread of its own, or in the thread of its caller."""
+"""Where the connections to a SQLite file work: each in a thread of its own, or in the thread of its caller."""
 
 
 class SQLiteEventStore(EventStore):
@@ -48,7 +48,7 @@ class SQLiteEventStore(EventStore):
             Writing raises `DatabaseReadOnlyError`.
         execution: ``thread``: each connection has a thread, and the event loop never waits for the disk. ``caller``: it
             works in the caller's thread, which is two to four times as fast, and each commit holds up the loop
-            until the disk has it. Right for a program that has no one to keep waiting, and for tests.
+            until the disk has it. Right for a program that has no one to keep waiting. In memory it is always so.
         outbox_enabled: Write an outbox row with every event, in the same transaction. Left out, the store does so if
             the outbox has such rows, so that a script does not append what is never published.
         unknown_events: What a reader does with event types that no class is registered for.

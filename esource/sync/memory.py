@@ -20,4 +20,4 @@ class InMemoryEventStore(SQLiteEventStore):
     _target: asynchronous.InMemoryEventStore
 
     def __init__(self, event_registry: EventRegistry | None = None, **options: Any) -> None:
-        self._hold(asynchronous.InMemoryEventStore, event_registry, **{"execution": "caller", **options})
+        self._hold(asynchronous.InMemoryEventStore, event_registry, **options)

@@ -44,7 +44,8 @@ async def a_conflict(store: EventStore, tx: Transaction) -> None:
 async def an_append_that_took_too_long(store: EventStore, tx: Transaction) -> None:
     event = placed()
     appending = asyncio.ensure_future(tx.append_events(event.aggregate_id, "Order", [event]))
-    await asyncio.sleep(0)
+    if not store._opened.database.connections.are_in_caller:  # there it would be stored by then
+        await asyncio.sleep(0)
     appending.cancel()
     await appending
 

@@ -217,8 +217,6 @@ class Module:
         given = ", ".join(passed)
         signature = ast.unparse(arguments)
         if name == "__init__":
-            if class_name == "InMemoryEventStore":
-                given = given.replace("**options", '**{"execution": "caller", **options}')
             given = given.replace("unwrapped(", "(")
             made = f"asynchronous.{class_name}"
             return f"    def __init__({signature}) -> None:\n        self._hold({made}{', ' + given if given else ''})\n"

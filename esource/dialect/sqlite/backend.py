@@ -82,7 +82,7 @@ _OUTBOX = Statement(
 
 
 class SQLiteBackend(Backend):
-    """SQLite through aiosqlite: every connection has a thread of its own, every call is one hop to it."""
+    """SQLite through aiosqlite: every call is one hop to the connection's thread, or none in the thread of its caller."""
 
     name: ClassVar[str] = "sqlite"
     in_files: ClassVar[bool] = True

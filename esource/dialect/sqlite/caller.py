@@ -1,16 +1,20 @@
 """A connection that works in the thread of its caller, where aiosqlite has a thread for each.
 
 A hop to a thread and back takes about 100 µs, more than most statements. Without it the caller waits for the disk
-itself, and the event loop with it. For the lock of another writer it waits as for anything else: in the loop.
+itself, and the event loop with it. For the lock of another writer it waits as for anything else: in the loop. And a task
+that works on and on gives the other tasks a turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import random
 import sqlite3
 import time
-from functools import partial
+from functools import cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = (0.0005, 0.005)
 """Between two looks at whether another writer has let go of the file: a random time, so that many do not look at once."""
 
+TURN_SECONDS = 0.005
+"""How long the tasks of a loop work through a connection before the loop has a turn: by time, because a commit takes as
+long as the disk takes."""
+
 
 class _AtOnce:
     """A queue that runs what is put in: SQLAlchemy sets the isolation level through that of aiosqlite."""
@@ -36,14 +44,17 @@ class _AtOnce:
 
 
 class CallersConnection(aiosqlite.Connection):
-    """aiosqlite's connection without its thread. Its coroutines end without being suspended, unless another writer has
-    locked the file: then they look again until the busy timeout is over, and other tasks run meanwhile."""
+    """aiosqlite's connection without its thread. Its coroutines end without being suspended, with two exceptions. When
+    another writer has locked the file, they look again until the busy timeout is over, and other tasks run meanwhile.
+    When they have worked for `TURN_SECONDS` and nothing else has had a turn, they wait for one."""
 
     def __init__(self, opened: sqlite3.Connection, busy_seconds: float) -> None:
         super().__init__(lambda: opened, 64)
         self._connection: sqlite3.Connection | None = opened
         self._tx: Any = _AtOnce()
         self._busy_seconds = busy_seconds
+        self._turn_began: float | None = None
+        """When the loop's present turn began, by the monotonic clock; None for the first call of a turn."""
 
     def __await__(self) -> Generator[Any, None, CallersConnection]:
         return self
@@ -52,6 +63,8 @@ class CallersConnection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._connection is None:
             raise ValueError("Connection closed")
+        if asyncio.current_task() is not None and self._has_worked_long():
+            await asyncio.sleep(0)
         try:
             return fn(*args, **kwargs)
         except sqlite3.OperationalError as error:
@@ -59,6 +72,18 @@ class CallersConnection(aiosqlite.Connection):
             if not _may_pass(error) or getattr(fn, "__name__", "") == "executescript":
                 raise
         return await self._once_free(partial(fn, *args, **kwargs))
+
+    def _has_worked_long(self) -> bool:
+        """Whether the loop has had nothing but the work of this connection for too long."""
+        if self._turn_began is None:
+            self._turn_began = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            return False
+        return time.monotonic() - self._turn_began > TURN_SECONDS
+
+    def _end_turn(self) -> None:
+        """Called by the loop when it gets to something else."""
+        self._turn_began = None
 
     async def set_up(self, script: str) -> None:
         """Run a script that can be run again from the start."""
@@ -119,3 +144,28 @@ async def connect(busy_seconds: float, path: str, **arguments: Any) -> CallersCo
         "check_same_thread": False,  # of several threads that share a store, one works at a time
     }
     return CallersConnection(sqlite3.connect(path, **arguments), busy_seconds)
+
+
+async def connect_to_copy(script: str, path: str, **arguments: Any) -> CallersConnection:
+    """An open connection to a database in memory on which the script has run.
+
+    It has run once in the process, and the pages are copied: for the tables of a store 0.13 ms in place of 0.86 ms.
+    """
+    connection = await connect(0.0, path, **arguments)
+    try:
+        original, lock = _original(script, os.getpid())
+        with lock:
+            original.backup(connection._conn)  # noqa: SLF001 - the public call is for a thread
+    except BaseException:
+        connection.stop()
+        raise
+    return connection
+
+
+@cache
+def _original(script: str, process: int) -> tuple[sqlite3.Connection, Lock]:
+    """What is copied, and its lock. SQLite forbids to use a connection in another process than its own."""
+    original = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    atexit.register(original.close)
+    original.executescript(script)
+    return original, Lock()

@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from esource.checks import check_choice
-from esource.dialect.sqlite.caller import CallersConnection
+from esource.dialect.sqlite.caller import CallersConnection, connect_to_copy
 from esource.dialect.sqlite.caller import connect as connect_here
 from esource.dialect.sqlite.files import Place, opened_at, reading_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import aiosqlite
     from sqlalchemy.engine import URL
@@ -32,23 +32,27 @@ def is_memory(url: URL) -> bool:
     return url.database in (None, "", MEMORY)
 
 
-def in_caller(options: Mapping[str, Any]) -> bool:
-    """Whether the connections work in the thread of their caller.
+def in_caller(url: URL, options: Mapping[str, Any]) -> bool:
+    """Whether the connections work in the thread of their caller: in memory always, where there is no disk to wait for.
 
     Raises:
         InvalidOptionError: there is no such choice.
     """
-    return bool(check_choice("execution", options["execution"], ("thread", "caller")) == "caller")
+    execution = check_choice("execution", options["execution"], ("thread", "caller"))
+    return is_memory(url) or bool(execution == "caller")
 
 
 def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
     """An engine with the options of a store on SQLite: see `SQLiteBackend.default_options`."""
     busy_timeout: int = options["busy_timeout"]
+    on_connect: Sequence[str] = options["on_connect"]
     connect: Callable[..., Awaitable[aiosqlite.Connection]] = _connect
-    if in_caller(options):
+    if in_caller(url, options):
         connect, busy_timeout = partial(connect_here, options["busy_timeout"] / 1000), 0
     if is_memory(url):
         pool: dict[str, Any] = {"poolclass": StaticPool}
+        if on_connect:
+            connect, on_connect = partial(connect_to_copy, ";\n".join(on_connect)), ()
     else:
         pool = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 8, "max_overflow": -1}
         where, read_only = Place(str(url.database)), options["read_only"]
@@ -64,15 +68,13 @@ def sqlite_engine(url: URL, **options: Any) -> AsyncEngine:
         **pool,
     )
 
-    if in_caller(options):
+    if in_caller(url, options):
         # SQLAlchemy would make a task of closing a connection that failed, and a caller without a loop has none.
         dialect = engine.dialect
         dialect.do_terminate = dialect.do_close  # type: ignore[method-assign]
 
     # First of all how long to wait: the statements after it may themselves meet another process's lock.
-    script = ";\n".join(
-        [f"PRAGMA busy_timeout = {busy_timeout:d}", *_pragmas(url, options), *options["on_connect"]]
-    )
+    script = ";\n".join([f"PRAGMA busy_timeout = {busy_timeout:d}", *_pragmas(url, options), *on_connect])
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, record: Any) -> None:

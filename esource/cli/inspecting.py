@@ -27,7 +27,8 @@ async def inspect(url: DatabaseUrl = None) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise wrong_usage("inspect needs a terminal. Elsewhere use `esource info` and `esource tail`.")
     check = still_there(database_url(url))
-    async with reading(url) as store:
+    # With threads the screen goes on while a query looks through a large store.
+    async with reading(url, execution="thread") as store:
         await Inspector(store, explain=lambda error: masked(explain(error)[0]), check=check).run_async()
 
 

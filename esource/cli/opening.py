@@ -15,6 +15,7 @@ from esource import EventStore, open_store
 from esource.cli.errors import Code, Refusal, keep_secret, wrong_usage
 from esource.dialect.urls import backend_for_url, parse_url
 from esource.schema.versions import require_head
+from esource.store.doors import Execution
 
 CONNECT_SECONDS = 10.0
 """How long a server is waited for, in seconds."""
@@ -61,13 +62,17 @@ def sqlite_file(url: URL) -> Path | None:
 
 
 @asynccontextmanager
-async def reading(url: str | None, *, any_schema: bool = False) -> AsyncIterator[EventStore]:
+async def reading(
+    url: str | None, *, any_schema: bool = False, execution: Execution = "caller"
+) -> AsyncIterator[EventStore]:
     """An open store that only reads: it creates no file, and leaves none behind.
+
+    On SQLite it works in the caller's thread: in most commands no other task waits meanwhile.
 
     Raises, besides what opening raises:
         SchemaError: the tables are not this library's, unless any schema will do.
     """
-    async with _store(url, read_only=True) as store:
+    async with _store(url, execution, read_only=True) as store:
         if not any_schema:
             await require_head(store)
         yield store
@@ -92,12 +97,14 @@ async def writing(
 
 
 @asynccontextmanager
-async def _store(url: str | None, **options: Any) -> AsyncIterator[EventStore]:
+async def _store(
+    url: str | None, execution: Execution = "caller", **options: Any
+) -> AsyncIterator[EventStore]:
     parsed = database_url(url)
     options = {"unknown_events": "untyped", "enable_tracing": False, **options}
     if sqlite_file(parsed) is None:
         options["connect_args"] = {"timeout": CONNECT_SECONDS}
     else:
-        options["execution"] = "caller"  # no other task of a command waits meanwhile
+        options["execution"] = execution
     async with open_store(parsed, **options) as store:
         yield store

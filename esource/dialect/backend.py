@@ -150,7 +150,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    async def fetch(self, driver: Any, text: str, arguments: Sequence[Any]) -> list[Any]:
+    def fetch(self, driver: Any, text: str, arguments: Sequence[Any]) -> Awaitable[list[Any]]:
         """Run one reading statement in one hop or round trip; all rows."""
 
     @abstractmethod

@@ -77,6 +77,7 @@ def _page(key: str, backward: bool, from_end: bool, conditions: tuple[str, ...])
     )
 
 
+_STREAM = _page("version", False, False, ("aggregate_id", "aggregate_type"))
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
 OUTBOX_OF_THE_LOG = Statement(
@@ -169,6 +170,20 @@ def page_after(
     """One page past a key; None: from the end, backward. One query."""
     statement = _page(wanted.key, wanted.backward, after is None, wanted.conditions)
     return database.rows(statement, {**wanted.values, "after": after, "page": size})
+
+
+def first_page(database: Database, stream: StreamId, wanted: Selection | None) -> Awaitable[list[EventRow]]:
+    """The first page of a stream; None: of the whole stream, as most loads want it. One query."""
+    if wanted is not None:
+        return page_after(database, wanted, wanted.start, PAGE_EVENTS)
+    aggregate_id, aggregate_type = stream
+    values = {
+        "aggregate_id": aggregate_id,
+        "aggregate_type": aggregate_type,
+        "after": 0,
+        "page": PAGE_EVENTS,
+    }
+    return database.rows(_STREAM, values)
 
 
 async def last_position(database: Database, unit: Unit | None = None) -> int:

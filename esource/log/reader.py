@@ -28,8 +28,8 @@ from esource.log.pages import (
     STREAM_VERSION,
     TYPES_OF_ID,
     Selection,
+    first_page,
     last_position,
-    page_after,
     pages,
 )
 from esource.log.streams import EVERYTHING, EventStream, ReadOptions, StoredEvent, parse_stream_name
@@ -180,10 +180,10 @@ class LogReader:
 
     async def _load(self, stream: StreamId, options: ReadOptions) -> tuple[list[DomainEvent], int]:
         """The events wanted of a stream, and the version of the last of them; else the version to begin after."""
-        wanted = self.selection(options, stream)
+        is_whole = options is EVERYTHING and self.tenant_id is None
         # Most streams are one page. The others come in pages, too, although all of it will be in memory
         # anyway, to let other tasks run in between.
-        rows = await page_after(self.database, wanted, wanted.start, PAGE_EVENTS)
+        rows = await first_page(self.database, stream, None if is_whole else self.selection(options, stream))
         if not rows:
             return [], options.from_position
         decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
@@ -191,6 +191,7 @@ class LogReader:
         events = [decode(row) for row in (self.known(rows) if skips else rows)]
         version = rows[-1][VERSION]
         if len(rows) == PAGE_EVENTS:
+            wanted = self.selection(options, stream)
             wanted.start = version
             async with aclosing(pages(self.database, wanted, PAGE_EVENTS)) as found:
                 async for rows in found:

@@ -71,10 +71,11 @@ class Compiled(NamedTuple):
         Raises:
             InvalidOptionError: an id that is none, or text that not every database can compare or hold.
         """
-        constants = self.constants
+        if self.constants:
+            values = {**values, **self.constants}
         arguments = []
         for name, encode, check in self.parameters:
-            value = constants[name] if name in constants else values[name]
+            value = values[name]
             if check is not None:
                 value = check(name, value)
             arguments.append(value if encode is None else encode(value))

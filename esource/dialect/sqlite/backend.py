@@ -21,7 +21,7 @@ from esource.dialect.sqlite.caller import JoinedConnection
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
-from esource.dialect.sqlite.hop import hop
+from esource.dialect.sqlite.hop import fetch, hop
 from esource.errors import (
     EventSourceError,
     InvalidOptionError,
@@ -125,10 +125,12 @@ class SQLiteBackend(Backend):
     def describe(self, url: URL) -> str:
         return f"SQLite database {url.database or MEMORY}"
 
-    async def fetch(self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
+    def fetch(
+        self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]
+    ) -> Awaitable[list[Any]]:
         if driver.row_factory is None:
-            return await driver.execute_fetchall(text, arguments)  # type: ignore[return-value]
-        return await self.write(driver, text, arguments, commit=False)
+            return fetch(driver, text, arguments)
+        return self.write(driver, text, arguments, commit=False)
 
     def write(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any], *, commit: bool

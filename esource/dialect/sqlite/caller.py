@@ -63,7 +63,10 @@ class CallersConnection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._connection is None:
             raise ValueError("Connection closed")
-        if asyncio.current_task() is not None and self._has_worked_long():
+        began = self._turn_began
+        if began is None:
+            self._begin_turn()
+        elif time.monotonic() - began > TURN_SECONDS and asyncio.current_task() is not None:
             await asyncio.sleep(0)
         try:
             return fn(*args, **kwargs)
@@ -73,13 +76,11 @@ class CallersConnection(aiosqlite.Connection):
                 raise
         return await self._once_free(partial(fn, *args, **kwargs))
 
-    def _has_worked_long(self) -> bool:
-        """Whether the loop has had nothing but the work of this connection for too long."""
-        if self._turn_began is None:
+    def _begin_turn(self) -> None:
+        """Note when the loop's turn began. Without a task there is no loop that could have another one."""
+        if asyncio.current_task() is not None:
             self._turn_began = time.monotonic()
             asyncio.get_running_loop().call_soon(self._end_turn)
-            return False
-        return time.monotonic() - self._turn_began > TURN_SECONDS
 
     def _end_turn(self) -> None:
         """Called by the loop when it gets to something else."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from esource.dialect.sqlite.files import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+    from typing import Any
 
     import aiosqlite
 
@@ -46,3 +47,12 @@ def hop(
         return result
 
     return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+def fetch(driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> Awaitable[list[Any]]:
+    """Run a reading statement; all rows. The public call of aiosqlite does the same through two more objects."""
+    return driver._execute(_fetch, driver._conn, text, arguments)  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+def _fetch(connection: sqlite3.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
+    return connection.execute(text, arguments).fetchall()

@@ -7,7 +7,10 @@ from typing import Any
 
 COLOURS = {
     "esource": "#1f6f54",
+    "esource, no hop": "#3fa37f",
+    "esource.sync": "#8ccfb4",
     "raw": "#8a8f98",
+    "raw, no hop": "#b9bdc4",
     "raw asyncpg": "#8a8f98",
     "eventsource-py 0.5.0": "#c98a2b",
     "eventsource-py newest": "#e3b668",

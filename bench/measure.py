@@ -6,7 +6,6 @@ alike: what is measured is storing and reading them.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 from collections.abc import Coroutine
@@ -22,11 +21,14 @@ STREAM_LENGTH = 10
 class Clock:
     """Times a block."""
 
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+
     async def start(self, start_at: float | None) -> None:
         gc.collect()
         gc.freeze()
         if start_at is not None:
-            await asyncio.sleep(max(0.0, start_at - time.monotonic()))
+            await self._contender.pause(max(0.0, start_at - time.monotonic()))
         self.started = time.monotonic()
 
     def stop(self) -> None:
@@ -65,7 +67,7 @@ async def append(
         for stream, events, expected in plan:
             await contender.append(stream, events, expected)
 
-    clock = Clock()
+    clock = Clock(contender)
     await _timed(contender, clock, [write(plan) for plan in plans], start_at)
     written = each * tasks * batch
     return _result(clock, units=written, written=written)
@@ -96,7 +98,7 @@ async def contend(
     async def write(events: list[Any]) -> int:
         return sum([await run(stream, event) for event in events])
 
-    clock = Clock()
+    clock = Clock(contender)
     refused = await _timed(contender, clock, [write(events) for events in plans])
     written = each * tasks
     return _result(clock, units=written, written=written, refused=sum(refused))
@@ -120,14 +122,14 @@ async def load(contender: Contender, *, state: dict[str, Any], operations: int, 
             if found != size:
                 raise AssertionError(f"a stream of {size} events came back with {found}")
 
-    clock = Clock()
+    clock = Clock(contender)
     await _timed(contender, clock, [read()])
     return _result(clock, units=operations * size, written=written)
 
 
 async def read_all(contender: Contender, *, events: int, envelopes: bool) -> dict[str, Any]:
     """The whole log, and how far the process grew above what it was before."""
-    clock, growth = Clock(), Growth()
+    clock, growth = Clock(contender), Growth()
     await clock.start(None)
     found = await (contender.read_envelopes() if envelopes else contender.read_all())
     clock.stop()
@@ -139,7 +141,7 @@ async def read_all(contender: Contender, *, events: int, envelopes: bool) -> dic
 
 async def project(contender: Contender, *, events: int) -> dict[str, Any]:
     """A read model in SQL, from the start of the log to its end."""
-    clock = Clock()
+    clock = Clock(contender)
     await clock.start(None)
     counted = await contender.project(events)
     clock.stop()
@@ -152,7 +154,7 @@ async def move(contender: Contender, *, source: dict[str, Any], events: int) -> 
     """The whole log of another database, and how far the process grew on the way."""
     origin = Target(**source)
     await contender.prepare_move(origin)
-    clock, growth = Clock(), Growth()
+    clock, growth = Clock(contender), Growth()
     await clock.start(None)
     await contender.move(origin)
     clock.stop()
@@ -169,7 +171,7 @@ async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dic
         for identifier in identifiers:
             await contender.change_aggregate(identifier)
 
-    clock = Clock()
+    clock = Clock(contender)
     await _timed(contender, clock, [change(plan) for plan in plans])
     changes = each * tasks
     return _result(clock, units=changes, written=changes * (STREAM_LENGTH + 1))

@@ -6,16 +6,17 @@ from statistics import median
 from typing import Any
 
 from bench import targets
-from bench.contenders import entry
+from bench.contenders import Entry, entry
 from bench.runner import NOTHING
 
-_OURS = ("esource", "raw")
+_OURS = ("esource", "raw", "raw, no hop")
 
 
 def add_ratios(document: dict[str, Any]) -> None:
     """Put medians, ratios and their targets into the results.
 
-    A ratio is taken within each round, where both had the same minute; its median is judged.
+    A ratio is taken within each round, where both had the same minute; its median is judged. It says how many times as
+    fast esource is, driven as the contender is; of the other ways of driving it, how many times as fast as with a thread.
     """
     for result in document["results"]:
         if "sizes" in result:
@@ -34,17 +35,23 @@ def add_ratios(document: dict[str, Any]) -> None:
             limit = targets.MEMORY_MIB[result["database"]]
             most = max(ours["memory_mib"])
             result["memory"] = {"mib": most, "limit": limit, "met": most <= limit}
-        if ours.get("failed") or not ours.get("rates"):
-            continue
-        result["ratios"] = {
-            name: _judged(
-                ours["rates"],
-                found["rates"],
-                targets.ratio(result["database"], result["workload"], entry(name).family),
-            )
-            for name, found in contenders.items()
-            if name != "esource" and found.get("rates") and not found.get("failed")
-        }
+        result["ratios"] = {}
+        for name in contenders:
+            which = entry(name)
+            pair = (name, which.beside) if which.family == "esource" else (_mode(which, contenders), name)
+            one, other = (_rates(contenders.get(each or "", {})) for each in pair)
+            if one and other:
+                target = targets.ratio(result["database"], result["workload"], which.family)
+                result["ratios"][name] = {"of": pair[0], **_judged(one, other, target)}
+
+
+def _mode(which: Entry, contenders: dict[str, Any]) -> str | None:
+    """The way of driving esource that a contender is compared with: in memory there is one way for the event loop."""
+    return which.beside if which.beside in contenders or which.beside == "esource.sync" else "esource"
+
+
+def _rates(found: dict[str, Any]) -> list[float]:
+    return [] if found.get("failed") else found.get("rates", [])
 
 
 def _judged(ours: list[float], theirs: list[float], target: float | None) -> dict[str, Any]:
@@ -114,6 +121,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         ratio = result.get("ratios", {}).get(name)
         if ratio:
             line += "   " + _ratio_text(ratio)
+            if ratio["of"] not in ("esource", name):
+                line += f"   {ratio['of']} beside it"
         if found.get("memory_mib"):
             line += f"   memory +{max(found['memory_mib']):.1f} MiB"
         if found.get("stored") is not None and found["stored"] != found["written"]:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-_PEER, _SYNCHRONOUS_PEER, _RAW = "eventsource-py", "eventsourcing", "raw"
 
-
-def _of(peer: float | None, synchronous_peer: float | None, raw: float | None) -> dict[str, float]:
-    given = {_PEER: peer, _SYNCHRONOUS_PEER: synchronous_peer, _RAW: raw}
+def _of(
+    peer: float | None,
+    synchronous_peer: float | None,
+    raw: float | None,
+    raw_without_hop: float | None = None,
+    other_ways: float | None = None,
+) -> dict[str, float]:
+    """Against eventsource-py, eventsourcing and the drivers, each beside esource driven as they are; and of the other ways
+    of driving esource, beside the one with a thread."""
+    given = {
+        "eventsource-py": peer,
+        "eventsourcing": synchronous_peer,
+        "raw": raw,
+        "raw, no hop": raw_without_hop,
+        "esource": other_ways,
+    }
     return {family: ratio for family, ratio in given.items() if ratio is not None}
 
 
 _SQLITE = {
-    "batch-10": _of(4, 0.6, 0.8),
-    "batch-100": _of(5, 0.75, 0.8),
-    "batch-1000": _of(8, 1, 0.8),
-    "load-10": _of(2, 0.9, 1.0),
-    "load-100": _of(3, 1.8, 1.0),
-    "load-1000": _of(3, 1.8, 1.0),
-    "load-10000": _of(4, 2, 1.0),
-    "read-all": _of(3.3, 2, None),
-    "read-envelopes": _of(3.3, 2, None),
+    "batch-10": _of(4, 0.6, 0.9),
+    "batch-100": _of(5, 0.75, 0.9),
+    "batch-1000": _of(8, 1, 0.9),
+    "load-1": _of(2, None, 0.9, 0.75),
+    "load-10": _of(2, 0.9, 0.9, 0.85),
+    "load-100": _of(3, 1, 0.9, 0.9),
+    "load-1000": _of(3, 1.3, 0.9),
+    "load-10000": _of(4, 1.3, 0.9),
+    "read-all": _of(3.3, 1, None),
+    "read-envelopes": _of(3.3, 2, 0.75),
     "aggregate-32": _of(4, 3, None),
     "catch-up": _of(3, 3, None),
     "execute-8": _of(None, None, 2),
@@ -27,27 +40,40 @@ _SQLITE = {
 }
 
 RATIOS: dict[str, dict[str, dict[str, float]]] = {
-    "sqlite-full": {**_SQLITE, "append-1": _of(1.9, 0.8, 0.9), "append-32": _of(9, 4, 3.5)},
-    "sqlite-normal": {**_SQLITE, "append-1": _of(2.5, 0.4, 0.9), "append-32": _of(9, 3, 2)},
+    "sqlite-full": {
+        **_SQLITE,
+        "append-1": _of(1.9, 0.95, 0.9, 0.95),
+        "append-32": _of(9, 4, 3.5, other_ways=1),
+    },
+    "sqlite-normal": {
+        **_SQLITE,
+        "append-1": _of(2.5, 0.75, 0.9, 0.9),
+        "append-32": _of(9, 3, 2, other_ways=1),
+    },
     "postgresql": {
-        "append-1": _of(3, 2.5, 0.9),
-        "append-8": _of(5, 7, 0.95),
-        "append-32": _of(10, 14, 1.8),
-        "batch-10": _of(7, 2, 0.85),
-        "batch-100": _of(11, 2, 0.85),
-        "batch-1000": _of(14, 2, 0.85),
+        "append-1": _of(3, 1, 0.9),
+        "append-8": _of(5, 3, 0.95),
+        "append-32": _of(10, 5, 1.8),
+        "batch-10": _of(7, 1, 0.9),
+        "batch-100": _of(11, 1, 0.9),
+        "batch-1000": _of(14, 1, 0.9),
         "contended-8": _of(8, None, 0.95),
         "contended-32": _of(8, None, 0.95),
-        "load-10": _of(2.5, 1, 0.8),
-        "load-100": _of(3, 1.4, 0.8),
-        "load-1000": _of(3, 1.4, 0.8),
-        "load-10000": _of(3, 1.4, 0.8),
+        "load-10": _of(2.5, 1, 0.9),
+        "load-100": _of(3, 1.4, 0.9),
+        "load-1000": _of(3, 1.4, 0.9),
+        "load-10000": _of(3, 1.4, 0.9),
         "read-all": _of(4, 2.5, None),
-        "read-envelopes": _of(4, 2.5, None),
+        "read-envelopes": _of(4, 2.5, 0.75),
         "aggregate-32": _of(8, 8, None),
         "catch-up": _of(3, 3, None),
         "execute-8": _of(None, None, 2),
         "execute-32": _of(None, None, 4),
+    },
+    "memory": {
+        "append-1": _of(None, 0.3, None),
+        "batch-100": _of(None, 0.9, None),
+        "load-100": _of(None, 0.9, None),
     },
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -59,9 +58,9 @@ def main(name: str) -> None:
         target = Target(**request.pop("target"))
         try:
             if request["do"] == "settings":
-                answer = asyncio.run(worker.settings(target))
+                answer = worker.contender.run(worker.settings(target))
             else:
-                answer = asyncio.run(worker.turn(target, request["do"], request["params"]))
+                answer = worker.contender.run(worker.turn(target, request["do"], request["params"]))
         except Exception as error:
             text = (str(error) or traceback.format_exc(limit=-3)).strip().splitlines()[0][:200]
             answer = {"failed": f"{type(error).__name__}: {text}", "at": time.monotonic()}

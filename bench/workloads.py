@@ -62,7 +62,7 @@ WORKLOADS = (
             f"load-{size}", f"load a stream of {size}", "load",
             (*LOGS, "memory") if size == 100 else LOGS, {"size": size}, operations,
         )
-        for size, operations in ((10, 200), (100, 60), (1000, 8), (10_000, 2))
+        for size, operations in ((1, 400), (10, 200), (100, 60), (1000, 8), (10_000, 2))
     ),
     Workload("read-all", "read the log, every event decoded", "read_all", LOGS, {"envelopes": False}),
     Workload("read-envelopes", "read the log, events not asked for", "read_all", LOGS, {"envelopes": True}),

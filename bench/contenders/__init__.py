@@ -14,7 +14,7 @@ class Entry:
     name: str
     """As shown."""
     family: str
-    """What the targets are about: esource, eventsource-py, eventsourcing or raw."""
+    """What the targets are about: esource, eventsource-py, eventsourcing, raw, or raw without a hop."""
     factory: str
     """``module:class`` below this package."""
     requirements: tuple[str, ...] = ()
@@ -22,6 +22,8 @@ class Entry:
     databases: tuple[str, ...] = ("sqlite-full", "sqlite-normal", "postgresql", "memory")
     lacks: tuple[str, ...] = ()
     """Kinds of workload that it has nothing for."""
+    beside: str | None = "esource"
+    """The way of driving esource that it is compared with: synchronous beside synchronous, a hop beside a hop."""
 
     def make(self) -> Any:
         module, _, name = self.factory.partition(":")
@@ -32,14 +34,26 @@ class Entry:
 _EVENTSOURCE = "eventsource-py[sqlite,postgresql]"
 _EVENTSOURCING = ("eventsourcing[postgres]", "psycopg[binary]")
 
+SQLITE = ("sqlite-full", "sqlite-normal")
+
 ENTRIES = (
-    Entry("esource", "esource", "esource:Esource"),
+    Entry("esource", "esource", "esource:Esource", beside=None),
+    Entry("esource, no hop", "esource", "esource:EsourceWithoutHop", databases=SQLITE),
+    Entry("esource.sync", "esource", "esource_sync:EsourceSync", lacks=("project",)),
     Entry(
         "raw",
         "raw",
         "raw_sqlite:RawSQLite",
-        databases=("sqlite-full", "sqlite-normal", "memory"),
+        databases=(*SQLITE, "memory"),
         lacks=("aggregate", "project"),
+    ),
+    Entry(
+        "raw, no hop",
+        "raw, no hop",
+        "raw_sqlite:RawSQLiteWithoutHop",
+        databases=(*SQLITE, "memory"),
+        lacks=("aggregate", "project"),
+        beside="esource, no hop",
     ),
     Entry(
         "raw asyncpg",
@@ -61,13 +75,20 @@ ENTRIES = (
         (_EVENTSOURCE, "greenlet"),
         lacks=("project",),  # its subscription manager is that of 0.5.0
     ),
-    Entry("eventsourcing", "eventsourcing", "eventsourcing:EventSourcing", _EVENTSOURCING),
+    Entry(
+        "eventsourcing",
+        "eventsourcing",
+        "eventsourcing:EventSourcing",
+        _EVENTSOURCING,
+        beside="esource.sync",
+    ),
     Entry(
         "eventsourcing, DB functions",
         "eventsourcing",
         "eventsourcing:EventSourcingWithFunctions",
         _EVENTSOURCING,
         databases=("postgresql",),
+        beside="esource.sync",
     ),
 )
 

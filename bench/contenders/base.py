@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import UUID, uuid4
+
+T = TypeVar("T")
 
 CONTENT: dict[str, Any] = {
     "customer": "c-4711",
@@ -122,13 +125,23 @@ class Contender:
         """Bring the whole log of another database into this one, which has its tables and nothing else."""
         raise NotImplementedError
 
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     async def concurrently(self, works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run these at the same time."""
         return list(await asyncio.gather(*works))
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what the worker wants of it, to its end."""
+        return asyncio.run(work)
+
 
 class BlockingContender(Contender):
-    """A contender without async: its methods block and never suspend, and concurrency is threads."""
+    """A contender without async: no event loop runs, its methods block and never suspend, and concurrency is threads."""
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop
 
     async def concurrently(self, works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         if len(works) == 1:
@@ -136,12 +149,15 @@ class BlockingContender(Contender):
         with ThreadPoolExecutor(len(works)) as threads:
             return list(threads.map(_run_blocking, works))
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return _run_blocking(work)
 
-def _run_blocking(work: Coroutine[Any, Any, Any]) -> Any:
+
+def _run_blocking(work: Coroutine[Any, Any, T]) -> T:
     try:
         work.send(None)
     except StopIteration as end:
-        return end.value
+        return end.value  # type: ignore[no-any-return]
     raise RuntimeError("a blocking contender suspended")
 
 

@@ -29,6 +29,7 @@ from esource.copying import copy
 
 class Esource(Contender):
     conflicts = (OptimisticLockError,)
+    execution: Any = "thread"
 
     async def open(self, target: Target) -> None:
         self.store: EventStore
@@ -39,7 +40,9 @@ class Esource(Contender):
             self.store = InMemoryEventStore(enable_tracing=False)
         else:
             synchronous: Any = target.synchronous
-            self.store = SQLiteEventStore(target.address, synchronous=synchronous, enable_tracing=False)
+            self.store = SQLiteEventStore(
+                target.address, synchronous=synchronous, execution=self.execution, enable_tracing=False
+            )
         await self.store.initialize()
         self.orders = AggregateRepository(self.store, Order, enable_tracing=False)
 
@@ -109,6 +112,12 @@ class Esource(Contender):
         async with self.store.transaction() as transaction:
             counted = await transaction.connection.execute(select(func.sum(lines.c.lines)))
             return int(counted.scalar() or 0)
+
+
+class EsourceWithoutHop(Esource):
+    """In the thread of the loop."""
+
+    execution = "caller"
 
 
 def read_model(name: str) -> Table:

@@ -1,4 +1,4 @@
-"""sqlite3 of the standard library in one worker thread: one hop for each operation."""
+"""sqlite3 of the standard library in one worker thread, one hop for each operation; or without."""
 
 from __future__ import annotations
 
@@ -63,14 +63,24 @@ class _Thread:
         self._thread.join()
 
 
+class _Here:
+    """Runs functions where they are called."""
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def stop(self) -> None: ...
+
+
 class RawSQLite(Contender):
     conflicts = (ConflictError,)
+    runner: type[_Thread | _Here] = _Thread
 
     async def open(self, target: Target) -> None:
         memory = target.kind == "memory"
         if not memory and not target.ready:
             await create_tables(target.address)
-        self.thread = _Thread()
+        self.thread = self.runner()
 
         def connect() -> None:
             self.connection = sqlite3.connect(target.address, isolation_level=None)
@@ -182,3 +192,9 @@ class RawSQLite(Contender):
             last = rows[-1][5]
             count += len(rows)
         return count
+
+
+class RawSQLiteWithoutHop(RawSQLite):
+    """In the thread of the loop."""
+
+    runner = _Here

@@ -26,7 +26,7 @@ Results = dict[tuple[str, str, str], Counts]
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
-    entries = [entry for entry in ENTRIES if entry.family != "raw"]
+    entries = [entry for entry in ENTRIES if entry.beside is None or entry.family.startswith("event")]
     if given.contender:
         entries = [entry for entry in entries if {entry.family, entry.name} & set(given.contender)]
     folder = given.folder.resolve()

@@ -32,6 +32,7 @@ ONLY = {
     ],
     "memory": ["append-1", "load-"],
 }
+KIND_OF = {workload.name: workload.kind for workload in WORKLOADS}
 KINDS = {"sqlite": ["sqlite-normal"], "postgresql": ["postgresql"], "memory": ["memory"]}
 
 
@@ -58,6 +59,8 @@ def test_a_tiny_run_of_esource_and_the_raw_drivers_measures_everything_and_loses
                 "esource",
                 "--contender",
                 "raw",
+                "--contender",
+                "raw, no hop",
             ),
             *("--folder", tmp_path, "--json", tmp_path / "r.json", "--chart", tmp_path / "r.svg", *options),
         ],
@@ -75,9 +78,14 @@ def test_a_tiny_run_of_esource_and_the_raw_drivers_measures_everything_and_loses
     assert [(result["database"], result["workload"]) for result in document["results"]] == expected
     for result in document["results"]:
         seats = result.get("sizes") or result["contenders"]
-        assert len(seats) == (len(tiny.growth) if "sizes" in result else 2)
+        lacking = {
+            entry.name: KIND_OF[result["workload"]] in entry.lacks
+            for entry in ENTRIES
+            if entry.family in ("esource", "raw", "raw, no hop") and result["database"] in entry.databases
+        }
+        assert set(seats) == (set(map(str, tiny.growth)) if "sizes" in result else set(lacking))
         for contender, seat in seats.items():
-            if contender.startswith("raw") and result["workload"].startswith(("aggregate", "catch-up")):
+            if lacking.get(contender):
                 assert seat == {"failed": "has nothing for this"}
                 continue
             assert len(seat["rates"]) == tiny.rounds
@@ -106,8 +114,38 @@ def test_a_ratio_is_the_median_of_the_rounds_and_is_judged_by_its_target():
     add_ratios(document)
 
     ratios = document["results"][0]["ratios"]
-    assert ratios["raw"] == {"median": 3.0, "min": 2.0, "max": 5.0, "target": 2, "met": True}
+    judged = {"median": 3.0, "min": 2.0, "max": 5.0, "target": 2, "met": True}
+    assert ratios["raw"] == {"of": "esource", **judged}
     assert ratios["eventsource-py 0.5.0"]["met"] is False
+
+
+def test_a_ratio_compares_a_contender_with_esource_driven_in_the_same_way():
+    rates = {
+        "esource": 10.0,
+        "esource, no hop": 20.0,
+        "esource.sync": 30.0,
+        "raw": 20.0,
+        "raw, no hop": 40.0,
+        "eventsourcing": 60.0,
+    }
+    contenders = {name: {"rates": [rate]} for name, rate in rates.items()}
+    in_memory = {name: {"rates": [rate]} for name, rate in rates.items() if name != "esource, no hop"}
+    document = {
+        "results": [
+            {"database": "sqlite-full", "workload": "append-1", "contenders": contenders},
+            {"database": "memory", "workload": "append-1", "contenders": in_memory},
+        ]
+    }
+    add_ratios(document)
+
+    found = [
+        {name: (ratio["of"], ratio["median"]) for name, ratio in result["ratios"].items()}
+        for result in document["results"]
+    ]
+    ways = {"esource.sync": ("esource.sync", 3.0), "eventsourcing": ("esource.sync", 0.5)}
+    without_hop = {"esource, no hop": ("esource, no hop", 2.0), "raw, no hop": ("esource, no hop", 0.5)}
+    assert found[0] == {"raw": ("esource", 0.5), **ways, **without_hop}
+    assert found[1] == {"raw": ("esource", 0.5), **ways, "raw, no hop": ("esource", 0.25)}
 
 
 def test_workloads_and_contenders_have_names_of_their_own():

@@ -70,7 +70,7 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
     that it is at its end always means the end of what was to be read.
     """
 
-    __slots__ = ("_begin", "_call", "_decode", "_is_over", "_pages", "_rows")
+    __slots__ = ("_begin", "_call", "_decode", "_is_over", "_pages", "rows")
 
     def __init__(self, call: str, begin: Callable[[], AsyncGenerator[Page, None]]) -> None:
         self._call = call
@@ -78,12 +78,13 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
         """Makes pages from where the reading has come to. They do not know this reader: an abandoned one is collected
         at once."""
         self._pages: AsyncGenerator[Page, None] | None = None
-        self._rows: Iterator[EventRow] = iter(())
+        self.rows: Iterator[EventRow] = iter(())
+        """What is left of the page that was fetched."""
         self._decode: Callable[[EventRow], DomainEvent]
         self._is_over = False
 
     async def __anext__(self) -> StoredEvent:
-        for row in self._rows:
+        for row in self.rows:
             return StoredEvent(row, self._decode)
         while not self._is_over:
             if self._pages is None:
@@ -96,8 +97,8 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
                 self._pages = None  # a generator that has failed is at its end; another one goes on
                 raise
             else:
-                self._rows = iter(rows)
-                for row in self._rows:
+                self.rows = iter(rows)
+                for row in self.rows:
                     return StoredEvent(row, self._decode)
         raise StopAsyncIteration
 
@@ -116,7 +117,7 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
     def _ended(self) -> AsyncGenerator[Page, None] | None:
         """The pages; the same iterator does not give them twice."""
         self._is_over = True
-        self._rows = iter(())
+        self.rows = iter(())
         pages, self._pages = self._pages, None
         return pages
 

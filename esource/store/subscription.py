@@ -12,8 +12,9 @@ database, can ask for the next event again: it continues behind the last one tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
+from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
@@ -26,7 +27,7 @@ from esource.domain.events import DomainEvent
 from esource.domain.registry import check_event_types
 from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import last_position
-from esource.log.reader import LogReader
+from esource.log.reader import EventReader, LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.store.progress import Progress
@@ -79,7 +80,7 @@ class Subscription:
         self._position = from_position
         self._head = 0
         """The end of the log when the pages at hand were begun."""
-        self._pages: AsyncIterator[StoredEvent] | None = None
+        self._pages: EventReader | None = None
         """The events up to the end of the log; None where the end has to be looked for first."""
         self._last: StoredEvent | None = None
         self._stopping = False
@@ -140,6 +141,12 @@ class Subscription:
                 self._read_ended.set_result(None)
                 self._read_ended = None
 
+    async def _at_hand(self) -> StoredEvent | None:
+        """The next event if it was fetched already. It never waits, so that `esource.sync` needs no hop to the loop's
+        thread for it."""
+        pages = None if self._stopping or self._partition else self._pages
+        return await self.__anext__() if pages is not None and length_hint(pages.rows) else None
+
     async def _next(self) -> StoredEvent | None:
         """The next event; None if there is none yet, or if it was left out."""
         if self._pages is None:
@@ -174,7 +181,7 @@ class Subscription:
         # Read before the events: whatever is at or below it is visible to the query that follows.
         self._head = self._stats.head = await last_position(self._database)
         if self._head > self.position:
-            self._pages = aiter(self._reader.read_all(self._options()))
+            self._pages = self._reader.read_all(self._options())
             return
         self._stats.advance(self.position, 0)
         pause = await self._move_past()
@@ -264,7 +271,7 @@ class Subscription:
         self._waiter = None
         self._held.close()
         if pages is not None:
-            await pages.aclose()  # type: ignore[attr-defined]
+            await pages.aclose()
 
     async def __aenter__(self) -> Self:
         return self

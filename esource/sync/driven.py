@@ -13,6 +13,8 @@ from typing_extensions import Self
 
 from esource.database.sources import Source as AsynchronousSource
 from esource.database.sources import parts_of
+from esource.log.streams import StoredEvent
+from esource.store.subscription import Subscription
 from esource.sync.driver import drive, inside, tell
 
 T = TypeVar("T")
@@ -126,6 +128,11 @@ class Driven:
             finally:
                 inside.set(before)
         self._call(manager.__aexit__(None, None, None))
+
+    def _following(self, events: Subscription) -> StoredEvent:
+        """The next event of a subscription: from the page at hand without a hop, or as any call."""
+        event = drive(events._at_hand(), at_once=True, thread=self._thread)
+        return self._call(events.__anext__()) if event is None else event
 
     def _iterate(self, values: AsyncGenerator[T, None]) -> Iterator[T]:
         try:

@@ -73,7 +73,7 @@ class Subscription(Driven):
 
     def __next__(self) -> StoredEvent:
         try:
-            return self._call(self._target.__anext__())
+            return self._following(self._target)
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -99,6 +99,7 @@ class Subscription(Driven):
 
     def stop(self) -> None:
         """End the iteration after the event at hand, from any thread. It stays ended."""
+        self._target._stopping = True
         self._tell(self._target.stop)
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ class Module:
             }
             return (
                 "    def __iter__(self) -> Self:\n        return self\n\n"
-                "    def __next__(self) -> StoredEvent:\n        try:\n            return self._call(self._target.__anext__())\n"
+                "    def __next__(self) -> StoredEvent:\n        try:\n            return self._following(self._target)\n"
                 "        except StopAsyncIteration:\n            raise StopIteration from None\n"
             )
         if name == "__repr__":
@@ -241,6 +241,8 @@ class Module:
             body, decorator = self.wrapped(returned, f"self._call({call})"), ""
         elif name == "stop":
             body, decorator = f"self._tell(self._target.{name})", ""
+            if class_name == "Subscription":  # at once: what is at hand is handed over without the loop
+                body = f"self._target._stopping = True\n        {body}"
         else:
             body, decorator = self.wrapped(returned, call), ""
         returned = self.need(returned)

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
-from support.orders import Order, OrderPlaced, placed
+from support.orders import Order, OrderPlaced, placed, several
 
 from esource.errors import DatabaseUnavailableError, InvalidOptionError, OptimisticLockError
 from esource.sync import (
@@ -34,6 +34,7 @@ from esource.sync import (
     handles,
     open_store,
 )
+from esource.sync.driver import Driver
 
 counts = Table("counts", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -168,6 +169,16 @@ def test_a_subscription_is_an_iterator_that_another_thread_can_stop(store: Event
         store.append_events(id_, "Order", [placed(id_)])
     follower.join(60)
     assert len(seen) == 2
+
+
+def test_a_subscription_asks_the_thread_of_the_loop_once_for_a_page(store: EventStore, monkeypatch):
+    hops, wait = [], Driver._wait
+    monkeypatch.setattr(Driver, "_wait", lambda *arguments: hops.append(1) or wait(*arguments))
+    id_ = uuid4()
+    store.append_events(id_, "Order", several(200, id_))
+    with store.subscribe(live=False) as events:
+        assert [stored.stream_position for stored in events] == [*range(1, 201)]
+    assert len(hops) < 50
 
 
 def test_a_lease_is_held_in_a_block(store: EventStore):

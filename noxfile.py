@@ -74,6 +74,15 @@ def tests(session: nox.Session, database: str) -> None:
     run_tests(session, ESOURCE_TEST_DATABASES=DATABASES[database])
 
 
+@nox.session
+@nox.parametrize("execution", ["caller", "sync"])
+def execution(session: nox.Session, execution: str) -> None:
+    """The quick suite with SQLite in the caller's thread; the contract and the promises of stores through `esource.sync`."""
+    install_wheel(session, "all", "test")
+    which = "not slow" if execution == "caller" else ""
+    run_tests(session, "-m", which, ESOURCE_TEST_EXECUTION=execution)
+
+
 @nox.session(python=[PYTHONS[0], PYTHONS[-1]], venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """The suite on the oldest releases that pyproject.toml allows of what it names, extras and tests included."""

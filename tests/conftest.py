@@ -4,7 +4,8 @@ SQLite is a file in the test's own folder. PostgreSQL is a real server (`esource
 failure, never a skip. No other test uses a test's database at the same time, and it starts out empty.
 
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
-``ESOURCE_TEST_EXECUTION=caller`` has SQLite work in the loop's own thread.
+``ESOURCE_TEST_EXECUTION=caller`` has SQLite work in the loop's own thread; ``sync`` has every store driven by
+`esource.sync`, from threads.
 ``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
 with a replica, ``ESOURCE_TEST_POWERCUT`` takes the disk away under both databases; the tests that need one are left out
 without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED``
@@ -27,10 +28,45 @@ from support.clusters import Pair, pgbouncer, primary_and_replica
 from support.leaks import close_without_leaks
 from support.matrix import databases, without_memory
 from support.servers import Databases
+from support.threads import stand_in
 
 import esource
-from esource import EventStore, open_store, schema
-from esource.testing import server
+
+EXECUTION = os.environ.get("ESOURCE_TEST_EXECUTION", "thread")
+if EXECUTION == "sync":
+    stand_in()
+
+SYNCHRONOUSLY = (
+    "tests/adversity/faults/test_clock.py",
+    "tests/adversity/faults/test_exhaustion.py",
+    "tests/adversity/faults/test_files.py",
+    "tests/adversity/faults/test_network.py",
+    "tests/adversity/faults/test_server.py",
+    "tests/adversity/histories/test_histories.py",
+    "tests/adversity/torture/test_torture.py",
+    "tests/log/test_append.py",
+    "tests/log/test_bad_input.py",
+    "tests/log/test_bound_stores.py",
+    "tests/log/test_concurrency.py",
+    "tests/log/test_duplicates.py",
+    "tests/log/test_expected_version.py",
+    "tests/log/test_outbox_rows.py",
+    "tests/log/test_reading.py",
+    "tests/projections/test_sharing.py::test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives",
+    "tests/publishing/test_relays_together.py",
+    "tests/repositories",
+    "tests/store/test_aggregate_repository.py",
+    "tests/store/test_memory_follows_transactions.py",
+    "tests/store/test_reading.py",
+    "tests/store/test_snapshot",
+    "tests/store/test_subscription",
+    "tests/store/test_transactions.py",
+    "tests/sync",
+)
+"""The tests that run with ``ESOURCE_TEST_EXECUTION=sync``: the contract of stores, and what may happen to a store."""
+
+from esource import EventStore, open_store, schema  # noqa: E402 - what stands there now
+from esource.testing import server  # noqa: E402
 
 StoreFactory = Callable[..., Awaitable[EventStore]]
 
@@ -84,9 +120,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        (others if left_out & set(getattr(item, "fixturenames", ())) else wanted).append(item)
+        is_out = left_out & set(getattr(item, "fixturenames", ())) or (
+            EXECUTION == "sync" and not runs_synchronously(item)
+        )
+        (others if is_out else wanted).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = wanted
+
+
+def runs_synchronously(item: pytest.Item) -> bool:
+    """Whether a test is of the contract of stores, and needs no task of its own."""
+    return item.nodeid.startswith(SYNCHRONOUSLY) and item.get_closest_marker("awaited") is None
 
 
 # -- the PostgreSQL server --------------------------------------------------------------------------
@@ -207,7 +251,7 @@ async def open_stores(through_pooler: Any) -> AsyncIterator[StoreFactory]:
         chosen = {"enable_tracing": False, **options}
         if url.startswith("sqlite"):
             chosen.setdefault("synchronous", "NORMAL")  # nobody switches the machine off in a test
-            chosen.setdefault("execution", os.environ.get("ESOURCE_TEST_EXECUTION", "thread"))
+            chosen.setdefault("execution", EXECUTION)
         url, needed = through_pooler(url)
         store = open_store(url, **needed, **chosen)
         await store.initialize()

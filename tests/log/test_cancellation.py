@@ -11,6 +11,8 @@ from support.orders import placed, several
 
 from esource import AppendResult
 
+pytestmark = pytest.mark.awaited
+
 
 async def test_a_cancelled_append_that_still_waits_is_never_written(store):
     first, waiting, last = placed(), placed(), placed()

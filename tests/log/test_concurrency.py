@@ -49,6 +49,7 @@ async def test_appends_to_many_streams_all_succeed(store):
     await check_the_log(store, [e.event_id for b in batches for e in b])
 
 
+@pytest.mark.awaited
 async def test_appends_to_one_stream_without_expectation_all_succeed_in_order(store):
     order = uuid4()
     batches = [several(random.randint(1, 3), order) for _ in range(200)]
@@ -73,6 +74,7 @@ async def test_of_all_that_expect_the_same_version_one_wins(store):
     await check_the_log(store, won)
 
 
+@pytest.mark.awaited
 async def test_a_chain_of_exact_versions_in_one_batch_succeeds(store):
     order = uuid4()
     events = [placed(order) for _ in range(200)]
@@ -165,6 +167,7 @@ async def test_a_loser_gives_its_event_ids_free_for_those_behind_it(store):
     await check_the_log(store, [winner.event_id, event.event_id])
 
 
+@pytest.mark.awaited
 async def test_an_append_to_an_existing_stream_waits_for_its_creation_in_the_same_batch(store):
     order = uuid4()
     too_early, created, now, any_version, exact = await asyncio.gather(

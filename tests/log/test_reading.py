@@ -387,6 +387,7 @@ async def test_a_reader_may_append_while_it_reads(store):
 # -- going on after an error -----------------------------------------------------------------------
 
 
+@pytest.mark.awaited
 async def test_a_reader_that_is_cancelled_while_it_waits_goes_on_where_it_was(store):
     await fill(store, 600)
     for options in (ReadOptions(), ReadOptions(limit=550), ReadOptions(direction=BACKWARD)):
@@ -422,6 +423,7 @@ async def test_a_reader_that_was_left_or_closed_is_at_its_end(store):
     assert [stored async for stored in reader] == []
 
 
+@pytest.mark.awaited
 async def test_a_task_can_be_made_of_the_next_event(store):
     await fill(store, 2)
     reader = store.read_all()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +16,7 @@ from support.orders import OrderPlaced, placed
 from support.projection_worker import Totals, contents, stream
 from support.read_models import Journal, Letters, append, catch_up, rows, running, until
 from support.tally import Tally
+from support.without_async import program
 
 from esource import (
     CheckpointRepository,
@@ -261,7 +261,7 @@ def start_worker() -> Iterator[Start]:
     workers = []
 
     def start(url: str, partitions: int, lease_seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, str(WORKER), url, str(partitions), str(lease_seconds)]
+        command = [*program(WORKER), url, str(partitions), str(lease_seconds)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         return workers[-1]

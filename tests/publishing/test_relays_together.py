@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from pathlib import Path
 from uuid import UUID
@@ -12,6 +11,7 @@ from uuid import UUID
 import pytest
 from support.orders import placed, several
 from support.relays import Gate, Sink, append, relay_of, stats_of
+from support.without_async import program
 
 from esource import OutboxRepository
 
@@ -105,7 +105,7 @@ async def test_what_a_killed_relay_had_claimed_is_published_by_the_next(shared_d
     printed = []
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(WORKER), shared_database_url, "0.5", stdout=asyncio.subprocess.PIPE
+            *program(WORKER), shared_database_url, "0.5", stdout=asyncio.subprocess.PIPE
         )
         assert (await process.stdout.readline()) == b"ready\n"
         for _ in range(random.randint(1, 25)):

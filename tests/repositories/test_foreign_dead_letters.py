@@ -28,6 +28,7 @@ async def plant(store, event_data, **columns):
 
 
 @pytest.mark.parametrize("data", ["[1]", "7", '{"a":' + "[" * 3000 + "]" * 3000 + "}", '{"a": 1e9000}'])
+@pytest.mark.awaited
 async def test_one_that_cannot_be_read_hides_no_other(database_url, open_stores, data):
     store = await open_stores(database_url)
     letters = DLQRepository(store)

@@ -72,6 +72,7 @@ async def test_leaving_the_block_leaves_no_task_behind(store: EventStore):
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13, 21])
+@pytest.mark.awaited
 async def test_a_lease_whose_taker_is_cancelled_is_free_for_the_next_one(
     shared_store: EventStore, turns: int
 ):

@@ -34,6 +34,8 @@ from esource.errors import (
     StoreClosedError,
 )
 
+pytestmark = pytest.mark.awaited
+
 
 async def use(checkpoints, snapshots, dead_letters, outbox):
     event = placed()

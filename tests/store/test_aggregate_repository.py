@@ -95,6 +95,7 @@ async def test_an_event_that_may_not_be_stored_stays_uncommitted(repository):
     assert not await repository.exists(order.aggregate_id)
 
 
+@pytest.mark.awaited
 async def test_the_type_comes_from_the_class_or_is_given(store):
     assert AggregateRepository(store, Order).aggregate_type == "Order"
     by_function = AggregateRepository(store, lambda i: Order(i), "Order")

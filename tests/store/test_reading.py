@@ -106,6 +106,7 @@ async def test_many_readings_are_open_at_once(shared_store: EventStore):
     check_connections(shared_store)
 
 
+@pytest.mark.awaited
 async def test_sql_that_writes_is_refused(with_totals: EventStore):
     for write in (
         lambda connection: connection.execute(WRITE),
@@ -152,6 +153,7 @@ async def test_every_connection_writes_again_afterwards(store: EventStore):
     assert await store.get_global_position() == 6
 
 
+@pytest.mark.awaited
 async def test_a_cancelled_reading_gives_its_connection_back_at_every_step(store: EventStore):
     async def report() -> int | None:
         async with store.reading() as connection:

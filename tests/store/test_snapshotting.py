@@ -79,6 +79,7 @@ async def test_a_save_that_passes_the_threshold_takes_one_too(store):
     assert (await repository.load(order.aggregate_id)).applied == []
 
 
+@pytest.mark.awaited
 async def test_background_snapshots_are_awaited_and_of_the_moment_they_were_due(store):
     gate = asyncio.Event()
 
@@ -199,6 +200,7 @@ async def test_a_snapshot_newer_than_the_events_is_ignored(store, caplog):
 
 
 @pytest.mark.parametrize("mode", ["sync", "background"])
+@pytest.mark.awaited
 async def test_a_snapshot_that_fails_never_fails_a_save(store, mode, caplog):
     class Failing(SnapshotStore):
         async def save_snapshot(self, snapshot):
@@ -220,6 +222,7 @@ async def test_a_snapshot_that_fails_never_fails_a_save(store, mode, caplog):
     assert not order.has_uncommitted_events
 
 
+@pytest.mark.awaited
 async def test_a_snapshot_store_that_is_down_only_costs_time(store, caplog):
     class Down(SnapshotStore):
         async def get_snapshot(self, aggregate_id, aggregate_type):

@@ -119,6 +119,7 @@ async def test_a_checkpoint_that_was_set_back_meanwhile_is_left_alone(store: Eve
     assert await checkpoints.get_position("mails") is None
 
 
+@pytest.mark.awaited
 async def test_streams_can_be_archived_behind_a_filtered_subscription(shared_store: EventStore, tmp_path):
     store, stream = shared_store, uuid4()
     await store.append_events(stream, "Order", [placed(stream)])

@@ -46,6 +46,7 @@ async def test_a_subscription_that_waits_is_closed_from_another_task(store: Even
     check_connections(store)
 
 
+@pytest.mark.awaited
 async def test_closing_waits_until_the_page_that_is_being_read_has_come(store: EventStore, monkeypatch):
     await append(store, 2)
     database = store._opened.database
@@ -70,6 +71,7 @@ async def test_closing_waits_until_the_page_that_is_being_read_has_come(store: E
     assert isinstance((await asyncio.gather(reader, return_exceptions=True))[0], StopAsyncIteration)
 
 
+@pytest.mark.awaited
 async def test_a_reader_that_waited_too_long_goes_on_where_it_was(store: EventStore):
     [first] = await append(store)
     async with store.subscribe(poll_seconds=LONG) as subscription:
@@ -85,6 +87,7 @@ async def test_a_reader_that_waited_too_long_goes_on_where_it_was(store: EventSt
 
 
 @pytest.mark.parametrize("steps", range(12))
+@pytest.mark.awaited
 async def test_a_reader_that_is_cancelled_at_any_step_misses_nothing(store: EventStore, steps: int):
     positions = await append(store, 3)
     seen: list[int] = []

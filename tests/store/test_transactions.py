@@ -248,6 +248,7 @@ async def test_what_another_task_writes_while_a_savepoint_is_open_is_rolled_back
     assert [e.aggregate_id async for e in store.read_all()] == [kept.aggregate_id]
 
 
+@pytest.mark.awaited
 async def test_a_task_that_outlives_the_block_writes_nothing_after_its_rollback(store):
     """`gather` raises at the first failure and leaves the others running."""
     orders = [placed() for _ in range(20)]
@@ -265,6 +266,7 @@ async def test_a_task_that_outlives_the_block_writes_nothing_after_its_rollback(
     assert all(isinstance(r, (AppendResult, StoreClosedError)) for r in results)
 
 
+@pytest.mark.awaited
 async def test_a_task_started_inside_is_on_its_own_after_the_block(store):
     go = asyncio.Event()
 
@@ -280,6 +282,7 @@ async def test_a_task_started_inside_is_on_its_own_after_the_block(store):
     assert await store.get_global_position() == 1
 
 
+@pytest.mark.awaited
 async def test_a_transaction_that_has_ended_refuses_more_work(store):
     order = uuid4()
     async with store.transaction() as tx:
@@ -328,6 +331,7 @@ async def test_a_cancelled_transaction_rolls_back(store, statement):
     assert await store.get_stream_version(order, "Order") == 1
 
 
+@pytest.mark.awaited
 async def test_cancelling_at_any_moment_leaves_no_half_transaction(store):
     await make_table(store)
     for moment in range(30):

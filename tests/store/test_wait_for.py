@@ -6,13 +6,13 @@ import asyncio
 import os
 import random
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from support import without_async
 from support.effort import examples
 from support.orders import placed
 from support.projection_worker import Totals
@@ -462,8 +462,7 @@ async def test_a_wait_that_begins_while_a_checkpoint_is_moved_is_woken_by_the_co
 async def program(name: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program of `tests/support`, until the block ends."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(SUPPORT / name),
+        *without_async.program(SUPPORT / name),
         *map(str, arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,11 +1,16 @@
-"""Asynchronous programs as they are written with `esource.sync`: by taking `async` and `await` out of them."""
+"""Asynchronous programs as they are written with `esource.sync`: by taking `async` and `await` out of them.
+
+``python tests/support/without_async.py FILE ARGUMENT ...`` runs one of them so.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import sys
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +35,7 @@ class _Without(ast.NodeTransformer):
                 return ast.alias("closing", "aclosing")
             case ast.Call(func=ast.Attribute(attr="run", value=ast.Name("asyncio")), args=[main]):
                 return main
-            case ast.Call(func=ast.Attribute(attr="ensure_future"), args=[work]):
+            case ast.Call(func=ast.Attribute(attr="ensure_future" | "create_task"), args=[work]):
                 node.args = [_later(work, [])]
             case ast.Call(
                 func=ast.Attribute(attr="gather"), args=[ast.Starred(value=ast.GeneratorExp() as each)]
@@ -76,6 +81,10 @@ class Threads:
     def ensure_future(self, work: Callable[[], Any]) -> Future[Any]:
         return ThreadPoolExecutor(1).submit(work)
 
+    create_task = ensure_future
+    CancelledError = CancelledError
+    sleep = staticmethod(time.sleep)
+
 
 def module_without_async(name: str, path: Path, others: dict[str, str]) -> ModuleType:
     """A module of the same content; where it imports one of the others, by its new name."""
@@ -84,7 +93,20 @@ def module_without_async(name: str, path: Path, others: dict[str, str]) -> Modul
         source = source.replace(f"from {old} import", f"from {new} import")
     module = ModuleType(name)
     sys.modules[name] = module
+    module.__file__ = str(path)
     code = without_async(source).replace("import asyncio\n", "").replace("@pytest.mark.asyncio\n", "")
     module.__dict__.update({"result_of": result_of, "asyncio": Threads()})
     exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102 - our own text
     return module
+
+
+def program(file: Path) -> list[str]:
+    """The command that runs a program of the tests as this run drives its stores."""
+    if os.environ.get("ESOURCE_TEST_EXECUTION") == "sync":
+        return [sys.executable, __file__, str(file)]
+    return [sys.executable, str(file)]
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    module_without_async("__main__", Path(sys.argv[0]), {})

@@ -88,6 +88,7 @@ async def test_a_foreign_reader_on_sqlite_lets_the_log_grow_until_it_ends(sqlite
     tally.conclude()
 
 
+@pytest.mark.awaited
 async def test_a_pool_that_is_used_up_is_a_clear_error_and_serves_again_when_there_is_room(postgres_url: str):
     engine = create_async_engine(
         make_url(postgres_url).set(drivername="postgresql+asyncpg"),

@@ -188,6 +188,7 @@ async def test_when_the_network_swallows_everything_each_call_ends_in_a_clear_er
     tally.conclude()
 
 
+@pytest.mark.awaited
 async def test_a_caller_that_loses_patience_leaves_no_dead_connection_to_the_next_one(
     proxy: Proxy, open_stores, monkeypatch
 ):

@@ -51,6 +51,7 @@ async def test_nothing_is_lost_when_the_server_dies_and_comes_back(cluster: Clus
         crew.tally.conclude()
 
 
+@pytest.mark.awaited
 async def test_a_copy_that_returned_is_whole_after_the_server_was_stopped_at_once(
     cluster: Cluster, sqlite_url, open_stores, monkeypatch
 ):

@@ -1,6 +1,6 @@
 """Clients of a store that write down their history: appends of every kind, on few streams, and reads in between.
 
-As a program: ``python -m histories.client URL FILE NAME SEED TASKS OPERATIONS``, one process of several. All with one
+As a program: ``python client.py URL FILE NAME SEED TASKS OPERATIONS``, one process of several. All with one
 seed append some of the same events, as clients do that repeat an append whose answer they did not get.
 """
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.effort import examples, seed
 from support.tally import Tally
+from support.without_async import program
 
 from adversity.histories.checker import check, summary
 from adversity.histories.client import Client
@@ -22,12 +22,13 @@ from adversity.histories.history import Operation, Recorder, load
 from esource import EventStore
 
 TESTS = Path(__file__).parents[2]
+CLIENT = Path(__file__).with_name("client.py")
 
 
 def start(url: str, folder: Path, name: str, operations: int) -> subprocess.Popen[bytes]:
     arguments = [url, str(folder / name), name, str(seed()), "3", str(operations)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    return subprocess.Popen([sys.executable, "-m", "adversity.histories.client", *arguments], env=environment)
+    return subprocess.Popen([*program(CLIENT), *arguments], env=environment)
 
 
 async def kill_when_busy(process: subprocess.Popen[bytes], folder: Path, name: str) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from support.effort import examples, seed
 from support.tally import Tally, chance
+from support.without_async import program
 
 from adversity.torture.log import check_log, whole_log
 from adversity.torture.writer import Written, batch
@@ -23,7 +23,7 @@ WRITER = Path(__file__).with_name("writer.py")
 
 
 def start_writer(url: str, *, tasks: int, enough: int, seed: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WRITER), url, str(tasks), str(enough), str(seed)]
+    command = [*program(WRITER), url, str(tasks), str(enough), str(seed)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -118,6 +118,7 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
 
 
 @pytest.mark.slow
+@pytest.mark.awaited
 async def test_two_hundred_cancellations_leave_no_half_batch_and_no_acknowledged_loss(
     shared_store: EventStore,
 ):

@@ -42,6 +42,7 @@ NAVIGATION = {
         "how-to/upcast",
         "how-to/synchronous",
         "how-to/fastapi",
+        "how-to/celery",
         "how-to/flask",
         "how-to/django",
         "how-to/scripts",

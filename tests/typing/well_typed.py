@@ -1,5 +1,6 @@
 """What a type checker must see in our public names; read by mypy, never run."""
 
+import sqlite3
 from typing import Any
 from uuid import UUID
 
@@ -192,6 +193,7 @@ def the_synchronous_side_says_the_same(store: sync.EventStore, i: UUID) -> None:
         assert_type(transaction.append_events(i, "Short", []), AppendResult)
         assert_type(transaction.checkpoints.get_position("p"), int | None)
         assert_type(transaction.connection, sync.Connection)
+    store.append_events(i, "Short", [], connection=sqlite3.connect("events.db"))
     with sync.open_store("sqlite://") as opened:
         assert_type(opened, sync.EventStore)
     accounts = sync.AggregateRepository(store, Account)

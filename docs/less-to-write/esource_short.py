@@ -56,12 +56,10 @@ async def main() -> None:
     async with open_store("sqlite:///orders.db") as store:
         await store.initialize()
         orders = AggregateRepository(store, Order)
-        order = orders.create_new(uuid4())
-        order.place("customer-123", 99.99)
-        await orders.save(order)
-        order = await orders.load(order.aggregate_id)
-        order.ship("TRACK-ABC123")
-        await orders.save(order)
+        order_id = uuid4()
+        await orders.execute_or_create(order_id, Order.place, "customer-123", 99.99)
+        await orders.execute(order_id, Order.ship, "TRACK-ABC123")
+        order = await orders.load(order_id)
         print(order.version, order.current.status, order.current.tracking_number)
 
 

@@ -1,73 +1,109 @@
 """Commands on aggregates: load, call, append, and again after a conflict.
 
-Commands of one process on one stream wait for their turn, since all but one of them would conflict. An aggregate is kept
-for the next command only when its events are stored: it is taken out of the cache before a command is called, and what a
-command leaves that fails, is cancelled, or whose append ends in an error never comes back.
+Commands of one process on one stream take turns, since all but one of them would conflict. Those that wait at the same
+time are called one after the other on the same object, and form a group: one append stores what all of them have recorded, or
+none of it. Nothing is sent before the append of the group before it has ended. Until the append has succeeded, no command of
+the group has an outcome, not even a refusal, because the one before it may come to nothing.
+
+An aggregate is kept for the next command only when its events are stored: it is taken out of the cache before a command is
+called, and what a command leaves that is cancelled, or whose append ends in an error, never comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, Generic
 from uuid import UUID
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from esource.checks import check_id, check_whole, shown
+from esource.checks import check_id, check_whole
 from esource.database.calls import answer_of
-from esource.database.database import Database
+from esource.database.cancellation import uninterrupted
 from esource.database.patience import Retry
 from esource.database.sources import parts_of
-from esource.database.unit_of_work import Unit
-from esource.domain.aggregates import AggregateRoot
-from esource.errors import InvalidOptionError, OptimisticLockError
+from esource.errors import (
+    DuplicateEventError,
+    InvalidEventError,
+    InvalidOptionError,
+    OptimisticLockError,
+    PrivacyError,
+    TenantMismatchError,
+)
 from esource.log.streams import AppendResult
+from esource.store.commands import require_command
 from esource.store.saving import Saved, TAggregate
 from esource.store.store import EventStore
-from esource.tables.rows import StreamId
+from esource.store.turns import current_unit_of, turns_of
 
 CACHE_SIZE = 256
 """Aggregates that a repository keeps in memory at most, for `AggregateRepository.execute`."""
 
-RETRY = Retry(attempts=10, first_seconds=0.005, longest_seconds=0.5)
-"""How often a command is tried when other processes come first."""
+
+GROUP_COMMANDS = 100
+"""Commands that one append stores at most."""
+
+GROUP_EVENTS = 1000
+"""Events that one append stores at most, unless a single command has more."""
+
+_OF_ONE = (InvalidEventError, InvalidOptionError, DuplicateEventError, TenantMismatchError, PrivacyError)
+"""Errors of one command's events, raised before anything is written: the other commands of its group are called again."""
 
 
-class Turns:
-    """Commands on one stream of a database, one after the other within a process."""
+class _Group(Generic[TAggregate]):
+    """Commands on one aggregate that one append stores."""
 
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[StreamId, asyncio.Lock] = WeakValueDictionary()
+    def __init__(self, executor: Executor[TAggregate], aggregate: TAggregate, *, is_proved: bool) -> None:
+        self.executor = executor
+        self.aggregate = aggregate
+        self.base = aggregate.version - len(aggregate.uncommitted_events)
+        """The version before its first event."""
+        self.is_proved = is_proved
+        """Whether the aggregate was loaded for it, so that a conflict is news."""
+        self.commands = 1
+        self.is_sent = False
+        self.wake = asyncio.Event()
+        """Set when it is stored, or when its first command has to store it."""
+        self.done = asyncio.Event()
+        """Set when its commands may return."""
+        # What became of it; nothing of these: its commands have to be called again.
+        self.saved: Saved[TAggregate] | None = None
+        self.conflict: OptimisticLockError | None = None
+        self.error: Exception | None = None
+        self.is_divided = False
+        """Whether one of its commands is to blame, so that each has to be stored alone."""
 
-    def of(self, stream: StreamId) -> asyncio.Lock:
-        """The stream's lock; it is forgotten when no command holds it or waits for it."""
-        lock = self._locks.get(stream)
-        if lock is None:
-            lock = self._locks[stream] = asyncio.Lock()
-        return lock
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to be stored, though others wait."""
+        return self.commands >= GROUP_COMMANDS or self.aggregate.version - self.base >= GROUP_EVENTS
 
 
-_turns: WeakKeyDictionary[Database, Turns] = WeakKeyDictionary()
-"""Shared by all repositories of a store: an application may make one for each request."""
+@dataclass(frozen=True, slots=True)
+class _Target(Generic[TAggregate]):
+    """A command and its aggregate."""
+
+    aggregate_id: UUID
+    find: Callable[[UUID], Awaitable[TAggregate]]
+    call: Callable[[TAggregate], Awaitable[None]]
 
 
-class _Execution:
-    """A command at work, as the commands that it calls see it."""
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[TAggregate]):
+    """One command of a group."""
 
-    def __init__(self, lock: asyncio.Lock) -> None:
-        self.lock: asyncio.Lock | None = lock
-        """None when it is over: a task that the command has started may go on for longer."""
-
-
-_outer: ContextVar[tuple[_Execution, ...]] = ContextVar("esource_executing", default=())
-
-
-def current_unit_of(event_store: EventStore) -> Unit | None:
-    """The transaction of this store that the running task is inside of."""
-    parts = parts_of(event_store)
-    return None if parts is None else parts.database.current_unit()
+    group: _Group[TAggregate]
+    leads: bool
+    """Whether it is the first one."""
+    version: int
+    """That of the aggregate after it."""
+    has_events: bool
+    refusal: Exception | None
+    """What it has raised."""
 
 
 class Executor(Generic[TAggregate]):
@@ -95,11 +131,13 @@ class Executor(Generic[TAggregate]):
         self._aggregate_type = aggregate_type
         self._store = store
         self._retry = retry
-        self._turns = Turns() if parts is None else _turns.setdefault(parts.database, Turns())
+        self._turns = turns_of(event_store)
         # What a destroyed key makes unreadable in the log must not be readable in memory.
         self._cache_size = 0 if parts is not None and parts.key_store is not None else cache_size
         self._cache: dict[UUID, TAggregate] = {}
         """The one that was used last is the last one."""
+        self._waiting: Counter[UUID] = Counter()
+        """How many commands wait for their turn on an aggregate."""
 
     async def execute(
         self,
@@ -111,93 +149,198 @@ class Executor(Generic[TAggregate]):
     ) -> AppendResult:
         """See `AggregateRepository.execute`; ``find`` loads the aggregate."""
         check_id("aggregate_id", aggregate_id)
-        _require_command(command)
-        lock = self._turns.of(StreamId(aggregate_id, self._aggregate_type))
-        execution = _Execution(lock)
-        outer = [each for each in _outer.get() if each.lock is not None]
-        if any(each.lock is lock for each in outer):
-            raise InvalidOptionError(
-                f"a command on {self._aggregate_type} {aggregate_id} executes another one on the same aggregate, which "
-                "would wait for itself. Call the other method instead"
-            )
+        require_command(command)
 
         async def call(aggregate: TAggregate) -> None:
             await answer_of(partial(command, aggregate, *arguments, **keywords))
 
-        token = _outer.set((*outer, execution))
-        try:
-            if outer or current_unit_of(self._event_store) is not None:
-                # Who holds a turn, or the lock on the log, must not wait for a turn: its holder may wait for this one.
-                saved = await self._decide(aggregate_id, find, call)
-            else:
-                async with lock:
-                    saved = await self._in_turn(aggregate_id, find, call)
-        finally:
-            execution.lock = None
-            _outer.reset(token)
-        if saved.is_settled:
-            await saved.follow()
-        return saved.result
-
-    async def _in_turn(
-        self,
-        aggregate_id: UUID,
-        find: Callable[[UUID], Awaitable[TAggregate]],
-        call: Callable[[TAggregate], Awaitable[None]],
-    ) -> Saved[TAggregate]:
-        cached = self._cache.pop(aggregate_id, None)
-        saved = None if cached is None else await self._decide_on(cached, call)
-        if saved is None:
-            saved = await self._decide(aggregate_id, find, call)
-        if saved.has_events and self._cache_size:
-            self._cache[aggregate_id] = saved.part()
-            if len(self._cache) > self._cache_size:
-                del self._cache[next(iter(self._cache))]
-        return saved
-
-    async def _decide_on(
-        self, cached: TAggregate, call: Callable[[TAggregate], Awaitable[None]]
-    ) -> Saved[TAggregate] | None:
-        """What comes of the command on an aggregate from the cache; None if another writer may have changed it since,
-        so that this decides nothing."""
-        try:
-            await call(cached)
-        except Exception:  # it is called again, on what is stored, and may raise it again
-            return None
-        if not cached.has_uncommitted_events:
-            return None
-        try:
-            return await self._store(cached)
-        except OptimisticLockError:
-            return None
-
-    async def _decide(
-        self,
-        aggregate_id: UUID,
-        find: Callable[[UUID], Awaitable[TAggregate]],
-        call: Callable[[TAggregate], Awaitable[None]],
-    ) -> Saved[TAggregate]:
-        """What comes of the command on the aggregate as it is stored."""
+        target = _Target(aggregate_id, find, call)
+        is_alone = iscoroutinefunction(command)  # others would wait for what it awaits
         attempt = 1
         while True:
-            aggregate = await find(aggregate_id)
-            await call(aggregate)
-            try:
-                return await self._store(aggregate)
-            except OptimisticLockError:
+            part = await self._take_part(target, is_alone)
+            group = part.group
+            if group.error is not None:
+                raise group.error
+            if group.saved is not None:
+                if part.refusal is not None:
+                    raise part.refusal
+                result = group.saved.result
+                if group.commands == 1:
+                    return result
+                return AppendResult(True, part.version, result.global_position if part.has_events else 0)
+            if group.conflict is not None and group.is_proved:
                 if attempt >= self._retry.attempts:
-                    raise
-            await asyncio.sleep(self._retry.pause_after(attempt))
-            attempt += 1
+                    raise group.conflict
+                await asyncio.sleep(self._retry.pause_after(attempt))
+                attempt += 1
+            is_alone = is_alone or group.is_divided
+
+    async def _take_part(self, target: _Target[TAggregate], is_alone: bool) -> _Part[TAggregate]:
+        """Call the command in its turn, and wait until it is known what became of its group.
+
+        The last one that waits for its turn stores the group. The first one does what follows from that.
+        """
+        key = target.aggregate_id
+        async with self._turn(key) as is_taken:
+            before = self._turns.groups.get(self._stream(key)) if is_taken else None
+            if before is not None and (is_alone or before.executor is not self):
+                await before.executor.send(key, before)
+            part = (
+                await self._join(target)
+                if is_taken and not is_alone
+                else await self._begin(target, is_kept=is_taken)
+            )
+            group = part.group
+            is_open = self._turns.groups.get(self._stream(key)) is group
+            if not is_open or key not in self._waiting or group.is_full:
+                await self.send(key, group, is_kept=is_taken, is_mine=group.commands == 1)
+        if not part.leads:
+            await group.done.wait()
+            return part
+        try:
+            await group.wake.wait()
+            if not group.is_sent:
+                async with self._turn(key):
+                    await self.send(key, group)
+            if group.saved is not None and group.saved.is_settled:
+                await group.saved.follow()
+        except asyncio.CancelledError:
+            if group.is_sent:
+                await uninterrupted(group.wake.wait())
+            raise
+        finally:
+            self._give_up(key, group)  # if it was cancelled; else nothing is left to give up
+        return part
+
+    @asynccontextmanager
+    async def _turn(self, aggregate_id: UUID) -> AsyncIterator[bool]:
+        """A turn on an aggregate; whether it was waited for (see `Turns.taken`)."""
+        stream = self._stream(aggregate_id)
+        waiting = self._waiting
+        waiting[aggregate_id] += 1
+
+        def waits_no_more() -> None:
+            waiting[aggregate_id] -= 1
+            if not waiting[aggregate_id]:
+                del waiting[aggregate_id]
+
+        def is_cancelled() -> None:
+            waits_no_more()
+            group = self._turns.groups.get(stream)
+            if group is not None and aggregate_id not in waiting:
+                group.wake.set()  # it was the one that would have stored the group
+
+        with ExitStack() as stack:
+            stack.callback(is_cancelled)
+            unit = current_unit_of(self._event_store)
+            async with self._turns.taken([stream], unit, f"a command on {stream}") as is_taken:
+                stack.pop_all()
+                waits_no_more()
+                yield is_taken
+
+    def _stream(self, aggregate_id: UUID) -> str:
+        return f"{self._aggregate_type} {aggregate_id}"
+
+    async def _begin(self, target: _Target[TAggregate], *, is_kept: bool) -> _Part[TAggregate]:
+        """Call the command on the aggregate as it was kept; if that decides nothing, as it is stored."""
+        aggregate = self._cache.pop(target.aggregate_id, None) if is_kept else None
+        is_proved = aggregate is None or not await _is_decided_on(aggregate, target.call)
+        if aggregate is None or is_proved:
+            aggregate = await target.find(target.aggregate_id)
+            await target.call(aggregate)
+        group = _Group(self, aggregate, is_proved=is_proved)
+        return _Part(group, True, aggregate.version, aggregate.has_uncommitted_events, None)
+
+    async def _join(self, target: _Target[TAggregate]) -> _Part[TAggregate]:
+        """Call the command on what the group before it has made of the aggregate; without a group, begin one."""
+        key = target.aggregate_id
+        group: _Group[TAggregate] | None = self._turns.groups.get(self._stream(key))
+        if group is None:
+            part = await self._begin(target, is_kept=True)
+            if part.has_events:
+                self._turns.groups[self._stream(key)] = part.group
+            return part
+        before = group.aggregate.version
+        refusal: Exception | None = None
+        try:
+            await target.call(group.aggregate)
+        except Exception as error:
+            refusal = error
+            await self._restore(target, group, before)
+        except BaseException:
+            self._give_up(key, group)
+            raise
+        group.commands += 1
+        version = group.aggregate.version
+        return _Part(group, False, version, version > before, refusal)
+
+    async def _restore(self, target: _Target[TAggregate], group: _Group[TAggregate], version: int) -> None:
+        """Take back what a command that raised has left in the aggregate of its group."""
+        events = group.aggregate.uncommitted_events[: version - group.base]
+        try:
+            fresh = await target.find(target.aggregate_id)
+            for event in events:
+                fresh.apply_event(event)
+        except Exception:
+            self._give_up(target.aggregate_id, group)
+        except BaseException:
+            self._give_up(target.aggregate_id, group)
+            raise
+        else:
+            if fresh.version != version:  # another writer was faster
+                self._give_up(target.aggregate_id, group)
+            group.aggregate, group.is_proved = fresh, True
+
+    async def send(
+        self, aggregate_id: UUID, group: _Group[TAggregate], *, is_kept: bool = True, is_mine: bool = False
+    ) -> None:
+        """Store what the commands of a group have recorded, once; to the end, unless it is the caller's own command alone."""
+        if group.is_sent:
+            return
+        self._forget(aggregate_id, group)
+        group.is_sent = True
+        work = self._settle(aggregate_id, group, is_kept)
+        await (work if is_mine else uninterrupted(work))
+
+    async def _settle(self, aggregate_id: UUID, group: _Group[TAggregate], is_kept: bool) -> None:
+        try:
+            saved = await self._store(group.aggregate)
+        except OptimisticLockError as conflict:
+            group.conflict = conflict
+        except Exception as error:
+            if group.commands > 1 and isinstance(error, _OF_ONE):
+                group.is_divided = True
+            else:
+                group.error = error
+        else:
+            group.saved = saved
+            if is_kept and saved.has_events and self._cache_size:
+                self._cache[aggregate_id] = saved.part()
+                if len(self._cache) > self._cache_size:
+                    del self._cache[next(iter(self._cache))]
+        finally:
+            group.wake.set()
+
+    def _give_up(self, aggregate_id: UUID, group: _Group[TAggregate]) -> None:
+        """Let the commands of a group go on: if nothing of it was sent, they begin anew."""
+        self._forget(aggregate_id, group)
+        group.is_sent = True
+        group.wake.set()
+        group.done.set()
+
+    def _forget(self, aggregate_id: UUID, group: _Group[TAggregate]) -> None:
+        """Let no others join a group."""
+        stream = self._stream(aggregate_id)
+        if self._turns.groups.get(stream) is group:
+            del self._turns.groups[stream]
 
 
-def _require_command(command: object) -> None:
-    if not callable(command):
-        raise InvalidOptionError(
-            f"the command must be a function of the aggregate, as Order.ship, not {shown(command)}"
-        )
-    if isinstance(getattr(command, "__self__", None), AggregateRoot):
-        raise InvalidOptionError(
-            f"the command must be the method of the class ({command.__qualname__}), not that of an object: it is called "  # type: ignore[attr-defined]
-            "on the aggregate that is loaded"
-        )
+async def _is_decided_on(cached: TAggregate, call: Callable[[TAggregate], Awaitable[None]]) -> bool:
+    """Whether the command has recorded anything on an aggregate from the cache. A refusal decides nothing: another writer
+    may have changed the aggregate since."""
+    try:
+        await call(cached)
+    except Exception:  # it is called again, on what is stored, and may raise it again
+        return False
+    return cached.has_uncommitted_events

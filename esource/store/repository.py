@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Concatenate, Generic, ParamSpec
 from uuid import UUID
 
-from esource.checks import check_choice, check_whole
 from esource.database.patience import Retry
 from esource.domain.aggregates import require_restorable
 from esource.domain.events import DomainEvent
@@ -15,10 +14,11 @@ from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClo
 from esource.log.streams import AppendResult, EventStream
 from esource.privacy.fields import personal_types
 from esource.repositories.snapshot import Snapshot, SnapshotStore
-from esource.store.executing import CACHE_SIZE, RETRY, Executor, current_unit_of
+from esource.store.executing import CACHE_SIZE, Executor
 from esource.store.saving import EventPublisher, Saved, TAggregate
 from esource.store.snapshotting import SnapshotMode, Snapshotting
 from esource.store.store import EventStore
+from esource.store.turns import RETRY, current_unit_of
 from esource.telemetry import Tracer, get_tracer, span
 
 P = ParamSpec("P")
@@ -72,13 +72,16 @@ class AggregateRepository(Generic[TAggregate]):
         self._aggregate_type: str = aggregate_type or inferred
         if not self._aggregate_type:
             raise InvalidOptionError("aggregate_factory is no aggregate class: pass aggregate_type as well")
-        if snapshot_threshold is not None:
-            check_whole("snapshot_threshold", snapshot_threshold, least=1)
-            if snapshot_store is None:
-                raise InvalidOptionError("snapshot_threshold needs a snapshot_store")
+        if snapshot_threshold is not None and snapshot_threshold < 1:
+            raise InvalidOptionError(f"snapshot_threshold must be 1 or more, not {snapshot_threshold}")
+        if snapshot_threshold is not None and snapshot_store is None:
+            raise InvalidOptionError("snapshot_threshold needs a snapshot_store")
         if snapshot_store is not None:
             require_restorable(aggregate_factory)
-        check_choice("snapshot_mode", snapshot_mode, ("sync", "background", "manual"))
+        if snapshot_mode not in ("sync", "background", "manual"):
+            raise InvalidOptionError(
+                f"snapshot_mode must be 'sync', 'background' or 'manual', not {snapshot_mode!r}"
+            )
         self._event_store = event_store
         self._factory = aggregate_factory
         self._publisher = event_publisher
@@ -257,9 +260,10 @@ class AggregateRepository(Generic[TAggregate]):
 
         When another process has saved the aggregate meanwhile, the command is called again on the aggregate as it is
         then, so it may be called several times before it counts: what it does besides recording events should be safe to
-        repeat. Commands of one process on one aggregate wait for each other instead. The aggregate may come from a cache;
-        its version is checked by the append, and what a command refuses, or leaves without an event, is decided on the
-        aggregate as it is stored. A command that raises leaves nothing behind. What it returns is not used.
+        repeat. Commands of one process on one aggregate wait for each other instead; those that wait at the same time are
+        stored by one append, whose position all of them get. The aggregate may come from a cache; its version is checked by
+        the append, and what a command refuses, or leaves without an event, is decided on the aggregate as it is stored. A
+        command that raises leaves nothing behind. What it returns is not used.
 
         Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An `event_publisher` that
         fails is logged, because the events are stored.

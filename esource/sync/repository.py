@@ -12,10 +12,11 @@ from esource.database.patience import Retry
 from esource.log.streams import AppendResult
 from esource.repositories.snapshot import Snapshot
 from esource.store import repository as asynchronous
-from esource.store.executing import CACHE_SIZE, RETRY
+from esource.store.executing import CACHE_SIZE
 from esource.store.repository import P
 from esource.store.saving import EventPublisher, TAggregate
 from esource.store.snapshotting import SnapshotMode
+from esource.store.turns import RETRY
 from esource.sync.driven import Driven
 from esource.sync.event_store import EventStore
 from esource.sync.snapshot import SnapshotStore
@@ -143,9 +144,10 @@ class AggregateRepository(Driven, Generic[TAggregate]):
 
         When another process has saved the aggregate meanwhile, the command is called again on the aggregate as it is
         then, so it may be called several times before it counts: what it does besides recording events should be safe to
-        repeat. Commands of one process on one aggregate wait for each other instead. The aggregate may come from a cache;
-        its version is checked by the append, and what a command refuses, or leaves without an event, is decided on the
-        aggregate as it is stored. A command that raises leaves nothing behind. What it returns is not used.
+        repeat. Commands of one process on one aggregate wait for each other instead; those that wait at the same time are
+        stored by one append, whose position all of them get. The aggregate may come from a cache; its version is checked by
+        the append, and what a command refuses, or leaves without an event, is decided on the aggregate as it is stored. A
+        command that raises leaves nothing behind. What it returns is not used.
 
         Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An `event_publisher` that
         fails is logged, because the events are stored.

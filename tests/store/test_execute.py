@@ -15,7 +15,7 @@ from esource import (
     sync,
 )
 from esource.errors import InvalidEventError, InvalidOptionError
-from esource.store import executing
+from esource.store import turns
 
 SHORT = Retry(attempts=3, first_seconds=0.001, longest_seconds=0.001)
 
@@ -324,7 +324,7 @@ async def test_a_command_on_the_same_aggregate_inside_a_command_is_refused(talli
     async def nested(order):
         await asyncio.gather(tallies.execute(i, Tally.add))
 
-    with pytest.raises(InvalidOptionError, match="would wait for itself"):
+    with pytest.raises(InvalidOptionError, match="would wait for that one"):
         await tallies.execute(i, nested)
     assert (await tallies.load(i)).version == 1
 
@@ -419,7 +419,7 @@ async def test_each_tenant_has_its_own_aggregates(store):
 async def test_the_turn_of_a_stream_is_forgotten_when_nobody_wants_it(tallies, store):
     await tallies.execute_or_create(uuid4(), Tally.add)
     gc.collect()
-    assert len(executing._turns[store._database]._locks) == 0
+    assert len(turns._turns[store._database]._locks) == 0
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, None])

@@ -59,6 +59,7 @@ NAVIGATION = {
     "Understand": [
         "explanation/group-commit",
         "explanation/order",
+        "explanation/conditions",
         "explanation/sqlite",
         "explanation/alembic",
         "explanation/storage",
@@ -72,6 +73,7 @@ NAVIGATION = {
         "reference/options",
         "reference/errors",
         "reference/schema",
+        "reference/tags",
         "cli",
         "inspect",
         "reference/api/index",

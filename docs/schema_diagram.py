@@ -1,4 +1,4 @@
-"""The picture of the five tables, drawn from `esource.tables`: ``python docs/schema_diagram.py`` writes it anew."""
+"""The picture of the six tables, drawn from `esource.tables`: ``python docs/schema_diagram.py`` writes it anew."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from pathlib import Path
 from sqlalchemy import Column, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 
-from esource.tables import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
+from esource.tables import (
+    dead_letter_queue,
+    event_outbox,
+    event_tags,
+    events,
+    projection_checkpoints,
+    snapshots,
+)
 
 PICTURE = Path(__file__).parent / "reference" / "schema.svg"
-COLUMNS = [[event_outbox], [events, snapshots], [dead_letter_queue, projection_checkpoints]]
+COLUMNS = [[event_outbox, event_tags], [events, snapshots], [dead_letter_queue, projection_checkpoints]]
 """Which tables stand above each other."""
 
 REFERENCES = [
     (event_outbox, "event_id", events, "event_id"),
     (event_outbox, "global_position", events, "global_position"),
+    (event_tags, "global_position", events, "global_position"),
     (dead_letter_queue, "event_id", events, "event_id"),
     (projection_checkpoints, "global_position", events, "global_position"),
     (snapshots, "aggregate_id", events, "aggregate_id"),
@@ -37,7 +45,7 @@ def svg() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12">\n'
-        f"<title>The five tables of esource</title>\n"
+        f"<title>The six tables of esource</title>\n"
         f'<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 

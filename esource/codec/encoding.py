@@ -199,7 +199,7 @@ def encode(
     if writing.personal is not None:
         payload = _sealed(event, writing.personal, payload, parts, keys, limits)
     # A named tuple's own constructor is a Python function, which costs twice as much.
-    row = (values["event_id"], event_type, values["tenant_id"], actor_id, occurred_at, payload)
+    row = (values["event_id"], event_type, values["tenant_id"], actor_id, occurred_at, payload, None)
     return tuple.__new__(EncodedEvent, row)
 
 

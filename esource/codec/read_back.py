@@ -76,6 +76,7 @@ def _row(event: DomainEvent, payload: str) -> EventRow:
         to_iso(event.occurred_at),
         payload,
         "",
+        None,
     )
 
 

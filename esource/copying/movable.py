@@ -33,6 +33,8 @@ def unmovable(relation: Relation, row: Row) -> tuple[str, str] | None:
             return name, "is missing"
         try:
             problem = _problem(column, value)
+            if problem is None and column is events.c.tags:
+                problem = _problem_of_tags(value)
         except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             problem = f"{value!r:.80} cannot be read: {error}"
         except InvalidEventError as error:
@@ -63,4 +65,13 @@ def _problem(column: Column[Any], value: Any) -> str | None:
             return f"{value} is below 1"
     else:
         check_text(column.name, value, column.type.length if isinstance(column.type, String) else None)
+    return None
+
+
+def _problem_of_tags(text: str) -> str | None:
+    tags = json.loads(text)
+    if not isinstance(tags, list) or not tags or not all(isinstance(tag, str) and tag for tag in tags):
+        return f"{text!r:.80} is no list of tags"
+    for tag in tags:
+        check_text("tags", tag)
     return None

@@ -107,6 +107,8 @@ class Backend(ABC):
     """Whether a table can be made of parts."""
     append_lock_script: ClassVar[Sequence[str]] = ()
     """Makes the row that ``append_lock="row"`` locks, where there is such a choice."""
+    tag_triggers: ClassVar[Sequence[str]] = ()
+    """Makes the triggers that keep the index of the tags, in a schema that is made at once."""
     default_options: ClassVar[Mapping[str, Any]]
     """`create_engine` options for a database that is known only by its URL."""
     forgetful_options: ClassVar[Mapping[str, Any]] = {}

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from esource.tables.rows import EncodedEvent, StreamId
+
+
+class Condition(NamedTuple):
+    """What an append depends on, beside its stream: see `esource.domain.queries.AppendCondition`."""
+
+    after: int
+    items: tuple[tuple[frozenset[str], frozenset[str]], ...]
+    """Types and tags of each item; none of either: any will do."""
+    streams: tuple[tuple[StreamId, int], ...]
+    tenant_id: UUID | None
+    """Only this tenant's events are looked at; None: those of all."""
+
+
+class Matched(NamedTuple):
+    """The first event that a condition excludes."""
+
+    position: int
+    event_type: str
+
+
+class Moved(NamedTuple):
+    """A stream that is not at the version that a condition says."""
+
+    stream: StreamId
+    expected_version: int
+    version: int
+
+
+class Unjudged(NamedTuple):
+    """A condition that a transaction cannot judge, because it sees the log as it was when the transaction began."""
+
+    isolation: str
+
+
+Refusal: TypeAlias = "Matched | Moved | Unjudged"
 
 
 class StreamWrite(NamedTuple):
@@ -18,6 +53,11 @@ class StreamWrite(NamedTuple):
     expected_version: int
     first_event_id: UUID
     """Looked up when the version does not fit: an append repeated after a lost answer is no conflict."""
+    condition: Condition | None = None
+    """Judged with the log locked, by what is stored before the batch."""
+
+
+NOTHING_REFUSED: Mapping[int, Refusal] = {}
 
 
 class Plan(NamedTuple):
@@ -29,6 +69,8 @@ class Plan(NamedTuple):
     streams: list[StreamWrite]
     rows: list[tuple[int, int, EncodedEvent]]
     outbox: bool
+    conditional: bool = False
+    """Whether any of the streams has a condition."""
 
 
 class Written(NamedTuple):
@@ -37,8 +79,10 @@ class Written(NamedTuple):
     versions: Sequence[int]
     """Each stream's version before the batch; negative for one that is closed, and accepts nothing."""
     accepted: Sequence[bool]
-    """Whether the stream was at its expected version; the rows of the others were not written."""
+    """Whether the stream was at its expected version, and its condition held; the rows of the others were not written."""
     known: Sequence[bool]
     """For streams that were not: whether the first event id is stored already."""
     positions: Sequence[int]
     """Global positions of the written rows, in the plan's order."""
+    refusals: Mapping[int, Refusal] = NOTHING_REFUSED
+    """By stream: why its condition did not hold."""

@@ -13,6 +13,9 @@ from esource.domain.registry import EventRegistry, check_event_types, default_re
 from esource.domain.tags import given_tags
 from esource.errors import InvalidOptionError
 
+NO_TYPE = "esource.NoType"
+"""The type of no event."""
+
 
 class QueryItem:
     """Events of any of these types that have all of these tags.
@@ -100,6 +103,15 @@ class Query:
 
     def __hash__(self) -> int:
         return hash(frozenset(self.items))
+
+
+def narrowed(query: Query, types: frozenset[str] | None, registry: EventRegistry) -> Query:
+    """What a query selects of events of these types; None: of all. With names, as a registry has them."""
+    named = query.named(registry)
+    if types is None:
+        return named
+    items = [QueryItem((item.types & types) if item.types else types, item.tags) for item in named.items]
+    return Query(*([item for item in items if item.types] or [QueryItem([NO_TYPE])]))
 
 
 def check_query(query: Query) -> Query:

@@ -20,7 +20,7 @@ from typing import Any
 from esource.database.cancellation import unseen
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
-from esource.dialect.plan import Plan, StreamWrite
+from esource.dialect.plan import Unjudged
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -31,7 +31,7 @@ from esource.errors import (
     SchemaError,
     StoreClosedError,
 )
-from esource.log.batch import Append, Batch, Outcome, earlier_outcome
+from esource.log.batch import Append, Batch, Outcome, earlier_outcome, plan_of
 from esource.log.company import Company
 from esource.log.known_outbox import KnownOutbox
 from esource.log.pages import EVENTS_OF_IDS, OUTBOX_OF_THE_LOG
@@ -144,19 +144,16 @@ class Appender:
             outbox = self.outbox.has
             if outbox is None:
                 outbox = self.outbox.found(await self._database.rows(OUTBOX_OF_THE_LOG, {}))
-            plan = Plan(
-                [StreamWrite(append.stream, append.expected_version, events[0].event_id)],
-                [(0, step, event) for step, event in enumerate(events, 1)],
-                outbox,
-            )
+            plan = plan_of(append, outbox)
             try:
-                versions, accepted, known, positions = await self._database.append(plan)
+                versions, accepted, known, positions, refusals = await self._database.append(plan)
             except Exception as error:
                 outcome = None if self._is_open_question(error) else self._explain(error)
             else:
                 if accepted[0]:
                     return AppendResult(True, versions[0] + len(events), positions[-1])
-                outcome = None if known[0] else append.conflict(versions[0])
+                is_open = known[0] or isinstance(refusals.get(0), Unjudged)
+                outcome = None if is_open else append.refused(versions[0], refusals.get(0))
             if outcome is None:
                 [(_, outcome)] = await self._decide_exactly([append])
         finally:
@@ -278,9 +275,8 @@ class Appender:
         outbox = self.outbox.has
         if outbox is None:
             compiled = OUTBOX_OF_THE_LOG.on(backend.sqlalchemy_dialect)
-            outbox = self.outbox.found(
-                await backend.fetch(unit.driver, compiled.text, compiled.arguments({}))
-            )
+            rows = await backend.fetch(unit.driver, compiled.text, compiled.arguments({}))
+            outbox = self.outbox.found(rows)
         settled: list[tuple[Append, Outcome | None]] = []
         waiting = list(appends)
         while waiting:

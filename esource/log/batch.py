@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from esource.dialect.plan import Plan, StreamWrite
+from esource.dialect.plan import Condition, Moved, Plan, Refusal, StreamWrite, Unjudged
 from esource.domain.comparison import same_payload
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.errors import DuplicateEventError, OptimisticLockError, StreamClosedError
+from esource.errors import (
+    AppendConditionError,
+    DuplicateEventError,
+    EventSourceError,
+    InvalidOptionError,
+    OptimisticLockError,
+    StreamClosedError,
+)
+from esource.log.matching import Earlier
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.moments import to_iso
 from esource.tables.rows import (
@@ -21,6 +30,7 @@ from esource.tables.rows import (
     EVENT_TYPE,
     PAYLOAD,
     POSITION,
+    TAGS,
     TENANT_ID,
     TIMESTAMP,
     VERSION,
@@ -34,10 +44,17 @@ Outcome: TypeAlias = AppendResult | Exception
 class Append:
     """One caller's append, encoded, waiting for its outcome."""
 
-    __slots__ = ("bytes", "events", "expected_version", "future", "stream")
+    __slots__ = ("bytes", "condition", "events", "expected_version", "future", "stream")
 
-    def __init__(self, stream: StreamId, events: list[EncodedEvent], expected_version: int) -> None:
+    def __init__(
+        self,
+        stream: StreamId,
+        events: list[EncodedEvent],
+        expected_version: int,
+        condition: Condition | None = None,
+    ) -> None:
         self.stream = stream
+        self.condition = condition
         self.events = events
         self.expected_version = expected_version
         self.bytes = sum([len(event.payload) for event in events])
@@ -54,6 +71,40 @@ class Append:
         if actual_version < 0:
             return StreamClosedError(aggregate_type, aggregate_id)
         return OptimisticLockError(aggregate_type, aggregate_id, self.expected_version, actual_version)
+
+    def refused(self, actual_version: int, refusal: Refusal | None) -> EventSourceError:
+        """Why it was not written: the stream's version comes first, then the condition."""
+        expected = self.expected_version
+        fits = actual_version >= 0 and (
+            expected in (actual_version, ExpectedVersion.ANY)
+            or (expected == ExpectedVersion.STREAM_EXISTS and actual_version > 0)
+        )
+        if refusal is None or not fits:
+            return self.conflict(actual_version)
+        if isinstance(refusal, Moved):
+            read_id, read_type = refusal.stream
+            return OptimisticLockError(read_type, read_id, refusal.expected_version, refusal.version)
+        if isinstance(refusal, Unjudged):
+            return InvalidOptionError(
+                f"a condition cannot be judged in a transaction that is {refusal.isolation.upper()}: it does not see what "
+                "was appended since it began. Open it as READ COMMITTED"
+            )
+        aggregate_id, aggregate_type = self.stream
+        return AppendConditionError(
+            aggregate_type,
+            aggregate_id,
+            expected,
+            after=0 if self.condition is None else self.condition.after,
+            global_position=refusal.position,
+            event_type=refusal.event_type,
+        )
+
+
+def plan_of(append: Append, outbox: bool) -> Plan:
+    """The plan of a lone append."""
+    write = StreamWrite(append.stream, append.expected_version, append.events[0].event_id, append.condition)
+    rows = [(0, step, event) for step, event in enumerate(append.events, 1)]
+    return Plan([write], rows, outbox, append.condition is not None)
 
 
 class _StreamState:
@@ -90,6 +141,7 @@ class Batch:
         self._streams: dict[StreamId, _StreamState] = {}
         self._deferred: set[StreamId] = set()
         self._event_ids: set[int] = set()
+        self._earlier = Earlier(self.plan.rows)
 
     @property
     def appends(self) -> list[Append]:
@@ -104,7 +156,7 @@ class Batch:
         if key in self._deferred:
             return False
         ids = [event.event_id.int for event in append.events]  # a UUID itself is hashed in Python
-        if not self._event_ids.isdisjoint(ids):
+        if not self._event_ids.isdisjoint(ids) or self._is_undecided(append):
             return self._defer(key)
         state = self._streams.get(key)
         is_first = state is None
@@ -124,12 +176,24 @@ class Batch:
             # then it repeats an earlier append, and that is no conflict.
             question = len(self.plan.streams)
             self._streams[key] = state
-            self.plan.streams.append(StreamWrite(key, expected, append.events[0].event_id))
+            self.plan.streams.append(StreamWrite(key, expected, append.events[0].event_id, append.condition))
         self._parts.append(_Part(append, state, question, state.steps, loses))
         if not loses:
             self._event_ids.update(ids)
             self._write(append, state)
+        if append.condition is not None:
+            self.plan = self.plan._replace(conditional=True)
+            self._deferred.add(key)  # whether it is written shows with the answer
         return True
+
+    def _is_undecided(self, append: Append) -> bool:
+        """Whether the append has a condition, and it depends on what becomes of this batch."""
+        condition, streams = append.condition, self._streams
+        return condition is not None and (
+            append.stream in streams
+            or any(stream in streams for stream, _ in condition.streams)
+            or self._earlier.meet(condition)
+        )
 
     def _write(self, append: Append, state: _StreamState) -> None:
         rows, step = self.plan.rows, state.steps
@@ -150,7 +214,7 @@ class Batch:
 
         ``are_new`` says that none of the events was stored before.
         """
-        versions, accepted, known, positions = written
+        versions, accepted, known, positions, refusals = written
         row = -1
         moving: set[int] = set()  # streams whose first append failed, but another may yet succeed
         for append, state, question, steps_before, loses in self._parts:
@@ -164,7 +228,11 @@ class Batch:
             elif (are_new and version < 0) or (
                 question >= 0 and not accepted[question] and not known[question] and state.index not in moving
             ):
-                yield append, append.conflict(version)
+                refusal = refusals.get(state.index)
+                if are_new or not isinstance(refusal, Unjudged):
+                    yield append, append.refused(version, refusal)
+                else:
+                    yield append, None
             else:
                 moving.add(state.index)
                 yield append, None
@@ -191,6 +259,7 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
             and row[ACTOR_ID] == event.actor_id
             and row[TIMESTAMP] == to_iso(event.timestamp)
             and same_payload(row[PAYLOAD], event.payload)
+            and _tags_of(row[TAGS]) == _tags_of(event.tags)
         )
         if not same:
             return DuplicateEventError(event.event_id, _place(row))
@@ -201,6 +270,10 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
     if expected >= 0 and first[VERSION] != expected + 1:
         return DuplicateEventError(append.events[0].event_id, _place(first))
     return AppendResult(True, last[VERSION], last[POSITION], idempotent=True)
+
+
+def _tags_of(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def _place(row: Any) -> str:

@@ -13,12 +13,13 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Integer, bindparam, func, literal_column, select
 
 from esource.checks import LARGEST_POSITION
 from esource.database.cancellation import uninterrupted, unseen
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
+from esource.domain.queries import Query
 from esource.log.streams import EVERYTHING, ReadDirection, ReadOptions
 from esource.tables.constructs import iso_text, member_of
 from esource.tables.model import event_outbox, events
@@ -29,6 +30,7 @@ from esource.tables.rows import (
     EventRow,
     StreamId,
 )
+from esource.tables.selecting import ItemShape, first_places, item_values, shape_of
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Timestamp, as_text
 
@@ -60,20 +62,32 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
     "to_timestamp": events.c.timestamp <= bindparam("to_timestamp", type_=Timestamp()),
     "event_types": member_of(events.c.event_type, "event_types"),
     "aggregate_types": member_of(events.c.aggregate_type, "aggregate_types"),
+    "upto": events.c.global_position <= bindparam("upto", type_=events.c.global_position.type),
 }
 
 
 @lru_cache(maxsize=512)
-def _page(key: str, backward: bool, from_end: bool, conditions: tuple[str, ...]) -> Statement:
-    """The statement of one page: past a key (a version or a global position), or from the end, in its order."""
+def _page(
+    key: str,
+    backward: bool,
+    from_end: bool,
+    conditions: tuple[str, ...],
+    shapes: tuple[ItemShape, ...] = (),
+) -> Statement:
+    """The statement of one page: past a key (a version or a global position), or from the end, in its order.
+
+    Of a query, each item brings its own first places: the page is among them.
+    """
     column = events.c[key]
     after = bindparam("after", type_=column.type)
     past = () if from_end else (column < after if backward else column > after,)
+    page = bindparam("page", type_=Integer())
+    chosen = [events.c.global_position.in_(first_places(shapes, page))] if shapes else past
     return Statement(
         select(*EVENT_COLUMNS)
-        .where(*past, *(_CONDITIONS[name] for name in conditions))
+        .where(*chosen, *(_CONDITIONS[name] for name in conditions))
         .order_by(column.desc() if backward else column)
-        .limit(bindparam("page"))
+        .limit(page)
     )
 
 
@@ -124,7 +138,7 @@ _LAST = {"global_position": LARGEST_POSITION, "version": 2**31 - 1}
 class Selection:
     """Which rows a read wants: the conditions as statement text and as values."""
 
-    __slots__ = ("backward", "conditions", "key", "limit", "start", "values")
+    __slots__ = ("backward", "conditions", "key", "limit", "shapes", "start", "values")
 
     def __init__(self, database: Database, options: ReadOptions, stream: StreamId | None = None) -> None:
         self.key = "global_position" if stream is None else "version"
@@ -146,6 +160,22 @@ class Selection:
                     values[name] = database.backend.names(sorted(names))
         self.values = values
         self.conditions = tuple(values)
+        self.shapes: tuple[ItemShape, ...] = ()
+        if options.query is not None:
+            self._take_query(options.query, options.tenant_id, database.backend.names)
+
+    def end_at(self, position: int) -> None:
+        """Want nothing past a global position."""
+        self.values["upto"] = position
+        self.conditions = (*self.conditions, "upto")
+
+    def _take_query(self, query: Query, tenant_id: UUID | None, names: Callable[[Any], Any]) -> None:
+        """Want the events of a query, whose types are names."""
+        # In one order, so that alike queries share a statement.
+        items = sorted(query.items, key=lambda item: (len(item.tags), bool(item.types)))
+        self.shapes = tuple(shape_of(item.types, item.tags, tenant_id) for item in items)
+        for number, item in enumerate(items):
+            self.values |= item_values(number, item.types, item.tags, names)
 
     def key_of(self, row: EventRow) -> int:
         """The key by which this row is past another one."""
@@ -168,7 +198,7 @@ def page_after(
     database: Database, wanted: Selection, after: int | None, size: int
 ) -> Awaitable[list[EventRow]]:
     """One page past a key; None: from the end, backward. One query."""
-    statement = _page(wanted.key, wanted.backward, after is None, wanted.conditions)
+    statement = _page(wanted.key, wanted.backward, after is None, wanted.conditions, wanted.shapes)
     return database.rows(statement, {**wanted.values, "after": after, "page": size})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
@@ -301,9 +300,7 @@ class LogReader:
         """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
         if self.tenant_id is not None:
             options = restricted(options, self.tenant_id)
-        if options.event_types is not None:
-            options = replace(options, event_types=self.codec.registry.types_of(options.event_types))
-        return Selection(self.database, options, stream)
+        return Selection(self.database, options.named(self.codec.registry), stream)
 
     async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
         """What decodes these rows, with the keys of their personal fields. One query at most."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -13,7 +14,8 @@ from zlib import crc32
 
 from esource.checks import check_id, check_moment, check_names, check_whole, shown
 from esource.domain.events import DomainEvent
-from esource.domain.registry import check_event_types
+from esource.domain.queries import Query, check_query
+from esource.domain.registry import EventRegistry, check_event_types
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import EventDecodeError, InvalidOptionError
 from esource.moments import from_iso
@@ -26,6 +28,7 @@ from esource.tables.rows import (
     PAYLOAD,
     POSITION,
     STORED_AT,
+    TAGS,
     TENANT_ID,
     TIMESTAMP,
     VERSION,
@@ -100,6 +103,8 @@ class ReadOptions:
     event_types: EventTypes | None = None
     """Only these event types. A class stands for all types that the store reads as it, or as a class derived from it."""
     aggregate_types: AbstractSet[str] | list[str] | tuple[str, ...] | None = None
+    query: Query | None = None
+    """Only events that it selects, of the whole log, forward. It says all types and tags itself."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.direction, ReadDirection):
@@ -117,6 +122,23 @@ class ReadOptions:
             check_event_types(self.event_types)
         if self.aggregate_types is not None:
             check_names("aggregate_types", self.aggregate_types)
+        if self.query is not None:
+            self._check_query(self.query)
+
+    def named(self, registry: EventRegistry) -> ReadOptions:
+        """The same with the names of the types, as a registry has them."""
+        if self.event_types is not None:
+            return replace(self, event_types=registry.types_of(self.event_types))
+        return self if self.query is None else replace(self, query=self.query.named(registry))
+
+    def _check_query(self, query: Query) -> None:
+        check_query(query)
+        others = ("event_types", "aggregate_types", "from_timestamp", "to_timestamp")
+        for name in others:
+            if getattr(self, name) is not None:
+                raise InvalidOptionError(f"query and {name} exclude each other: say it in the query")
+        if self.direction is ReadDirection.BACKWARD:
+            raise InvalidOptionError("a query is read forward")
 
 
 def _direction_of(value: object) -> ReadDirection:
@@ -127,6 +149,8 @@ def _direction_of(value: object) -> ReadDirection:
         f"direction must be ReadDirection.FORWARD or ReadDirection.BACKWARD, not {shown(value)}"
     )
 
+
+_NO_TAGS: frozenset[str] = frozenset()
 
 EVERYTHING = ReadOptions()
 """The whole log, or the whole stream: what most reads want."""
@@ -205,6 +229,12 @@ class StoredEvent:
     def payload(self) -> str:
         """The stored payload, as JSON text."""
         return self.row[PAYLOAD]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was stored with: those that its class declares, and those that were given at the append."""
+        tags = self.row[TAGS]
+        return _NO_TAGS if tags is None else frozenset(json.loads(tags))
 
     @property
     def stored_at(self) -> datetime:

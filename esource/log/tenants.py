@@ -28,6 +28,7 @@ from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent, filled_in
 from esource.errors import (
+    AppendConditionError,
     ConstraintError,
     DuplicateEventError,
     EventSourceError,
@@ -172,15 +173,25 @@ async def append_as_tenant(
             if not last:
                 if append.expected_version != ExpectedVersion.ANY:
                     raise append.conflict(0)
-                attempt = Append(stream, append.events, ExpectedVersion.NO_STREAM)
+                attempt = Append(stream, append.events, ExpectedVersion.NO_STREAM, append.condition)
         try:
             return await write(attempt)
         except (OptimisticLockError, StreamClosedError, DuplicateEventError, ConstraintError) as error:
             refused: EventSourceError = error
         refused = await _in_confidence(refused, database, unit, stream, tenant_id)
-        if attempt is append or not isinstance(refused, OptimisticLockError):
+        if attempt is append or not _is_begun(refused, stream):
             raise refused
         # Another task of this tenant has begun the stream meanwhile, and any version will do.
+
+
+def _is_begun(refused: EventSourceError, stream: StreamId) -> bool:
+    """Whether an append that expected no stream was refused because there is one."""
+    return (
+        isinstance(refused, OptimisticLockError)
+        and not isinstance(refused, AppendConditionError)
+        and (refused.aggregate_id, refused.aggregate_type) == stream
+        and refused.expected_version == ExpectedVersion.NO_STREAM
+    )
 
 
 async def _in_confidence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -12,9 +13,11 @@ from esource.codec.codec import Codec
 from esource.database.database import Database
 from esource.database.transactions import Connection
 from esource.database.unit_of_work import Unit, open_units
+from esource.dialect.plan import Condition
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.queries import AppendCondition
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
+from esource.domain.tags import Tag, declared_tags, given_tags
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
 from esource.log.batch import Append
@@ -62,8 +65,6 @@ class LogWriter:
             condition: What must not have come meanwhile.
             tags: Tags of all of them, beside those that their classes declare.
         """
-        if condition is not None or tags:
-            raise InvalidOptionError("conditions and tags are not available yet")
         if type(expected_version) is not int or expected_version < -2:
             raise InvalidOptionError(
                 f"expected_version must be an int from 0, or one of ExpectedVersion, not {expected_version!r}"
@@ -72,17 +73,20 @@ class LogWriter:
         aggregate_id, aggregate_type = stream
         check_name("aggregate_type", aggregate_type, limits.name_characters)
         events = _few_enough(events, limits.append_events)
+        wanted = None if condition is None else self._wanted(condition)
         if self._key_store is not None:
-            return self._append_with_keys(stream, events, expected_version, within)
+            return self._append_with_keys(stream, events, expected_version, within, wanted, tags)
         encode = self._codec.encode
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
+        if tags or Tag.are_used:
+            encoded = _tagged(events, encoded, tags)
         if encoded and within is None and self._is_plain and not open_units.get():
             # The way of most appends: nothing is left to ask, and no frame of ours waits for the queue.
-            append = Append(stream, encoded, expected_version)
+            append = Append(stream, encoded, expected_version, wanted)
             if len(encoded) > 1:
                 _check_together(append, limits)
             return self._appender.append(append)
-        return self._write(stream, encoded, expected_version, within)
+        return self._write(stream, encoded, expected_version, within, wanted)
 
     def append_named(
         self,
@@ -108,6 +112,8 @@ class LogWriter:
         events: Sequence[DomainEvent],
         expected_version: int,
         within: Unit | Connection | None,
+        condition: Condition | None,
+        tags: Iterable[str],
     ) -> AppendResult:
         """The same where events may have personal fields: their keys come first, with one query at most."""
         assert self._key_store is not None
@@ -116,7 +122,22 @@ class LogWriter:
         keys = await self._key_store.keys_to_seal(events)
         encode = self._codec.encode
         encoded = [encode(event, stream.aggregate_type, stream.aggregate_id, keys) for event in events]
-        return await self._write(stream, encoded, expected_version, within)
+        if tags or Tag.are_used:
+            encoded = _tagged(events, encoded, tags)
+        return await self._write(stream, encoded, expected_version, within, condition)
+
+    def _wanted(self, condition: AppendCondition) -> Condition:
+        """A condition as the database is given it: with the names of the types, and of the tenant's events only."""
+        if not isinstance(condition, AppendCondition):
+            raise InvalidOptionError(f"condition must be AppendCondition(...), not {shown(condition)}")
+        query = condition.query
+        items = () if query is None else query.named(self._codec.registry).items
+        return Condition(
+            condition.after or 0,
+            tuple([(frozenset(map(str, item.types)), item.tags) for item in items]),
+            tuple([(StreamId(*stream), version) for stream, version in condition.streams.items()]),
+            self._tenant_id,
+        )
 
     async def _write(
         self,
@@ -124,13 +145,14 @@ class LogWriter:
         encoded: list[EncodedEvent],
         expected_version: int,
         within: Unit | Connection | None,
+        condition: Condition | None,
     ) -> AppendResult:
         """Write in the transaction that there is, or through the queue; for a tenant, and traced, if so."""
         if self._tenant_id is not None:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
             return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
-        append = Append(stream, encoded, expected_version)
+        append = Append(stream, encoded, expected_version, condition)
         if len(encoded) > 1:
             _check_together(append, self._limits)
         aggregate_id, aggregate_type = stream
@@ -183,6 +205,18 @@ def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
     if isinstance(event, DomainEvent) and event.aggregate_id == UNASSIGNED:
         return filled_in(event, {"aggregate_id": aggregate_id})
     return event
+
+
+def _tagged(
+    events: Sequence[DomainEvent], encoded: list[EncodedEvent], tags: Iterable[str]
+) -> list[EncodedEvent]:
+    """The rows with the tags that their events declare, and those that were given."""
+    given = given_tags(tags)
+    found = [given | declared_tags(event) for event in events]
+    return [
+        row._replace(tags=json.dumps(sorted(tags), ensure_ascii=False)) if tags else row
+        for row, tags in zip(encoded, found, strict=True)
+    ]
 
 
 def _few_enough(events: Sequence[DomainEvent], limit: int) -> Sequence[DomainEvent]:

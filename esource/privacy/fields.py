@@ -45,8 +45,9 @@ COLUMN_FIELDS = {
     "aggregate_version",
     "occurred_at",
     *EncodedEvent._fields,
-} - {"timestamp", "payload"}
-"""Fields of an event that have columns of their own; the payload holds the rest."""
+} - {"timestamp", "payload", "tags"}
+"""Fields of an event that have columns of their own; the payload holds the rest. A field called ``tags`` is the
+application's."""
 
 
 class _Automatic:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from esource.database.calls import called
 from esource.database.patience import retry
 from esource.domain.events import DomainEvent
+from esource.domain.queries import narrowed
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
@@ -159,7 +160,10 @@ class Job:
 
     def selection(self, types: frozenset[str] | None) -> Selection:
         """The events of the types that the projection handles, as the pages are to be read."""
-        return Selection(self.database, ReadOptions(event_types=types))
+        query = self.projection.selects
+        if query is None:
+            return Selection(self.database, ReadOptions(event_types=types))
+        return Selection(self.database, ReadOptions(query=narrowed(query, types, self.reader.codec.registry)))
 
     async def handle(self, row: EventRow, unit: Unit | None) -> None:
         """Decode an event, give it to its handler, if it has one, and write what that wants written."""

@@ -12,6 +12,7 @@ from esource.database.calls import awaitable
 from esource.database.patience import Retry
 from esource.domain.events import DomainEvent
 from esource.domain.handles import marked_methods, method_for
+from esource.domain.queries import Query, check_query
 from esource.domain.registry import EventRegistry
 from esource.errors import InvalidOptionError
 from esource.projections.context import ProjectionContext
@@ -76,6 +77,8 @@ class Projection:
     version: ClassVar[int] = 1
     """Raise it when the read model is to be built anew: it is built beside the old one, from the start
     of the log, and takes over when it has caught up. See `take_over`."""
+    selects: ClassVar[Query | None] = None
+    """Of the events that it handles, only those that this query selects; all of them unless set."""
     progress: ClassVar[Progress] = "in_transaction"
     """When the checkpoint is saved. ``in_transaction``: with the read model, in one transaction per
     batch, for exactly-once effects in this database. ``after_event``: after each event's handler, for
@@ -116,6 +119,8 @@ class Projection:
         if not isinstance(cls.progress, Every) and cls.progress not in ("in_transaction", "after_event"):
             raise InvalidOptionError(f"progress cannot be {cls.progress!r}")
         check_choice("on_failure", cls.on_failure, ("stop", "skip", "halt_stream"))
+        if cls.selects is not None:
+            check_query(cls.selects)
 
     async def reset(self, connection: AsyncConnection) -> None:
         """Make this version's read model empty: create its tables, or clear them.

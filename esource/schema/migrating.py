@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, inspect, select, update
@@ -180,7 +180,7 @@ def _refuse_to_adopt(connection: Connection, database: str) -> None:
             )
     if not TABLES & tables:
         raise SchemaMissingError(database, "nothing to adopt")
-    missing = sorted(TABLES - tables)
+    missing = sorted(name for name in TABLES - tables if "since" not in metadata.tables[name].info)
     for table in metadata.sorted_tables:
         if table.name in tables:
             columns = {column["name"] for column in found.get_columns(table.name)}
@@ -204,16 +204,17 @@ def create_script(database: Database) -> list[str]:
     """
     dialect = database.backend.sqlalchemy_dialect
     if dialect.name not in _CREATE_SCRIPTS:
-        _CREATE_SCRIPTS[dialect.name] = _create_script(dialect)
+        _CREATE_SCRIPTS[dialect.name] = _create_script(dialect, database.backend.tag_triggers)
     return list(_CREATE_SCRIPTS[dialect.name])
 
 
-def _create_script(dialect: Dialect) -> list[str]:
+def _create_script(dialect: Dialect, triggers: Sequence[str]) -> list[str]:
     tables = metadata.sorted_tables
     indexes = [index for table in tables for index in indexes_of(table)]
     return [
         *(str(CreateTable(table).compile(dialect=dialect)) for table in (*tables, version_table)),
         *(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes),
+        *triggers,
         f"INSERT INTO {VERSION_TABLE} VALUES ('{script_id(HEAD)}')",
     ]
 

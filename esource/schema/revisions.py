@@ -14,7 +14,7 @@ from esource.tables.names import OUR_TABLES, VERSION_TABLE, is_only_ours, is_our
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema this library knows, oldest first; a test compares them with the scripts."""
 
 HEAD = REVISIONS[-1]

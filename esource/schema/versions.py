@@ -17,8 +17,8 @@ from esource.errors import (
     SchemaUnmanagedError,
 )
 from esource.schema.revisions import HEAD, REVISIONS, version_of
-from esource.tables.model import events
-from esource.tables.names import OUR_TABLES, VERSION_TABLE
+from esource.tables.model import events, metadata
+from esource.tables.names import VERSION_TABLE
 from esource.tables.statement import Statement
 
 version_table = Table(
@@ -106,7 +106,12 @@ async def require_tables(database: Database, version: str) -> None:
     Raises:
         SchemaMissingError: it names the tables.
     """
-    missing = await database.inspect(partial(database.backend.missing_tables, OUR_TABLES))
+    known = [
+        name
+        for name, table in metadata.tables.items()
+        if version not in REVISIONS or table.info.get("since", REVISIONS[0]) <= version
+    ]
+    missing = await database.inspect(partial(database.backend.missing_tables, known))
     if missing:
         raise SchemaMissingError(database.name, ", ".join(missing), version=version)
 

@@ -24,6 +24,7 @@ from typing_extensions import Self
 from esource.checks import check_id, check_names, check_seconds, check_whole, shown
 from esource.database.wakeup import POLL_SECONDS, Waiter
 from esource.domain.events import DomainEvent
+from esource.domain.queries import Query
 from esource.domain.registry import check_event_types
 from esource.errors import AsyncRequiredError, InvalidOptionError
 from esource.log.pages import last_position
@@ -53,6 +54,7 @@ class Subscription:
         checkpoint: str | None = None,
         event_types: Iterable[str | type[DomainEvent]] | None = None,
         aggregate_types: Iterable[str] | None = None,
+        query: Query | None = None,
         tenant_id: UUID | None = None,
         partition: tuple[int, int] | None = None,
         live: bool = True,
@@ -73,6 +75,7 @@ class Subscription:
         wanted = check_event_types(event_types)
         self._wanted = wanted
         self._aggregate_types = check_names("aggregate_types", aggregate_types)
+        self._query = query
         self._tenant_id = tenant_id
         self._partition = partition
         self._live = live
@@ -91,6 +94,7 @@ class Subscription:
         self._waiter: Waiter | None = None
         self._held = ExitStack()
         """What is let go at the end: the wake-ups, and the place among the followers that run."""
+        self._options()  # says what contradicts itself
         self._stats = FollowerStats(
             "subscription",
             "" if self._progress is None else self._progress.name,
@@ -210,6 +214,7 @@ class Subscription:
             from_position=self.position,
             event_types=self._event_types,
             aggregate_types=self._aggregate_types,
+            query=self._query,
             tenant_id=self._tenant_id,
         )
 

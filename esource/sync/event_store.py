@@ -16,7 +16,7 @@ from esource.codec.decoding import UnknownEvents
 from esource.database.database import Database
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
-from esource.domain.queries import AppendCondition
+from esource.domain.queries import AppendCondition, Query
 from esource.domain.registry import EventRegistry
 from esource.log.streams import AppendResult, EventStream, ExpectedVersion, ReadOptions, StoredEvent
 from esource.privacy.keys import KeyStore
@@ -284,6 +284,7 @@ class EventStore(Lifecycle, Queries, Waits):
         checkpoint: str | None = None,
         event_types: Iterable[str | type[DomainEvent]] | None = None,
         aggregate_types: Iterable[str] | None = None,
+        query: Query | None = None,
         tenant_id: UUID | None = None,
         partition: tuple[int, int] | None = None,
         live: bool = True,
@@ -296,6 +297,7 @@ class EventStore(Lifecycle, Queries, Waits):
             checkpoint: Or start where the checkpoint of this name is; see `Subscription.save`.
             event_types: Only these event types: names, or classes, which stand for the classes derived from them, too.
             aggregate_types: Only these aggregate types.
+            query: Only the events that it selects; it says all types itself.
             tenant_id: Only this tenant's events.
             partition: ``(number, of)``: only streams of that partition, to share the work between workers.
             live: Whether to wait for new events at the end of the log; else the iteration ends there.
@@ -311,6 +313,7 @@ class EventStore(Lifecycle, Queries, Waits):
                 checkpoint=checkpoint,
                 event_types=event_types,
                 aggregate_types=aggregate_types,
+                query=query,
                 tenant_id=tenant_id,
                 partition=partition,
                 live=live,

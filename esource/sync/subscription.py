@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from esource.database.wakeup import POLL_SECONDS
 from esource.domain.events import DomainEvent
+from esource.domain.queries import Query
 from esource.log.reader import LogReader
 from esource.log.streams import StoredEvent
 from esource.store import subscription as asynchronous
@@ -39,6 +40,7 @@ class Subscription(Driven):
         checkpoint: str | None = None,
         event_types: Iterable[str | type[DomainEvent]] | None = None,
         aggregate_types: Iterable[str] | None = None,
+        query: Query | None = None,
         tenant_id: UUID | None = None,
         partition: tuple[int, int] | None = None,
         live: bool = True,
@@ -51,6 +53,7 @@ class Subscription(Driven):
             checkpoint=checkpoint,
             event_types=event_types,
             aggregate_types=aggregate_types,
+            query=query,
             tenant_id=tenant_id,
             partition=partition,
             live=live,

@@ -1,8 +1,10 @@
-"""The table model: five tables, declared once for both databases."""
+"""The table model: six tables, declared once for both databases."""
 
+from esource.tables import tag_index as _tag_index  # noqa: F401 - it adds triggers to the tables
 from esource.tables.model import (
     dead_letter_queue,
     event_outbox,
+    event_tags,
     events,
     indexes_of,
     metadata,
@@ -13,6 +15,7 @@ from esource.tables.model import (
 __all__ = [
     "dead_letter_queue",
     "event_outbox",
+    "event_tags",
     "events",
     "indexes_of",
     "metadata",

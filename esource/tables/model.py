@@ -1,4 +1,4 @@
-"""The table model: five tables, described once for both databases.
+"""The table model: six tables, described once for both databases.
 
 This module says what the newest schema is; the scripts in ``migrations/`` lead there, and a test
 proves that both give the same tables. Database differences live in the column types
@@ -71,12 +71,14 @@ events = Table(
     Column("timestamp", Timestamp, nullable=False),
     Column("payload", Json, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=_Now()),
+    Column("tags", Json, info={"since": "0004"}),
     UniqueConstraint("aggregate_id", "aggregate_type", "version", name="uq_events_aggregate_version"),
     CheckConstraint("version > 0", name="chk_events_version"),
     sqlite_autoincrement=True,
 )
 """The log. A stream is (aggregate_type, aggregate_id) and ``version`` counts its events from 1;
-``global_position`` orders the whole log and may have holes. ``payload`` holds what no column holds."""
+``global_position`` orders the whole log and may have holes. ``payload`` holds what no column holds. ``tags``, if there
+are any, is a sorted array of texts."""
 
 
 def indexes_of(table: Table) -> list[Index]:
@@ -229,3 +231,14 @@ snapshots = Table(
 
 Index("idx_snapshots_schema_version", snapshots.c.aggregate_type, snapshots.c.schema_version)
 Index("idx_snapshots_created_at", snapshots.c.created_at)
+
+
+event_tags = Table(
+    "event_tags",
+    metadata,
+    Column("tag", Name, primary_key=True),
+    Column("global_position", Position, primary_key=True, autoincrement=False),
+    info={"since": "0004"},
+    sqlite_with_rowid=False,
+)
+"""The index of the tags of all events: made of ``events.tags`` by triggers, whatever program writes, and by nothing else."""

@@ -26,9 +26,11 @@ class EncodedEvent(NamedTuple):
     actor_id: str | None
     timestamp: datetime
     payload: str
+    tags: str | None = None
+    """A sorted JSON array of texts; None if it has none."""
 
 
-EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str]"
+EventRow: TypeAlias = "tuple[int, str, str, str, str, str | None, str | None, int, str, str, str, str | None]"
 """One stored event as the database hands it over, on both databases: all ids and moments are text. The
 constants below name its places, which are in the order of the table's columns. It is the driver's own row, because making another one costs time."""
 
@@ -43,6 +45,7 @@ VERSION: Final = 7
 TIMESTAMP: Final = 8
 PAYLOAD: Final = 9
 STORED_AT: Final = 10
+TAGS: Final = 11
 
 CLOUD_EVENT_ATTRIBUTES: Final = {
     "event_id": "id",
@@ -54,6 +57,7 @@ CLOUD_EVENT_ATTRIBUTES: Final = {
     "actor_id": "actorid",
     "created_at": "storedat",
     "payload": "data",
+    "tags": "tags",
 }
 """Columns of an event, and the CloudEvents attributes that hold them; the stream is the ``subject``."""
 

@@ -111,6 +111,7 @@ def _lost(codec: Codec, event: DomainEvent) -> str:
             to_iso(encoded.timestamp),
             encoded.payload,
             to_iso(encoded.timestamp),
+            None,
         )
         found = codec.decode(row, keys)
     except EventSourceError as error:

@@ -12,7 +12,17 @@ from sqlalchemy.engine import make_url
 from support.orders import OrderPlaced, placed, several
 from support.schemas import described, execute, rows
 
-from esource import Projection, ProjectionRunner, handles, open_store, schema
+from esource import (
+    AppendCondition,
+    AppendConditionError,
+    Projection,
+    ProjectionRunner,
+    Query,
+    QueryItem,
+    handles,
+    open_store,
+    schema,
+)
 from esource.copying.archiving import archive, restore
 from esource.errors import (
     ConstraintError,
@@ -200,7 +210,7 @@ async def test_rights_stay_on_the_log_and_come_to_none_of_its_parts(empty_postgr
         SELECT relname::text, string_agg(privilege, ',' ORDER BY privilege) FROM pg_class,
         unnest(ARRAY['DELETE', 'INSERT', 'SELECT', 'UPDATE']) AS privilege
         WHERE relkind IN ('r', 'p') AND (relname LIKE 'event%' OR relname = 'esource_event_keys')
-        AND relname <> 'event_outbox' AND has_table_privilege('{role}', pg_class.oid, privilege) GROUP BY 1"""
+        AND relname NOT IN ('event_outbox', 'event_tags') AND has_table_privilege('{role}', pg_class.oid, privilege) GROUP BY 1"""
     await execute(
         empty_postgres_url,
         f"CREATE ROLE {role}",
@@ -395,3 +405,33 @@ async def test_what_cannot_be_partitioned_is_left_as_it_was(postgres_url, empty_
         await partitioning.merge(postgres_url)
     for table in ("events_from_0", "esource_event_keys"):
         assert not schema.include_name(table, "table", {})
+
+
+async def test_tags_stay_with_their_events_when_the_log_is_parted_detached_and_merged(
+    postgres_url, open_stores
+):
+    store = await open_stores(postgres_url)
+    red = Query(QueryItem(tags=["red"]))
+    await store.append([placed()], tags=["red"])
+    await partitioning.partition(postgres_url)
+    assert [stored.global_position for stored in (await store.read_query(red)).events] == [1]
+    with pytest.raises(AppendConditionError):
+        await store.append([placed()], tags=["red"], condition=AppendCondition(red, 0))
+    second = await store.append([placed()], tags=["red"], condition=AppendCondition(red, 1))
+    part = await partitioning.begin_partition(postgres_url)
+    third = await store.append(
+        [placed()], tags=["red"], condition=AppendCondition(red, second.global_position)
+    )
+    held = "SELECT tag, global_position FROM event_tags ORDER BY 2"
+    positions = [1, second.global_position, third.global_position]
+    assert await rows(postgres_url, held) == [("red", position) for position in positions]
+
+    await partitioning.detach(postgres_url, "events_from_0")
+    assert [stored.global_position for stored in (await store.read_query(red)).events] == positions[1:]
+    assert part is not None
+    await partitioning.merge(postgres_url)
+    await execute(postgres_url, f"DELETE FROM events WHERE global_position = {positions[1]}")
+    last = await store.append([placed()], tags=["red"], condition=AppendCondition(red, positions[2]))
+    assert await rows(postgres_url, held) == [
+        ("red", place) for place in (1, positions[2], last.global_position)
+    ]

@@ -236,7 +236,10 @@ async def test_on_may_be_repeated_and_off_leaves_the_schema_as_it_was(empty_post
         assert not await row_level_security.is_enabled(url)
         assert await secured(url) == set()
     assert await described(url) == before
-    assert await rows(url, "SELECT proname FROM pg_proc WHERE proname LIKE 'esource%'") == []
+    assert await rows(url, "SELECT proname::text FROM pg_proc WHERE proname LIKE 'esource%' ORDER BY 1") == [
+        ("esource_keep_event_tags",),
+        ("esource_refusal",),
+    ]
     assert await rows(url, "SELECT polname FROM pg_policy") == []
 
 

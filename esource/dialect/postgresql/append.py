@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_ord
 
 from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.plan import Plan
+from esource.dialect.postgresql.conditions import as_json
 from esource.tables.constructs import CHANNEL, version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.names import LOCK_TABLE
@@ -84,6 +85,7 @@ _STREAM_VALUES = {
     "expected_version": Integer(),
     "first_event_id": UUID(as_uuid=True),
 }
+_CONDITION = {"condition": Text()}
 _PLACE_VALUES = {"stream": Integer(), "step": Integer()}
 """Where a row belongs; when there is one stream, its rows are simply that stream's in order."""
 _SENT_AS: dict[type[Any], Any] = {
@@ -110,7 +112,9 @@ def lock_statement(switches: Switches) -> Select[Any]:
     return lock_row if switches.append_lock == "row" else select(lock_log.label("granted"))
 
 
-def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -> Select[Any]:
+def _statement(
+    switches: Switches, *, outbox: bool, streams: bool, rows: bool, conditional: bool
+) -> Select[Any]:
     """The whole batch in one round trip; for several streams or one, several rows or one.
 
     The streams' versions are read once each, in a materialised CTE: a subquery per row would make a
@@ -119,7 +123,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
     unique constraint then refuses, and the caller repeats the batch with the lock taken beforehand.
     """
     lock = lock_statement(switches).cte("log_lock").prefix_with("MATERIALIZED")
-    wanted = _given("wanted", _STREAM_VALUES, many=streams)
+    wanted = _given("wanted", _STREAM_VALUES | (_CONDITION if conditional else {}), many=streams)
     # The stream as a range of the unique index, read backwards. With equalities the planner takes the
     # index by type, or the whole of a young table, to be as cheap, and keeps that plan while the table
     # grows: 840 µs instead of 210 after 1500 events.
@@ -134,13 +138,23 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
     )
     version = func.coalesce(last, literal_column("0"))
     found = (
-        select(*wanted.c, version.label("version"))
+        select(
+            *wanted.c,
+            version.label("version"),
+            # Its own queries see what was committed before them, so that they come after the lock.
+            *(
+                [func.esource_refusal(cast(wanted.c.condition, JSONB())).label("refusal")]
+                if conditional
+                else []
+            ),
+        )
         .select_from(wanted.join(lock, true()))
         .cte("found")
         .prefix_with("MATERIALIZED")
     )
     accepted = case(
         (found.c.version < literal_column("0"), false()),
+        *([(found.c.refusal.is_not(None), false())] if conditional else []),
         (found.c.expected_version == literal_column("-1"), true()),
         (found.c.expected_version == literal_column("-2"), found.c.version > literal_column("0")),
         else_=found.c.version == found.c.expected_version,
@@ -181,6 +195,7 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
         listed(stream.c.accepted, stream.c.ordinal, many=streams),
         listed(known, stream.c.ordinal, many=streams),
         select(listed(inserted.c.global_position, inserted.c.global_position, many=rows)).scalar_subquery(),
+        *([listed(cast(stream.c.refusal, Text()), stream.c.ordinal, many=streams)] if conditional else []),
         # Delivered at the commit, to all that listen: 25 µs of 700.
         *([func.pg_notify(_channel, literal_column("''"))] if switches.notify else []),
     ).select_from(stream)
@@ -193,22 +208,28 @@ def _statement(switches: Switches, *, outbox: bool, streams: bool, rows: bool) -
     return result
 
 
-def statements(switches: Switches) -> dict[tuple[bool, bool, bool], Statement]:
+Shape: TypeAlias = "tuple[bool, bool, bool, bool]"
+
+
+def statements(switches: Switches) -> dict[Shape, Statement]:
     """The appends, by the shape of the plan."""
     return {
-        (outbox, streams, rows): Statement(_statement(switches, outbox=outbox, streams=streams, rows=rows))
+        (outbox, streams, rows, conditional): Statement(
+            _statement(switches, outbox=outbox, streams=streams, rows=rows, conditional=conditional)
+        )
         for outbox in (False, True)
         for streams in (False, True)
         for rows in (False, True)
+        for conditional in (False, True)
     }
 
 
 STATEMENTS = statements(STANDARD)
 
 
-def shape(plan: Plan) -> tuple[bool, bool, bool]:
+def shape(plan: Plan) -> Shape:
     """Which of the statements writes this plan."""
-    return plan.outbox, len(plan.streams) > 1, len(plan.rows) > 1
+    return plan.outbox, len(plan.streams) > 1, len(plan.rows) > 1, plan.conditional
 
 
 def arguments(plan: Plan) -> dict[str, Any]:
@@ -221,6 +242,8 @@ def arguments(plan: Plan) -> dict[str, Any]:
             for write in plan.streams
         ],
     )
+    if plan.conditional:
+        values |= _by_name(_CONDITION, [(as_json(write.condition),) for write in plan.streams])
     values |= _by_name(_ROW_VALUES, [event for _, _, event in plan.rows])
     if len(plan.streams) > 1:
         # Ordinals count from 1.

@@ -24,6 +24,7 @@ from esource.dialect.postgresql.append import (
     shape,
     statements,
 )
+from esource.dialect.postgresql.conditions import refusals
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
 from esource.dialect.postgresql.joined import JoinedConnection
 from esource.dialect.postgresql.quoting import identifier
@@ -143,7 +144,9 @@ class PostgreSQLBackend(Backend):
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
         if record[0] is None:
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
-        return Written(record[0], record[1], record[2], record[3] or ())
+        if not plan.conditional:
+            return Written(record[0], record[1], record[2], record[3] or ())
+        return Written(record[0], record[1], record[2], record[3] or (), refusals(plan, record[4]))
 
     def require_usable(self, driver: _Connection, database: str) -> None:
         encoding = getattr(driver.get_settings(), "server_encoding", "UTF8")  # a pooler may not tell

@@ -17,6 +17,7 @@ from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import TRIGGER_FUNCTIONS, only_the_owner_calls, owners_only
 from esource.tables.model import events, indexes_of
 from esource.tables.names import KEYS_TABLE, PARTITION_PREFIX
+from esource.tables.tag_index import POSTGRESQL_TRIGGERS, TRIGGER_NAMES
 
 LOCK = "LOCK TABLE events IN ACCESS EXCLUSIVE MODE"
 IS_PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass('events')"
@@ -28,7 +29,8 @@ OBSTACLES = """
     SELECT 'row-level security' FROM pg_class WHERE oid = 'events'::regclass AND relrowsecurity
     UNION ALL SELECT 'the trigger ' || tgname FROM pg_trigger
         WHERE tgrelid = 'events'::regclass AND NOT tgisinternal
-        AND tgname NOT IN ('esource_event_keys', 'esource_deleted_event_keys')
+        AND tgname NOT IN ('esource_event_keys', 'esource_deleted_event_keys', 'esource_event_tags_insert',
+            'esource_event_tags_update', 'esource_event_tags_delete')
     UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
         WHERE 'events'::regclass IN (confrelid, conrelid) AND contype = 'f'
     UNION ALL SELECT 'the constraint ' || conname FROM pg_constraint
@@ -130,12 +132,17 @@ $create$, '<schema>', quote_ident(current_schema())); END $do$""",
     ]
 
 
+def _without_tag_triggers(table: str) -> list[str]:
+    return [f"DROP TRIGGER {name} ON {table}" for name in TRIGGER_NAMES]
+
+
 def partition(last_position: int, dialect: Dialect) -> list[str]:
     """From a plain table: what is stored becomes the first partition, and the second is open."""
     first, bound = f"{PARTITION_PREFIX}0", last_position + 1
     return [
         *_keep_indexes(),
         f"CREATE TABLE {KEYS_TABLE} AS SELECT {_KEYS} FROM events",
+        *_without_tag_triggers("events"),
         f"ALTER TABLE events RENAME TO {first}",
         f"ALTER TABLE {first} RENAME CONSTRAINT events_pkey TO {first}_pkey",
         *(f"ALTER TABLE {first} DROP CONSTRAINT {name}" for name in _NAMES[1:]),
@@ -159,6 +166,7 @@ def partition(last_position: int, dialect: Dialect) -> list[str]:
         f"ALTER TABLE events ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ({bound})",
         f"CREATE TABLE {PARTITION_PREFIX}{bound} PARTITION OF events FOR VALUES FROM ({bound}) TO (MAXVALUE)",
         *owners_only(f"{PARTITION_PREFIX}{bound}"),
+        *POSTGRESQL_TRIGGERS,
         *_keys_trigger(
             "esource_event_keys",
             "esource_keep_event_keys",
@@ -213,4 +221,5 @@ END $do$""",
         *(f"ALTER TABLE events ADD {constraint}" for constraint in _UNIQUE),
         *_indexes(dialect),
         _for_each_kept("kept.definition"),
+        *POSTGRESQL_TRIGGERS,
     ]

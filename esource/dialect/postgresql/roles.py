@@ -7,6 +7,7 @@ from typing import NamedTuple
 from esource.dialect.postgresql.quoting import identifier, literal
 from esource.dialect.postgresql.row_level_security import FUNCTIONS
 from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
+from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
 
 class Roles(NamedTuple):
@@ -25,6 +26,7 @@ def statements(names: Roles) -> list[str]:
     every_role = ", ".join(roles)
     ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE)}
     events, version, tenant_roles = ours["events"], ours[VERSION_TABLE], ours[ROLES_TABLE]
+    tags = ours["event_tags"]
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
     return [
         *(
@@ -51,7 +53,7 @@ def statements(names: Roles) -> list[str]:
         f"{default} GRANT SELECT ON SEQUENCES TO {reader}",
         # Only its owner may alter a table; a sequence goes with the table of its column.
         *(_if_there(table, f"ALTER TABLE {table} OWNER TO {migrator}") for table in ours.values()),
-        *(_own(f"{schema}.{function}", migrator) for function in FUNCTIONS),
+        *(_own(f"{schema}.{function}", migrator) for function in (*FUNCTIONS, *TAG_FUNCTIONS)),
         *(
             _if_there(
                 ours[table],
@@ -70,6 +72,8 @@ def statements(names: Roles) -> list[str]:
         ),
         # The log is appended to and nothing else. Only the owner has TRUNCATE and TRIGGER.
         _if_there(events, f"REVOKE UPDATE, DELETE ON {events} FROM {writer}"),
+        # Its triggers write the index of the tags, with the rights of the owner.
+        _if_there(tags, f"REVOKE INSERT, UPDATE, DELETE ON {tags} FROM {writer}"),
         _if_there(
             version,
             f"REVOKE INSERT, UPDATE, DELETE ON {version} FROM {writer}",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 from esource.tables.rows import EncodedEvent
+from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
 _IS_OWN = "tenant_id = (SELECT esource_tenant())"
 _SEES_ALL = "(SELECT esource_every_tenant())"
@@ -25,12 +26,14 @@ _VISIBLE = {
     "dead_letter_queue": "EXISTS (SELECT FROM events WHERE events.event_id = dead_letter_queue.event_id)",
     "snapshots": "EXISTS (SELECT FROM events WHERE events.aggregate_id = snapshots.aggregate_id "
     "AND events.aggregate_type = snapshots.aggregate_type)",
+    "event_tags": "EXISTS (SELECT FROM events WHERE events.global_position = event_tags.global_position)",
 }
 _STORABLE = {
     **_VISIBLE,
     # What Python has no value for would stop a reader of all tenants' rows.
     "events": f"{_IS_OWN} AND timestamp BETWEEN '0001-01-02' AND '9999-12-30' AND jsonb_typeof(payload) = 'object' "
     "AND esource_own_stream(aggregate_id, aggregate_type, version)",
+    "event_tags": "false",  # the trigger of the events writes it, with the rights of the owner
 }
 
 
@@ -65,14 +68,14 @@ HAS_PROGRESS = f"SELECT to_regprocedure('{_PROGRESS}') IS NOT NULL"
 PROGRESS = "SELECT projection_name, global_position, lease_owner, active_version FROM esource_progress($1)"
 """The checkpoints of one projection of all tenants, which the policies hide."""
 
-TRIGGER_FUNCTIONS = ("esource_keep_event_keys()", "esource_drop_event_keys()")
-"""What the triggers of a partitioned log call, with the rights of its owner."""
+TRIGGER_FUNCTIONS = ("esource_keep_event_keys()", "esource_drop_event_keys()", TAG_FUNCTIONS[0])
+"""What the triggers of the log call, with the rights of its owner: of one in parts, and of the tags of any."""
 
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
     "DROP POLICY IF EXISTS esource_own_rows ON event_outbox",
     "DROP POLICY IF EXISTS esource_kept_row ON event_outbox",
-    *(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
+    *(f"ALTER TABLE IF EXISTS {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
     *(f"DROP FUNCTION IF EXISTS {function}" for function in FUNCTIONS),
 ]
 
@@ -111,6 +114,7 @@ _OF_A_ROW = (
     "event_id, event_type, aggregate_id, aggregate_type, tenant_id, event_data, created_at, global_position"
 )
 _OF_AN_ATTEMPT = "status, published_at, retry_count, last_error, available_at, claimed_by, claimed_until"
+_OWN_ROWS = ("projection_checkpoints", "dead_letter_queue", "snapshots")
 _REVOKED = [
     f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM <role>",
     f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM <role>",
@@ -120,7 +124,8 @@ _GRANTED = [
     "GRANT USAGE ON SCHEMA <schema> TO <role>",
     f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO <role>",
     f"GRANT SELECT, INSERT ({_OF_A_ROW}), UPDATE ({_OF_AN_ATTEMPT}), DELETE ON event_outbox TO <role>",
-    f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(OUR_TABLES[2:])} TO <role>",
+    f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_OWN_ROWS)} TO <role>",
+    "GRANT SELECT ON event_tags TO <role>",
     f"GRANT SELECT ON {VERSION_TABLE} TO <role>",
     f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO <role>",
 ]

@@ -15,6 +15,7 @@ from esource.tables.names import (
     SEQUENCES,
     VERSION_TABLE,
 )
+from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
 LOGS = f"""
     SELECT nspname::text FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
@@ -34,7 +35,10 @@ _IN_SCHEMA = (
 IS_EMPTY = f"SELECT NOT EXISTS (SELECT FROM pg_depend WHERE {_IN_SCHEMA})"  # noqa: S608 - our own text
 
 _OUR_RELATIONS = (*OUR_TABLES, *SEQUENCES, VERSION_TABLE, LOCK_TABLE, ROLES_TABLE, KEYS_TABLE)
-_OUR_FUNCTIONS = (*(each.partition("(")[0] for each in (*FUNCTIONS, *TRIGGER_FUNCTIONS)), MOVED_FENCE)
+_OUR_FUNCTIONS = (
+    *(each.partition("(")[0] for each in (*FUNCTIONS, *TRIGGER_FUNCTIONS, *TAG_FUNCTIONS)),
+    MOVED_FENCE,
+)
 OTHER_OBJECTS = f"""
     SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE {_IN_SCHEMA}

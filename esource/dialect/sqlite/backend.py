@@ -16,8 +16,9 @@ from sqlalchemy.engine import Connection as SyncConnection
 
 from esource.dialect.backend import Backend, Call, Failure, Watched
 from esource.dialect.errors import driver_error
-from esource.dialect.plan import Plan, Written
+from esource.dialect.plan import Plan, Refusal, Written
 from esource.dialect.sqlite.caller import JoinedConnection
+from esource.dialect.sqlite.conditions import Judge
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
@@ -30,6 +31,7 @@ from esource.moments import to_iso, utc_now
 from esource.tables.constructs import version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement, checked_names
+from esource.tables.tag_index import SQLITE_TRIGGERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -94,6 +96,7 @@ class SQLiteBackend(Backend):
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True
     works_in_caller = staticmethod(in_caller)
+    tag_triggers: ClassVar[Sequence[str]] = SQLITE_TRIGGERS
     default_options: ClassVar[Mapping[str, Any]] = {
         "wal_mode": True,
         "busy_timeout": 5000,
@@ -148,12 +151,19 @@ class SQLiteBackend(Backend):
     def _append(self, plan: Plan, connection: sqlite3.Connection) -> Written:
         """The body of an append transaction, in the connection's own thread."""
         execute = connection.execute
-        versions, accepted, known, streams = [], [], [], []
-        for (aggregate_id, aggregate_type), expected, first_event_id in plan.streams:
+        versions: list[int] = []
+        accepted, known, streams = [], [], []
+        judge = Judge(connection, self.sqlalchemy_dialect) if plan.conditional else None
+        refusals: dict[int, Refusal] = {}
+        for (aggregate_id, aggregate_type), expected, first_event_id, condition in plan.streams:
             key = (str(aggregate_id), aggregate_type)
             last = execute(self._version, key).fetchone()
             version = 0 if last is None else last[0]
             fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
+            if judge is not None and condition is not None and fits:
+                refusal = judge.refusal(condition)
+                if refusal is not None:
+                    fits, refusals[len(versions)] = False, refusal
             versions.append(version)
             accepted.append(fits)
             known.append(not fits and execute(self._known, (str(first_event_id),)).fetchone() is not None)
@@ -170,12 +180,13 @@ class SQLiteBackend(Backend):
                 row.timestamp.isoformat("T", "microseconds"),  # `to_iso` of a moment in UTC
                 row.payload,
                 created_at,
+                row.tags,
             )
             for stream, step, row in plan.rows
             if accepted[stream]
         ]
         if not rows:
-            return Written(versions, accepted, known, ())
+            return Written(versions, accepted, known, (), refusals)
         if len(rows) == 1:
             last = execute(self._insert, rows[0]).lastrowid or 0
         else:
@@ -185,7 +196,7 @@ class SQLiteBackend(Backend):
         first = last - len(rows) + 1
         if plan.outbox:
             execute(self._outbox, (first, last))
-        return Written(versions, accepted, known, range(first, last + 1))
+        return Written(versions, accepted, known, range(first, last + 1), refusals)
 
     def busy_seconds(self, options: Mapping[str, Any]) -> float | None:
         # An engine of the application does not tell. And with 0, which is SQLite's "not at all", tasks take turns all the same.

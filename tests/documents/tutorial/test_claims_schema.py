@@ -66,7 +66,7 @@ async def sqlite_events(file):
 async def test_initialize_creates_the_five_tables_and_the_version_table(empty_database_url, open_stores):
     store = await open_stores(empty_database_url)
     tables = await seen_in(store, lambda inspector: set(inspector.get_table_names()))
-    assert tables == FIVE_TABLES | {schema.VERSION_TABLE}
+    assert tables == FIVE_TABLES | {"event_tags", schema.VERSION_TABLE}
 
 
 async def test_initialize_may_be_repeated(store):
@@ -90,12 +90,13 @@ async def test_initialize_may_be_repeated(store):
         ("timestamp", "TEXT", 1),
         ("payload", "TEXT", 1),
         ("created_at", "TEXT", 1),
+        ("tags", "TEXT", 0),  # ours
     ],
 )
 def test_the_columns_of_events_are_the_tutorials_sqlite(sqlite_events, column, declared, required):
     found = {row[1]: row[2:4] for row in sqlite_events.execute("PRAGMA table_info(events)")}
     assert found[column] == (declared, required)
-    assert len(found) == 11
+    assert len(found) == 12
 
 
 def test_the_global_position_is_an_autoincremented_key_sqlite(sqlite_events):
@@ -178,11 +179,16 @@ async def test_the_columns_of_events_have_native_types_postgresql(postgres_url, 
         "timestamp": "TIMESTAMP",
         "payload": "JSONB",
         "created_at": "TIMESTAMP",
+        "tags": "JSONB",
     }
     assert columns["timestamp"]["type"].timezone
     assert columns["created_at"]["type"].timezone
     assert "nextval" in columns["global_position"]["default"]
-    assert {name for name, column in columns.items() if column["nullable"]} == {"tenant_id", "actor_id"}
+    assert {name for name, column in columns.items() if column["nullable"]} == {
+        "tenant_id",
+        "actor_id",
+        "tags",
+    }
 
 
 async def test_both_databases_have_the_same_check_constraints(empty_database_url, open_stores):

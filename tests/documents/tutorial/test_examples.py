@@ -123,6 +123,7 @@ def test_schema(run_example):
         "dead_letter_queue",
         "esource_alembic_version",
         "event_outbox",
+        "event_tags",
         "events",
         "projection_checkpoints",
         "snapshots",

@@ -1,0 +1,86 @@
+"""SQLite: what is in the way of an append that has a condition."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, literal_column, select
+
+from esource.dialect.plan import Condition, Matched, Moved, Refusal
+from esource.tables.model import events
+from esource.tables.rows import StreamId
+from esource.tables.selecting import first_place, item_values, of_tenant, shape_of
+from esource.tables.statement import Statement
+from esource.tables.types import Identifier
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Set as AbstractSet
+    from uuid import UUID
+
+    from sqlalchemy import Dialect
+
+_after = bindparam("after", type_=events.c.global_position.type)
+_first_of_type = (
+    select(events.c.global_position)
+    .where(events.c.event_type == bindparam("event_type"), events.c.global_position > _after)
+    .order_by(events.c.global_position)
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+)
+_FIRST_OF_TYPE = {False: Statement(_first_of_type), True: Statement(_first_of_type.where(of_tenant))}
+_TYPE = Statement(select(events.c.event_type).where(events.c.global_position == bindparam("position")))
+_version = (
+    select(events.c.version)
+    .where(
+        events.c.aggregate_id == bindparam("aggregate_id", type_=Identifier()),
+        events.c.aggregate_type == bindparam("aggregate_type"),
+    )
+    .order_by(events.c.version.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+)
+_VERSION = {False: Statement(_version), True: Statement(_version.where(of_tenant))}
+
+
+class Judge:
+    """Looks, inside the transaction of an append, for what its condition excludes."""
+
+    def __init__(self, connection: sqlite3.Connection, dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    def refusal(self, condition: Condition) -> Refusal | None:
+        """What is in the way; None if nothing is."""
+        tenant_id = condition.tenant_id
+        for stream, expected in condition.streams:
+            version = self._value(
+                _VERSION[tenant_id is not None], {**stream._asdict(), "tenant_id": tenant_id}
+            )
+            if (version or 0) != expected:
+                return Moved(StreamId(*stream), expected, version or 0)
+        found = [self._first(types, tags, condition.after, tenant_id) for types, tags in condition.items]
+        places = [place for place in found if place is not None]
+        if not places:
+            return None
+        return Matched(min(places), self._value(_TYPE, {"position": min(places)}) or "")
+
+    def _first(
+        self, types: AbstractSet[str], tags: AbstractSet[str], after: int, tenant_id: UUID | None
+    ) -> int | None:
+        """The position of the first event past another one that an item selects."""
+        values: dict[str, Any] = {"after": after, "tenant_id": tenant_id}
+        if types and not tags:
+            # Type by type: of each the index of types has the places in their order.
+            statement = _FIRST_OF_TYPE[tenant_id is not None]
+            firsts = [self._value(statement, {**values, "event_type": each}) for each in types]
+            return min((place for place in firsts if place is not None), default=None)
+        values |= item_values(0, types, tags, lambda names: json.dumps(list(names)))
+        place: int | None = self._value(first_place(shape_of(types, tags, tenant_id)), values)
+        return place
+
+    def _value(self, statement: Statement, values: dict[str, Any]) -> Any:
+        compiled = statement.on(self._dialect)
+        row = self._connection.execute(compiled.text, compiled.arguments(values)).fetchone()
+        return None if row is None else row[0]

@@ -1,0 +1,127 @@
+"""The index of the tags in a database: the triggers that keep it, and the function that judges a condition by it.
+
+As the revision 0004 makes them; a test compares.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import DDL, event
+
+from esource.tables.model import metadata
+
+SQLITE_TRIGGERS = (
+    (
+        "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events WHEN NEW.tags IS NOT NULL BEGIN "
+        "INSERT INTO event_tags (tag, global_position) "
+        "SELECT DISTINCT value, NEW.global_position FROM json_each(NEW.tags); END"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_update AFTER UPDATE OF tags, global_position ON events BEGIN "
+        "DELETE FROM event_tags WHERE tag IN (SELECT value FROM json_each(coalesce(OLD.tags, '[]'))) "
+        "AND global_position = OLD.global_position; "
+        "INSERT INTO event_tags (tag, global_position) "
+        "SELECT DISTINCT value, NEW.global_position FROM json_each(coalesce(NEW.tags, '[]')); END"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_delete AFTER DELETE ON events WHEN OLD.tags IS NOT NULL BEGIN "
+        "DELETE FROM event_tags WHERE tag IN (SELECT value FROM json_each(OLD.tags)) "
+        "AND global_position = OLD.global_position; END"
+    ),
+)
+
+POSTGRESQL_TRIGGERS = (
+    (
+        "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events FOR EACH ROW WHEN (NEW.tags IS NOT NULL) "
+        "EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_update AFTER UPDATE OF tags, global_position ON events FOR EACH ROW "
+        "WHEN (OLD.tags IS NOT NULL OR NEW.tags IS NOT NULL) EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_delete AFTER DELETE ON events FOR EACH ROW WHEN (OLD.tags IS NOT NULL) "
+        "EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+)
+
+TRIGGER_NAMES = ("esource_event_tags_insert", "esource_event_tags_update", "esource_event_tags_delete")
+
+FUNCTIONS = ("esource_keep_event_tags()", "esource_refusal(jsonb)")
+"""PostgreSQL's: what the triggers call, with the rights of the owner, and what judges a condition."""
+
+_KEEP_TAGS = """
+DO $do$ BEGIN EXECUTE replace($create$
+    CREATE OR REPLACE FUNCTION esource_keep_event_tags() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $body$ BEGIN
+        IF TG_OP <> 'INSERT' THEN
+            DELETE FROM <schema>.event_tags WHERE global_position = OLD.global_position
+            AND tag IN (SELECT jsonb_array_elements_text(OLD.tags));
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            INSERT INTO <schema>.event_tags (tag, global_position)
+            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position;
+        END IF;
+        RETURN NULL;
+    END $body$
+$create$, '<schema>', quote_ident(current_schema())); END $do$"""
+
+_REFUSAL = """
+CREATE OR REPLACE FUNCTION esource_refusal(wanted jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $body$
+DECLARE
+    since bigint := CAST(wanted->>'after' AS bigint);
+    tenant uuid := CAST(wanted->>'tenant' AS uuid);
+    item record;
+    place bigint;
+    earliest bigint;
+    start text;
+BEGIN
+    IF wanted IS NULL THEN RETURN NULL; END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RETURN jsonb_build_object('isolation', current_setting('transaction_isolation'));
+    END IF;
+    FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'streams') AS s(id uuid, type text, version integer) LOOP
+        SELECT e.version INTO place FROM events AS e
+        WHERE (e.aggregate_id, e.aggregate_type) >= (item.id, item.type)
+        AND (e.aggregate_id, e.aggregate_type) <= (item.id, item.type) AND (tenant IS NULL OR e.tenant_id = tenant)
+        ORDER BY e.aggregate_id DESC, e.aggregate_type DESC, e.version DESC LIMIT 1;
+        IF coalesce(place, 0) <> item.version THEN
+            RETURN jsonb_build_object('id', item.id, 'type', item.type, 'version', coalesce(place, 0));
+        END IF;
+    END LOOP;
+    FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'items') AS i(tags text[], types text[]) LOOP
+        IF item.tags IS NULL THEN
+            -- Planned anew with these very values: whether the log or the index of the types is shorter depends on them.
+            EXECUTE 'SELECT e.global_position FROM events AS e WHERE e.global_position > $1 '
+                'AND ($2 IS NULL OR e.event_type = ANY ($2)) AND ($3 IS NULL OR e.tenant_id = $3) '
+                'ORDER BY e.global_position LIMIT 1' INTO place USING since, item.types, tenant;
+        ELSE
+            start := item.tags[1];
+            IF cardinality(item.tags) > 1 THEN
+                -- From the tag with the fewest places, counted up to a thousand.
+                SELECT t INTO start FROM unnest(item.tags) AS t ORDER BY (
+                    SELECT count(*) FROM (SELECT FROM event_tags AS c
+                    WHERE c.tag = t AND c.global_position > since LIMIT 1000) AS counted) LIMIT 1;
+            END IF;
+            SELECT t.global_position INTO place FROM event_tags AS t
+            WHERE t.tag = start AND t.global_position > since
+            AND (cardinality(item.tags) = 1 OR NOT EXISTS (
+                SELECT FROM unnest(item.tags) AS other WHERE (SELECT p.global_position FROM event_tags AS p
+                WHERE p.tag = other AND p.global_position = t.global_position) IS NULL))
+            -- Of a part of the log that was detached the index still tells.
+            AND (SELECT (item.types IS NULL OR e.event_type = ANY (item.types)) AND (tenant IS NULL OR e.tenant_id = tenant)
+                FROM events AS e WHERE e.global_position = t.global_position)
+            ORDER BY t.global_position LIMIT 1;
+        END IF;
+        earliest := least(earliest, place);
+    END LOOP;
+    IF earliest IS NULL THEN RETURN NULL; END IF;
+    RETURN jsonb_build_object('position', earliest, 'type',
+        (SELECT e.event_type FROM events AS e WHERE e.global_position = earliest));
+END $body$"""
+
+for _dialect, _statements in (
+    ("sqlite", SQLITE_TRIGGERS),
+    ("postgresql", (_KEEP_TAGS, *POSTGRESQL_TRIGGERS, _REFUSAL)),
+):
+    for _statement in _statements:
+        event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

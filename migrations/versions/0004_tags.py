@@ -1,0 +1,190 @@
+"""Tags of events, for rules that span streams.
+
+An event has its tags in a column of its own, as a JSON array of texts: so they go wherever the event goes. `event_tags` is the
+index of them, from a tag to positions; triggers keep it, in the transaction of the event, whatever program writes. It is made
+of the column and can be made anew from it. Both are empty until an event has a tag: older code goes on writing.
+
+On PostgreSQL a function judges the condition of an append. It is VOLATILE, so that each of its queries sees what was
+committed before that query: the snapshot of the append's own statement is older than the lock for which it has waited.
+Where row-level security is on, a tenant's role sees the tags of its own events, and writes them with its events alone.
+
+Taking this back forgets the tags, and no event.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from esource.schema.operations import op, record_revision, require_named_branch
+
+revision = "esource_0004"
+down_revision = "esource_0003"
+branch_labels = None
+depends_on = None
+
+NAME = sa.Text().with_variant(sa.String(255), "postgresql")
+POSITION = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+JSON = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
+
+SQLITE = [
+    (
+        "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events WHEN NEW.tags IS NOT NULL BEGIN "
+        "INSERT INTO event_tags (tag, global_position) "
+        "SELECT DISTINCT value, NEW.global_position FROM json_each(NEW.tags); END"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_update AFTER UPDATE OF tags, global_position ON events BEGIN "
+        "DELETE FROM event_tags WHERE tag IN (SELECT value FROM json_each(coalesce(OLD.tags, '[]'))) "
+        "AND global_position = OLD.global_position; "
+        "INSERT INTO event_tags (tag, global_position) "
+        "SELECT DISTINCT value, NEW.global_position FROM json_each(coalesce(NEW.tags, '[]')); END"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_delete AFTER DELETE ON events WHEN OLD.tags IS NOT NULL BEGIN "
+        "DELETE FROM event_tags WHERE tag IN (SELECT value FROM json_each(OLD.tags)) "
+        "AND global_position = OLD.global_position; END"
+    ),
+]
+
+KEEP_TAGS = """
+DO $do$ BEGIN EXECUTE replace($create$
+    CREATE OR REPLACE FUNCTION esource_keep_event_tags() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $body$ BEGIN
+        IF TG_OP <> 'INSERT' THEN
+            DELETE FROM <schema>.event_tags WHERE global_position = OLD.global_position
+            AND tag IN (SELECT jsonb_array_elements_text(OLD.tags));
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            INSERT INTO <schema>.event_tags (tag, global_position)
+            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position;
+        END IF;
+        RETURN NULL;
+    END $body$
+$create$, '<schema>', quote_ident(current_schema())); END $do$"""
+"""With the rights of the owner: no other role needs a right to write the index."""
+
+NOBODY_CALLS = """
+DO $do$ DECLARE other name; BEGIN
+    REVOKE ALL ON FUNCTION esource_keep_event_tags() FROM PUBLIC;
+    FOR other IN SELECT DISTINCT rolname FROM pg_proc, aclexplode(proacl) AS given JOIN pg_roles
+        ON pg_roles.oid = given.grantee WHERE pg_proc.oid = 'esource_keep_event_tags()'::regprocedure
+        AND grantee <> proowner LOOP
+        EXECUTE 'REVOKE ALL ON FUNCTION esource_keep_event_tags() FROM ' || quote_ident(other);
+    END LOOP;
+END $do$"""
+
+TRIGGERS = [
+    (
+        "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events FOR EACH ROW WHEN (NEW.tags IS NOT NULL) "
+        "EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_update AFTER UPDATE OF tags, global_position ON events FOR EACH ROW "
+        "WHEN (OLD.tags IS NOT NULL OR NEW.tags IS NOT NULL) EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+    (
+        "CREATE TRIGGER esource_event_tags_delete AFTER DELETE ON events FOR EACH ROW WHEN (OLD.tags IS NOT NULL) "
+        "EXECUTE FUNCTION esource_keep_event_tags()"
+    ),
+]
+
+REFUSAL = """
+CREATE OR REPLACE FUNCTION esource_refusal(wanted jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $body$
+DECLARE
+    since bigint := CAST(wanted->>'after' AS bigint);
+    tenant uuid := CAST(wanted->>'tenant' AS uuid);
+    item record;
+    place bigint;
+    earliest bigint;
+    start text;
+BEGIN
+    IF wanted IS NULL THEN RETURN NULL; END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RETURN jsonb_build_object('isolation', current_setting('transaction_isolation'));
+    END IF;
+    FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'streams') AS s(id uuid, type text, version integer) LOOP
+        SELECT e.version INTO place FROM events AS e
+        WHERE (e.aggregate_id, e.aggregate_type) >= (item.id, item.type)
+        AND (e.aggregate_id, e.aggregate_type) <= (item.id, item.type) AND (tenant IS NULL OR e.tenant_id = tenant)
+        ORDER BY e.aggregate_id DESC, e.aggregate_type DESC, e.version DESC LIMIT 1;
+        IF coalesce(place, 0) <> item.version THEN
+            RETURN jsonb_build_object('id', item.id, 'type', item.type, 'version', coalesce(place, 0));
+        END IF;
+    END LOOP;
+    FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'items') AS i(tags text[], types text[]) LOOP
+        IF item.tags IS NULL THEN
+            -- Planned anew with these very values: whether the log or the index of the types is shorter depends on them.
+            EXECUTE 'SELECT e.global_position FROM events AS e WHERE e.global_position > $1 '
+                'AND ($2 IS NULL OR e.event_type = ANY ($2)) AND ($3 IS NULL OR e.tenant_id = $3) '
+                'ORDER BY e.global_position LIMIT 1' INTO place USING since, item.types, tenant;
+        ELSE
+            start := item.tags[1];
+            IF cardinality(item.tags) > 1 THEN
+                -- From the tag with the fewest places, counted up to a thousand.
+                SELECT t INTO start FROM unnest(item.tags) AS t ORDER BY (
+                    SELECT count(*) FROM (SELECT FROM event_tags AS c
+                    WHERE c.tag = t AND c.global_position > since LIMIT 1000) AS counted) LIMIT 1;
+            END IF;
+            SELECT t.global_position INTO place FROM event_tags AS t
+            WHERE t.tag = start AND t.global_position > since
+            AND (cardinality(item.tags) = 1 OR NOT EXISTS (
+                SELECT FROM unnest(item.tags) AS other WHERE (SELECT p.global_position FROM event_tags AS p
+                WHERE p.tag = other AND p.global_position = t.global_position) IS NULL))
+            -- Of a part of the log that was detached the index still tells.
+            AND (SELECT (item.types IS NULL OR e.event_type = ANY (item.types)) AND (tenant IS NULL OR e.tenant_id = tenant)
+                FROM events AS e WHERE e.global_position = t.global_position)
+            ORDER BY t.global_position LIMIT 1;
+        END IF;
+        earliest := least(earliest, place);
+    END LOOP;
+    IF earliest IS NULL THEN RETURN NULL; END IF;
+    RETURN jsonb_build_object('position', earliest, 'type',
+        (SELECT e.event_type FROM events AS e WHERE e.global_position = earliest));
+END $body$"""
+"""What is in the way of an append with such a condition; NULL if nothing is."""
+
+FOR_TENANTS = """
+DO $do$ DECLARE tenant_role name; BEGIN
+    IF to_regclass('esource_tenant_roles') IS NOT NULL THEN
+        ALTER TABLE event_tags ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY esource_tenants ON event_tags
+            USING (EXISTS (SELECT FROM events WHERE events.global_position = event_tags.global_position)
+                OR (SELECT esource_every_tenant()))
+            WITH CHECK ((SELECT esource_every_tenant()));
+        FOR tenant_role IN SELECT rolname FROM esource_tenant_roles JOIN pg_roles ON rolname = role_name
+            WHERE tenant_id IS NOT NULL LOOP
+            EXECUTE format('GRANT INSERT (tags) ON events TO %I', tenant_role);
+            EXECUTE format('GRANT SELECT ON event_tags TO %I', tenant_role);
+        END LOOP;
+    END IF;
+END $do$"""
+
+
+def upgrade() -> None:
+    op.add_column("events", sa.Column("tags", JSON))
+    op.create_table(
+        "event_tags",
+        sa.Column("tag", NAME, nullable=False),
+        sa.Column("global_position", POSITION, nullable=False),
+        sa.PrimaryKeyConstraint("tag", "global_position", name="event_tags_pkey"),
+        sqlite_with_rowid=False,
+    )
+    if op.get_context().dialect.name == "sqlite":
+        statements = SQLITE
+    else:
+        statements = [KEEP_TAGS, NOBODY_CALLS, *TRIGGERS, REFUSAL, FOR_TENANTS]
+    for statement in statements:
+        op.execute(statement)
+    record_revision(op, revision)
+
+
+def downgrade() -> None:
+    require_named_branch(op)
+    is_sqlite = op.get_context().dialect.name == "sqlite"
+    for when in ("insert", "update", "delete"):
+        op.execute(f"DROP TRIGGER esource_event_tags_{when}" + ("" if is_sqlite else " ON events"))
+    if not is_sqlite:
+        op.execute("DROP FUNCTION esource_keep_event_tags()")
+        op.execute("DROP FUNCTION esource_refusal(jsonb)")
+    op.drop_table("event_tags")
+    op.drop_column("events", "tags")
+    record_revision(op, down_revision)

@@ -105,7 +105,9 @@ class Job:
         self.partitions = partitions
         self.poll_seconds = poll_seconds
         self.doing = Doing.of(projection, projection.event_types(reader.codec.registry))
-        self.leases = Leases(self.database, owner or new_owner(str(self.doing)), lease_seconds)
+        self.leases = Leases(
+            self.database, new_owner(str(self.doing)) if owner is None else owner, lease_seconds
+        )
         self.stats = FollowerStats(
             "projection", projection.checkpoint_name, lambda: self.database.outage.reason
         )

@@ -13,7 +13,7 @@ from types import TracebackType
 from sqlalchemy.engine import URL
 from typing_extensions import Self
 
-from esource.checks import check_seconds, check_whole
+from esource.checks import LARGEST_AGE_DAYS, check_name, check_seconds, check_whole
 from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import Retry
@@ -36,6 +36,9 @@ PUBLISH_SECONDS = 60.0
 
 GO_ON_SECONDS = 1.0
 """After so many seconds a running relay takes further rows beside a batch that is not done."""
+
+LONGEST_OWNER = 240
+"""Characters of a relay's name: the number of a batch is written behind it."""
 
 CLEANING_SECONDS = 3600.0
 """How often a running relay deletes what was published long ago, in seconds."""
@@ -74,13 +77,14 @@ class OutboxRelay:
             `OutboxRepository.retry_failed`, or until it is marked as published by hand.
         lease_seconds: How long the others wait for the rows of a relay that died.
         poll_seconds: How long to wait for a wake-up before looking again.
-        keep_published_days: Delete rows published longer ago, now and then while running; None keeps them.
+        keep_published_days: Delete rows published so many days ago or longer, now and then while running; None keeps them.
         name: For health and metrics.
-        owner: This relay's name, unlike any other's; made up if left out.
+        owner: This relay's name, unlike any other's, of at most 240 characters; made up if left out.
         enable_metrics: OpenTelemetry metrics, if it is installed.
 
     Raises:
         InvalidOptionError: an option that makes no sense.
+        InvalidEventError: a name that cannot be stored.
     """
 
     def __init__(
@@ -124,13 +128,15 @@ class OutboxRelay:
         )
         self._poll_seconds = check_seconds("poll_seconds", poll_seconds)
         self._keep_days = keep_published_days
-        self.owner = owner or new_owner()
+        if keep_published_days is not None:
+            check_whole("keep_published_days", keep_published_days, most=LARGEST_AGE_DAYS)
+        self.owner = new_owner() if owner is None else check_name("owner", owner, LONGEST_OWNER)
         """This relay's name in the rows that it has claimed, followed by the number of the batch."""
         self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
         self._batches = count(1)
         self._turns = Turns()
         self._enable_metrics = enable_metrics
-        self._stats = FollowerStats("relay", name, lambda: self._database.outage.reason)
+        self._stats = FollowerStats("relay", check_name("name", name), lambda: self._database.outage.reason)
         self._stops = 0
         """How often it was told to stop."""
         self._supervisor: Supervisor | None = None

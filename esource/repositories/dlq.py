@@ -23,7 +23,7 @@ from esource.checks import (
     storable_text,
 )
 from esource.database.sources import Source
-from esource.errors import InvalidOptionError, error_text
+from esource.errors import InvalidEventError, InvalidOptionError, error_text
 from esource.moments import utc_now
 from esource.repositories.access import Access, count_of
 from esource.repositories.dlq_entries import ENTRIES, DLQEntry, entry_of
@@ -173,10 +173,14 @@ class DLQRepository:
         """Record a failure with the error's own traceback; the entry's id.
 
         Raises:
-            InvalidEventError: the data cannot be stored as JSON.
-            InvalidOptionError: a negative retry_count, or an event id that is not a UUID.
+            InvalidEventError: the data is no dict, or cannot be stored as JSON.
+            InvalidOptionError: a negative retry_count, an event id that is not a UUID, or no exception.
             TenantMismatchError: the event is not stored as one of the tenant bound to.
         """
+        if not isinstance(event_data, dict):
+            raise InvalidEventError("event_data", f"is {shown(event_data)}, which is no dict")
+        if not isinstance(error, BaseException):
+            raise InvalidOptionError(f"error must be an exception, not {shown(error)}")
         await self._access.require_own_event(check_id("event_id", event_id))
         rows = await self._access.insert(
             _ADD,
@@ -266,8 +270,8 @@ class PostgreSQLDLQRepository(DLQRepository):
 
 def _row_id(dlq_id: int | str) -> int:
     try:
-        number = int(dlq_id)
-    except (ValueError, TypeError, OverflowError) as error:
+        number = int(dlq_id) if isinstance(dlq_id, str) else dlq_id
+    except ValueError as error:
         raise InvalidOptionError(f"dlq_id must be a whole number, not {shown(dlq_id)}") from error
     return check_whole("dlq_id", number)
 

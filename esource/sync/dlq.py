@@ -36,8 +36,8 @@ class DLQRepository(Driven):
         """Record a failure with the error's own traceback; the entry's id.
 
         Raises:
-            InvalidEventError: the data cannot be stored as JSON.
-            InvalidOptionError: a negative retry_count, or an event id that is not a UUID.
+            InvalidEventError: the data is no dict, or cannot be stored as JSON.
+            InvalidOptionError: a negative retry_count, an event id that is not a UUID, or no exception.
             TenantMismatchError: the event is not stored as one of the tenant bound to.
         """
         return self._call(

@@ -52,13 +52,14 @@ class OutboxRelay(Driven):
             `OutboxRepository.retry_failed`, or until it is marked as published by hand.
         lease_seconds: How long the others wait for the rows of a relay that died.
         poll_seconds: How long to wait for a wake-up before looking again.
-        keep_published_days: Delete rows published longer ago, now and then while running; None keeps them.
+        keep_published_days: Delete rows published so many days ago or longer, now and then while running; None keeps them.
         name: For health and metrics.
-        owner: This relay's name, unlike any other's; made up if left out.
+        owner: This relay's name, unlike any other's, of at most 240 characters; made up if left out.
         enable_metrics: OpenTelemetry metrics, if it is installed.
 
     Raises:
         InvalidOptionError: an option that makes no sense.
+        InvalidEventError: a name that cannot be stored.
     """
 
     _target: asynchronous.OutboxRelay

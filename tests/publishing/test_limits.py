@@ -9,7 +9,7 @@ import pytest
 from support.orders import placed, several
 from support.relays import Gate, Sink, append, relay_of, stats_of
 
-from esource import InvalidOptionError, OutboxRepository
+from esource import InvalidEventError, InvalidOptionError, OutboxRepository
 from esource.database import calls, cancellation
 from esource.publishing import relay as relay_module
 from esource.publishing.sending import Batch
@@ -226,3 +226,21 @@ async def test_a_publisher_that_swallows_its_cancellation_is_cancelled_again(sto
 def test_a_limit_that_makes_no_sense_is_refused(seconds):
     with pytest.raises(InvalidOptionError, match="publish_seconds must be more than 0 seconds"):
         relay_of("sqlite://", Sink(), publish_seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_published_days": "5"},
+        {"keep_published_days": -1},
+        {"keep_published_days": 10**30},
+        {"name": 5},
+        {"name": ""},
+        {"owner": "a\0b"},
+        {"owner": ""},
+        {"owner": "x" * 250},
+    ],
+)
+def test_an_option_that_would_fail_later_is_refused(options):
+    with pytest.raises((InvalidOptionError, InvalidEventError), match=next(iter(options))):
+        relay_of("sqlite://", Sink(), **options)

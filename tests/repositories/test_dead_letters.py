@@ -169,3 +169,22 @@ async def test_arguments_that_make_no_sense_are_refused(letters):
     with pytest.raises(InvalidEventError, match="resolved_by"):
         await letters.mark_resolved(await add(letters), "x" * 256)
     assert len(await letters.get_failed_events(status=None)) == 1
+
+
+@pytest.mark.parametrize("dlq_id", [1.5, True, None, "x", "1.5", -1])
+async def test_an_id_that_is_no_whole_number_names_no_entry(store, dlq_id):
+    letters = DLQRepository(store)
+    assert await letters.add_failed_event(uuid4(), "p", "E", {}, ValueError()) == 1
+    for work in (letters.get_failed_event, letters.mark_retrying):
+        with pytest.raises(InvalidOptionError, match="dlq_id"):
+            await work(dlq_id)
+    with pytest.raises(InvalidOptionError, match="dlq_id"):
+        await letters.mark_resolved(dlq_id, "somebody")
+
+
+async def test_what_is_no_dict_or_no_exception_is_refused(store):
+    letters = DLQRepository(store)
+    with pytest.raises(InvalidEventError, match="event_data"):
+        await letters.add_failed_event(uuid4(), "p", "E", [1], ValueError())
+    with pytest.raises(InvalidOptionError, match="error must be an exception"):
+        await letters.add_failed_event(uuid4(), "p", "E", {}, "it failed")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys; the last of them turn the direction in which what follows is shown."""
+
 _LINE_ENDS = re.compile("[\n\t\u2028\u2029]")
 
 

@@ -11,7 +11,7 @@ from support.orders import placed
 
 from esource import CheckpointRepository, DLQRepository, EventStore
 
-NASTY = "\x1b[31m\x9b2Jred\x07\nOrder"
+NASTY = "\x1b[31m\x9b2Jred\x07\u202e\u2066\nOrder"
 COMMANDS = [
     ("tail",),
     ("tail", "--json"),
@@ -43,6 +43,7 @@ async def test_a_name_is_shown_and_not_obeyed(stream, shared_database_url, comma
     assert done.exit_code == 0, done.stderr
     assert "red" in done.stdout
     assert not set(done.stdout) & set("\x1b\x9b\x07")
+    assert "--json" in arguments or not set(done.stdout) & set("\u202e\u2066")
 
 
 async def test_a_name_stays_on_its_line(stream, shared_database_url):

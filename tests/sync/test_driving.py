@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
@@ -18,7 +13,11 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 from support.orders import Order, OrderPlaced, placed, several
 
-from esource.errors import DatabaseUnavailableError, InvalidOptionError, OptimisticLockError
+from esource.errors import (
+    DatabaseUnavailableError,
+    InvalidOptionError,
+    OptimisticLockError,
+)
 from esource.sync import (
     AggregateRepository,
     CheckpointRepository,
@@ -37,14 +36,6 @@ from esource.sync import (
 from esource.sync.driver import Driver
 
 counts = Table("counts", MetaData(), Column("id", Integer, primary_key=True))
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[EventStore]:
-    options = {"synchronous": "NORMAL"} if database_url.startswith("sqlite") else {}
-    with open_store(database_url, enable_tracing=False, **options) as store:
-        store.initialize()
-        yield store
 
 
 def versions(store: EventStore, id_) -> list[int]:
@@ -208,68 +199,6 @@ def test_a_transaction_is_refused_to_other_threads(store: EventStore):
                     run.result()
         tx.append_events(id_, "Order", [placed(id_)])
     assert versions(store, id_) == [1]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_store_is_made_before_a_fork_and_used_after_it(sqlite_url: str):
-    program = f"""
-import os
-from uuid import uuid4
-from esource.sync import DomainEvent, open_store, register_event
-@register_event
-class Placed(DomainEvent):
-    aggregate_type: str = "Order"
-store = open_store({sqlite_url!r})
-other = open_store({sqlite_url!r})
-other.append_events(uuid4(), "Order", [Placed()])
-for _ in range(3):
-    if os.fork() == 0:
-        with store:
-            for _ in range(20):
-                store.append_events(uuid4(), "Order", [Placed()])
-        try:
-            other.get_global_position()
-        except Exception as error:
-            assert "forked" in str(error), error
-            os._exit(0)
-        os._exit(1)
-assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
-assert other.get_global_position() == 61
-other.close()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
-def test_ctrl_c_leaves_nothing_half_done(store: EventStore):
-    id_ = uuid4()
-    main = threading.get_ident()
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        for attempt in range(30):
-            pressed = threading.Event()
-
-            def press(seconds: float, pressed: threading.Event) -> None:
-                time.sleep(seconds)
-                signal.pthread_kill(main, signal.SIGINT)
-                pressed.set()
-
-            pressing = threading.Thread(target=press, args=(attempt / 3000, pressed))
-            with pytest.raises(KeyboardInterrupt):
-                pressing.start()
-                with store.transaction() as tx:
-                    other = placed()
-                    tx.append_events(id_, "Order", [placed(id_), placed(id_)])
-                    tx.append_events(other.aggregate_id, "Order", [other])
-                pressed.wait(60)
-                time.sleep(0)
-            pressing.join()
-    finally:
-        signal.signal(signal.SIGINT, kept)
-    found = versions(store, id_)
-    assert found == [*range(1, len(found) + 1)]
-    assert len([*store.read_all()]) == len(found) * 3 // 2
-    store.append_events(id_, "Order", [placed(id_)], len(found))
 
 
 def test_a_file_that_is_no_database_is_told_in_our_words(tmp_path: Path):

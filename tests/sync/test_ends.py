@@ -1,0 +1,169 @@
+"""What ends a synchronous program early: Ctrl-C, a thread that ends, a fork. Nothing is left half done."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import pytest
+from support.orders import OrderPlaced, placed, several
+
+from esource.errors import DatabaseBusyError, StoreClosedError
+from esource.sync import EventStore, open_store
+
+
+def versions(store: EventStore) -> list[int]:
+    return [stored.stream_position for stored in store.read_all()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_store_is_made_before_a_fork_and_used_after_it(sqlite_url: str):
+    program = f"""
+import os
+from uuid import UUID, uuid4
+from esource.sync import DomainEvent, open_store, register_event
+@register_event
+class Placed(DomainEvent):
+    aggregate_type: str = "Order"
+store = open_store({sqlite_url!r})
+other = open_store({sqlite_url!r})
+other.append_events(uuid4(), "Order", [Placed()])
+for _ in range(3):
+    if os.fork() == 0:
+        with store:
+            for _ in range(20):
+                store.append_events(uuid4(), "Order", [Placed()])
+        try:
+            other.get_global_position()
+        except Exception as error:
+            assert "forked" in str(error), error
+            os._exit(0)
+        os._exit(1)
+assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
+assert other.get_global_position() == 61
+other.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_thread_that_ends_inside_a_transaction_leaves_nothing_half_done(store: EventStore):
+    id_, left = uuid4(), []
+
+    def fail() -> None:
+        with suppress(SystemExit), store.transaction() as tx:
+            tx.append_events(id_, "Order", [placed(id_)])
+            raise SystemExit
+
+    def forget() -> None:
+        block = store.transaction()
+        block.__enter__().append_events(id_, "Order", [placed(id_)])
+
+    def abandon() -> None:
+        left.append(store.transaction())
+        left[0].__enter__().append_events(id_, "Order", [placed(id_)])
+
+    for version, end in enumerate((fail, forget, abandon), start=1):
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join(60)
+        left.clear()
+        assert store.append_events(id_, "Order", [placed(id_)]).new_version == version
+
+
+def test_a_transaction_that_a_dead_thread_holds_open_does_not_block_the_store_for_ever(
+    shared_database_url: str, monkeypatch
+):
+    """Its block is never left, because something still has it."""
+    monkeypatch.setattr("esource.database.neighbours.STANDSTILL_SECONDS", 0.2)
+    options = {"busy_timeout": 200} if shared_database_url.startswith("sqlite") else {}
+    with open_store(shared_database_url, enable_tracing=False, **options) as store:
+        store.initialize()
+        store._target._opened.database.close_seconds = 0.05
+        id_, left = uuid4(), []
+
+        def abandon() -> None:
+            left.append(store.transaction())
+            left[0].__enter__().append_events(id_, "Order", [placed(id_)])
+
+        thread = threading.Thread(target=abandon)
+        thread.start()
+        thread.join(60)
+        with pytest.raises(DatabaseBusyError):
+            store.append_events(id_, "Order", [placed(id_)])
+        assert versions(store) == []
+    with pytest.raises(StoreClosedError):
+        left.pop().__exit__(None, None, None)
+    with store:
+        assert store.append_events(id_, "Order", [placed(id_)]).new_version == 1
+
+
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """Ctrl-C is what it is in a program."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+def interrupt(seconds: float, work: Callable[..., object], *arguments: object) -> None:
+    """Call a function, and press Ctrl-C after so many seconds, wherever it is by then."""
+    main, pressed = threading.get_ident(), threading.Event()
+
+    def press() -> None:
+        time.sleep(seconds)
+        signal.pthread_kill(main, signal.SIGINT)
+        pressed.set()
+
+    pressing = threading.Thread(target=press)
+    with pytest.raises(KeyboardInterrupt):
+        pressing.start()
+        work(*arguments)
+        pressed.wait(60)
+        time.sleep(0)
+    pressing.join()
+
+
+def append(store: EventStore, id_: UUID, events: list[OrderPlaced]) -> None:
+    store.append_events(id_, "Order", events)
+
+
+def transact(store: EventStore, id_: UUID, events: list[OrderPlaced]) -> None:
+    with store.transaction() as tx:
+        for event in events:
+            tx.append_events(id_, "Order", [event])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
+@pytest.mark.parametrize(("work", "count"), [(append, 1), (append, 100), (transact, 3)])
+def test_ctrl_c_leaves_nothing_half_done(store: EventStore, default_sigint, work, count):
+    id_ = uuid4()
+    for attempt in range(15):
+        interrupt(attempt / 1500, work, store, id_, several(count, id_))
+    found = versions(store)
+    assert found == [*range(1, len(found) + 1)]
+    assert len(found) % count == 0
+    work(store, id_, several(count, id_))
+    assert len([*store.read_all()]) == len(found) + count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
+def test_ctrl_c_ends_a_call_that_waits_for_another_writer(shared_database_url: str, default_sigint):
+    patient = {"busy_timeout": 3_600_000} if shared_database_url.startswith("sqlite") else {}
+    id_ = uuid4()
+    with (
+        open_store(shared_database_url, enable_tracing=False) as first,
+        open_store(shared_database_url, enable_tracing=False, **patient) as second,
+    ):
+        first.initialize()
+        second.open()
+        with first.transaction() as tx:
+            tx.append_events(id_, "Order", [placed(id_)], 0)
+            interrupt(0.1, append, second, id_, [placed(id_)])
+            tx.append_events(id_, "Order", [placed(id_)], 1)
+        assert second.append_events(id_, "Order", [placed(id_)], 2).new_version == 3

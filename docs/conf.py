@@ -31,9 +31,10 @@ myst_links_external_new_tab = False
 suppress_warnings = ["myst.xref_missing"]  # files of the repository, which become links to it below
 
 NAVIGATION = {
-    "Begin": ["first-contact", "tutorial", "less-to-write"],
+    "Begin": ["first-contact", "tutorial", "courses", "less-to-write"],
     "How to": [
         "how-to/append",
+        "how-to/decide",
         "how-to/follow",
         "how-to/project",
         "how-to/read-what-you-wrote",

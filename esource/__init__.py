@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esource.domain.registry import EventRegistry, default_registry, register_event
     from esource.domain.stream_closed import StreamClosed
     from esource.domain.tags import Tag
+    from esource.domain.views import View
     from esource.errors import (
         AggregateNotFoundError,
         AppendConditionError,
@@ -152,6 +153,7 @@ __all__ = [
     "TenantMismatchError",
     "Transaction",
     "UntypedEvent",
+    "View",
     "active_version",
     "correlated",
     "default_registry",
@@ -177,6 +179,7 @@ _HOMES = {
     "domain.registry": "EventRegistry default_registry register_event",
     "domain.stream_closed": "StreamClosed",
     "domain.tags": "Tag",
+    "domain.views": "View",
     "errors": (
         "AggregateNotFoundError AppendConditionError DuplicateEventError EventSourceError InvalidEventError "
         "InvalidOptionError OptimisticLockError ProjectionFailedError StreamClosedError "

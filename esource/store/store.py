@@ -27,8 +27,8 @@ from esource.log.streams import AppendResult, EventStream, ExpectedVersion, Read
 from esource.log.tenants import require_own
 from esource.log.writer import LogWriter
 from esource.privacy.keys import KeyStore, check_key_store
+from esource.store.deciding import Decisions
 from esource.store.lifecycle import Lifecycle
-from esource.store.querying import Queries
 from esource.store.subscription import Subscription
 from esource.store.transaction import Transaction
 from esource.store.waiting import Waits
@@ -36,7 +36,7 @@ from esource.tables.rows import StreamId
 from esource.telemetry import get_tracer
 
 
-class EventStore(Lifecycle, Queries, Waits):
+class EventStore(Lifecycle, Decisions, Waits):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or

@@ -22,15 +22,15 @@ from esource.log.streams import AppendResult, EventStream, ExpectedVersion, Read
 from esource.privacy.keys import KeyStore
 from esource.store import store as asynchronous
 from esource.sync.connection import Connection, Joinable
+from esource.sync.deciding import Decisions
 from esource.sync.driven import unwrapped
 from esource.sync.lifecycle import Lifecycle
-from esource.sync.querying import Queries
 from esource.sync.subscription import Subscription
 from esource.sync.transaction import Transaction
 from esource.sync.waiting import Waits
 
 
-class EventStore(Lifecycle, Queries, Waits):
+class EventStore(Lifecycle, Decisions, Waits):
     """Appends events to streams and reads them back: by stream, by type, or all in one global order.
 
     Made by one of its doors: `SQLiteEventStore`, `PostgreSQLEventStore`, `InMemoryEventStore`, or

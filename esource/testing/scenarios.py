@@ -6,7 +6,6 @@ correlation and causation) are left out, since the test did not choose them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,34 +14,26 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from pydantic_core import PydanticUndefined
+from typing_extensions import TypeVarTuple, Unpack
 
 from esource.checks import shown
 from esource.domain.aggregates import AggregateRoot
 from esource.domain.events import DomainEvent
+from esource.domain.views import Decision
 from esource.errors import InvalidOptionError
 from esource.projections.projection import Projection
 from esource.projections.runner import ProjectionRunner
 from esource.store.store import EventStore
+from esource.testing.comparing import Expected, compare, listed, require_raised, same_event
+from esource.testing.decisions import Decided, decide_on
 
 TAggregate = TypeVar("TAggregate", bound=AggregateRoot[Any])
 TEvent = TypeVar("TEvent", bound=DomainEvent)
 P = ParamSpec("P")
-
-Expected = DomainEvent | type[DomainEvent]
-"""An event that must be equal, or a class of which any instance will do."""
+Views = TypeVarTuple("Views")
 
 AN_AGGREGATE = UUID("00000000-0000-7000-8000-000000000001")
 """The aggregate that a scenario is about, unless told otherwise."""
-
-_NOT_CHOSEN = {
-    "event_id",
-    "occurred_at",
-    "aggregate_id",
-    "aggregate_type",
-    "aggregate_version",
-    "correlation_id",
-    "causation_id",
-}
 
 
 def an_event(event_class: type[TEvent], **fields: Any) -> TEvent:
@@ -51,11 +42,6 @@ def an_event(event_class: type[TEvent], **fields: Any) -> TEvent:
     if event_class.model_fields["aggregate_type"].default in ("", PydanticUndefined):
         filled["aggregate_type"] = "Aggregate"
     return event_class(**{**filled, **fields})
-
-
-def same_event(one: DomainEvent, other: DomainEvent) -> bool:
-    """Whether two events say the same."""
-    return type(one) is type(other) and _content(one) == _content(other)
 
 
 def given(
@@ -133,7 +119,7 @@ class Then(Generic[TAggregate]):
         __tracebackhide__ = True
         if self._error is not None:
             raise self._error
-        _compare(expected, self.aggregate.uncommitted_events)
+        compare(expected, self.aggregate.uncommitted_events)
         return self
 
     def then_state(self, expected: object) -> Then[TAggregate]:
@@ -156,10 +142,10 @@ class Then(Generic[TAggregate]):
             AssertionError: it did not refuse, or its text is another, or it has recorded events all the same.
         """
         __tracebackhide__ = True
-        _raised(self._error, error, match)
+        require_raised(self._error, error, match)
         if self.aggregate.has_uncommitted_events:
             raise AssertionError(
-                f"it raised {self._error!r} after recording:\n{_listed(self.aggregate.uncommitted_events)}"
+                f"it raised {self._error!r} after recording:\n{listed(self.aggregate.uncommitted_events)}"
             )
 
 
@@ -168,7 +154,7 @@ Handler = Callable[[DomainEvent], Awaitable[object] | object]
 
 
 def given_events(*events: DomainEvent) -> GivenEvents:
-    """These events, to be handed to a projection in order, each aggregate's with versions from 1.
+    """These events, to be handed to a projection in order, or to be decided on. Each aggregate's have versions from 1.
 
     Example:
         >>> await (
@@ -177,6 +163,9 @@ def given_events(*events: DomainEvent) -> GivenEvents:
         ...     .then(lambda: balances.total, 12)
         ... )
         >>> await given_events(an_event(Deposited, amount=5)).when_handled_by(Balances(), store).then(total, 5)
+        >>> given_events(CourseDefined(course_id="c1", capacity=1)).when(subscribe, Course("c1"), Student("s1")).then(
+        ...     StudentSubscribed(course_id="c1", student_id="s1")
+        ... )
     """
     seen: Counter[tuple[UUID, str]] = Counter()
     numbered = []
@@ -188,10 +177,27 @@ def given_events(*events: DomainEvent) -> GivenEvents:
 
 
 class GivenEvents:
-    """Events before they are projected; made by `given_events`."""
+    """Events before they are projected or decided on; made by `given_events`."""
 
     def __init__(self, events: list[DomainEvent]) -> None:
         self._events = events
+        self._beside: list[DomainEvent] = []
+
+    def beside(self, *events: DomainEvent) -> GivenEvents:
+        """Events that no view of the decision is to see: of another course, or another student."""
+        self._beside += events
+        return self
+
+    def when(self, decision: Callable[[Unpack[Views]], Decision], *views: Unpack[Views]) -> Decided:
+        """Let this function decide over these views, as `EventStore.decide` does, without a store.
+
+        Raises:
+            AssertionError: a given event lies outside of every view's boundary, so that `EventStore.decide` would not have
+                read it; or one that was given to `beside` lies inside.
+            InvalidOptionError: as for `EventStore.decide`, or the function is to be awaited.
+        """
+        __tracebackhide__ = True
+        return decide_on(self._events, self._beside, decision, views)
 
     def when_handled_by(self, handler: Handler | Projection, store: EventStore | None = None) -> Projected:
         """Hand them to this, one after the other.
@@ -259,7 +265,7 @@ class Projected:
             await self._run()
         except Exception as raised:
             caught = raised
-        _raised(caught, error, match)
+        require_raised(caught, error, match)
 
 
 async def _hand_over(handler: Handler, events: list[DomainEvent]) -> None:
@@ -275,46 +281,15 @@ async def _project(store: EventStore, projection: Projection, events: list[Domai
     await ProjectionRunner(store, projection).run(live=False)
 
 
-def _content(event: DomainEvent) -> dict[str, Any]:
-    return {name: value for name, value in event if name not in _NOT_CHOSEN}
-
-
-def _fits(expected: Expected, found: DomainEvent) -> bool:
-    return isinstance(found, expected) if isinstance(expected, type) else same_event(expected, found)
-
-
-def _compare(expected: tuple[Expected, ...], found: list[DomainEvent]) -> None:
-    __tracebackhide__ = True
-    fits = len(expected) == len(found) and all(map(_fits, expected, found))
-    if not fits:
-        raise AssertionError(f"expected events:\n{_listed(expected)}\nfound events:\n{_listed(found)}")
-
-
-def _listed(events: tuple[Expected, ...] | list[DomainEvent]) -> str:
-    return "\n".join(f"  {_told(event)}" for event in events) or "  none"
-
-
-def _told(event: Expected) -> str:
-    """The event with what it says, without what was not chosen and what is as it always is."""
-    if isinstance(event, type):
-        return f"any {event.__name__}"
-    fields = type(event).model_fields
-    own = {
-        name: value
-        for name, value in _content(event).items()
-        if name not in DomainEvent.model_fields
-        or value != fields[name].get_default(call_default_factory=True)
-    }
-    return f"{type(event).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
-
-
-def _raised(
-    found: Exception | None, wanted: type[Exception] | tuple[type[Exception], ...], match: str
-) -> None:
-    __tracebackhide__ = True
-    if found is None:
-        raise AssertionError(f"expected {wanted}, and nothing was raised")
-    if not isinstance(found, wanted):
-        raise found
-    if not re.search(match, str(found)):
-        raise AssertionError(f"expected a text matching {match!r}, found {str(found)!r}")
+__all__ = [
+    "AN_AGGREGATE",
+    "Decided",
+    "Given",
+    "GivenEvents",
+    "Projected",
+    "Then",
+    "an_event",
+    "given",
+    "given_events",
+    "same_event",
+]

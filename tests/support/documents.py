@@ -74,7 +74,7 @@ def _run(code: list[str], folder: Path, environment: dict[str, str], printed: Pa
     os.environ.update(environment)
     # A page that lets something fail has that said in the log: no complaint of Python's.
     logging.getLogger("esource").addHandler(logging.NullHandler())
-    sys.path.insert(0, str(ROOT / "examples"))
+    sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "examples" / "decisions")]
     for number, file in ((1, printed), (2, complained)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     warnings.simplefilter("error")
@@ -82,7 +82,9 @@ def _run(code: list[str], folder: Path, environment: dict[str, str], printed: Pa
     logging.getLogger("esource").addHandler(logging.NullHandler())
     loop, names = asyncio.new_event_loop(), {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
-        compiled = compile(block, f"<block {number}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compiled = compile(
+            block, f"<block {number}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+        )
         if compiled.co_flags & inspect.CO_COROUTINE:
             loop.run_until_complete(eval(compiled, names))
         else:

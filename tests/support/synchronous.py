@@ -24,6 +24,7 @@ CLASSES = {
     "subscription": ("store.subscription", ["Subscription"]),
     "lifecycle": ("store.lifecycle", ["Lifecycle"]),
     "querying": ("store.querying", ["Queries"]),
+    "deciding": ("store.deciding", ["Decisions"]),
     "waiting": ("store.waiting", ["Waits"]),
     "event_store": ("store.store", ["EventStore"]),
     "doors": ("store.doors", ["SQLiteEventStore", "PostgreSQLEventStore"]),

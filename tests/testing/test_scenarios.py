@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,15 @@ from sqlalchemy import func, select
 from support.orders import Order, OrderPlaced, OrderShipped
 from support.read_models import Journal
 
-from esource import DomainEvent, InvalidOptionError, ProjectionFailedError
+from esource import (
+    DomainEvent,
+    InvalidOptionError,
+    ProjectionFailedError,
+    Tag,
+    View,
+    handles,
+    register_event,
+)
 from esource.testing import an_event, given, given_events, same_event
 
 PLACED = an_event(OrderPlaced, customer_id="c-1", total=5.0)
@@ -163,3 +172,70 @@ def test_what_handles_no_events_is_refused_with_what_to_give():
             given_events(PLACED).when_handled_by(handler, store)
     with pytest.raises(InvalidOptionError, match="the class of an aggregate first"):
         given(Order(uuid4()))
+
+
+SHELF = Tag("shelf")
+
+
+@register_event
+class BookShelved(DomainEvent):
+    shelf: Annotated[str, SHELF]
+    title: str
+
+
+class Shelf(View):
+    def __init__(self, shelf: str) -> None:
+        super().__init__(SHELF.of(shelf))
+        self.shelf = shelf
+        self.books = 0
+
+    @handles
+    def shelved(self, event: BookShelved) -> None:
+        self.books += 1
+
+
+def shelve(shelf: Shelf, title: str = "Emma") -> BookShelved:
+    if shelf.books == 2:
+        raise ValueError("the shelf is full")
+    return BookShelved(shelf=shelf.shelf, title=title)
+
+
+EMMA, DUNE = BookShelved(shelf="a", title="Emma"), BookShelved(shelf="b", title="Dune")
+
+
+def test_a_decision_comes_to_the_events_that_are_expected():
+    decided = given_events(EMMA).beside(DUNE).when(shelve, Shelf("a"))
+    decided.then(EMMA).then(BookShelved)
+    assert len(decided.events) == 1
+    given_events(EMMA, EMMA).when(shelve, Shelf("a")).then_raises(ValueError, match="full")
+    given_events().when(lambda shelf: [], Shelf("a")).then()
+    with pytest.raises(AssertionError, match="title='Dune'"):
+        given_events().when(shelve, Shelf("b")).then(DUNE)
+
+
+def test_a_boundary_that_would_not_have_seen_a_given_event_fails():
+    with pytest.raises(
+        AssertionError, match=r"(?s)no view would have seen.*title='Dune'.*tags: shelf:b.*Shelf\('a'\)"
+    ):
+        given_events(EMMA, DUNE).when(shelve, Shelf("a"))
+    with pytest.raises(AssertionError, match="one beside the boundary"):
+        given_events().beside(EMMA).when(shelve, Shelf("a"))
+
+
+def test_a_decision_that_fails_in_another_way_than_expected_says_so():
+    with pytest.raises(AssertionError, match="and this was decided on"):
+        given_events().when(shelve, Shelf("a")).then_raises(ValueError)
+    with pytest.raises(AssertionError, match="a text matching 'empty'"):
+        given_events(EMMA, EMMA).when(shelve, Shelf("a")).then_raises(ValueError, match="empty")
+    with pytest.raises(ValueError, match="full"):
+        given_events(EMMA, EMMA).when(shelve, Shelf("a")).then(EMMA)
+
+
+def test_a_decision_in_a_scenario_is_a_plain_function():
+    async def later(shelf: Shelf) -> BookShelved:
+        return shelve(shelf)
+
+    with pytest.raises(InvalidOptionError, match="a plain function"):
+        given_events().when(later, Shelf("a"))
+    with pytest.raises(InvalidOptionError, match="returned nothing"):
+        given_events().when(lambda shelf: None, Shelf("a"))

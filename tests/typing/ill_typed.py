@@ -13,10 +13,11 @@ from esource import (
     ProjectionContext,
     ProjectionRunner,
     ReadOptions,
+    View,
     handles,
     register_event,
 )
-from esource.testing import an_event, given
+from esource.testing import an_event, given, given_events
 
 
 @register_event
@@ -48,6 +49,32 @@ class Balances(Projection):
 
     @handles(Deposited)  # REFUSED: arg-type
     async def told_wrongly(self, event: Deposited, context: EventStore) -> None: ...
+
+
+class Seat(View):
+    def __init__(self, seat: int) -> None:
+        super().__init__(seat)  # REFUSED: arg-type
+
+
+class Coach(View):
+    @handles(Deposited)  # REFUSED: arg-type
+    def closed(self, event: Closed) -> None: ...
+
+
+def take(seat: Seat, coach: Coach) -> Deposited:
+    return Deposited(cents=1)
+
+
+def forget(seat: Seat) -> None: ...
+
+
+async def decide(store: EventStore) -> None:
+    await store.decide(take, Coach(), Seat(1))  # REFUSED: arg-type
+    await store.decide(take, Seat(1))  # REFUSED: arg-type
+    await store.decide(forget, Seat(1))  # REFUSED: arg-type
+    await store.decide(take, Seat("1"), Coach())  # REFUSED: arg-type
+    store.decide(take, Seat(1), Coach())  # REFUSED: unused-coroutine
+    given_events().when(take, Coach(), Seat(1))  # REFUSED: arg-type
 
 
 async def use(store: EventStore, account: Account, i: UUID) -> None:

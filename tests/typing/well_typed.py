@@ -1,7 +1,8 @@
 """What a type checker must see in our public names; read by mypy, never run."""
 
 import sqlite3
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -24,13 +25,16 @@ from esource import (
     ReadOptions,
     SQLiteEventStore,
     StoredEvent,
+    Tag,
     Transaction,
+    View,
     handles,
     open_store,
     register_event,
     sync,
 )
-from esource.testing import an_event, given
+from esource.testing import an_event, given, given_events
+from esource.testing.decisions import Decided
 from esource.testing.scenarios import Given
 
 balances = Table("balances", MetaData(), Column("cents", Integer))
@@ -175,6 +179,58 @@ async def appends_and_reads_say_what_they_return(store: EventStore, short: Short
         assert_type(await transaction.append_events(i, "Short", stream.events), AppendResult)
 
 
+SEAT = Tag("seat")
+
+
+@register_event
+class SeatTaken(DomainEvent):
+    seat: Annotated[int, SEAT]
+
+
+class Seat(View):
+    is_taken = False
+
+    def __init__(self, seat: int) -> None:
+        super().__init__(SEAT.of(seat))
+        self.seat = seat
+
+    @handles
+    def taken(self, event: SeatTaken) -> None:
+        assert_type(event.seat, int)
+        self.is_taken = True
+
+
+class Coach(View):
+    def __init__(self, coach: str) -> None:
+        super().__init__(coach)
+
+
+def take(seat: Seat, coach: Coach) -> SeatTaken:
+    return SeatTaken(seat=seat.seat)
+
+
+async def take_later(seat: Seat) -> list[SeatTaken]:
+    return [] if seat.is_taken else [SeatTaken(seat=seat.seat)]
+
+
+def take_for(seat: Seat, coach: Coach, *, name: str) -> SeatTaken:
+    return take(seat, coach)
+
+
+def take_all(*seats: Seat) -> list[SeatTaken]:
+    return [SeatTaken(seat=seat.seat) for seat in seats]
+
+
+async def decisions_know_their_views(store: EventStore, seats: list[Seat]) -> None:
+    assert_type(await store.decide(take, Seat(1), Coach("a")), AppendResult)
+    assert_type(await store.decide(take_later, Seat(1)), AppendResult)
+    assert_type(await store.decide(partial(take_for, name="Ada"), Seat(1), Coach("a")), AppendResult)
+    assert_type(await store.decide(take_all, Seat(1), Seat(2)), AppendResult)
+    assert_type(await store.decide(take_all, *seats), AppendResult)
+    assert_type(await store.decide(lambda seat: SeatTaken(seat=seat.seat), Seat(1)), AppendResult)
+    assert_type(given_events(SeatTaken(seat=1)).when(take, Seat(1), Coach("a")).then(SeatTaken), Decided)
+
+
 def scenarios_know_their_aggregate() -> None:
     event = an_event(Deposited, cents=1)
     assert_type(event, Deposited)
@@ -199,3 +255,4 @@ def the_synchronous_side_says_the_same(store: sync.EventStore, i: UUID) -> None:
     accounts = sync.AggregateRepository(store, Account)
     assert_type(accounts.load(i), Account)
     assert_type(accounts.execute(i, Account.deposit, 5), AppendResult)
+    assert_type(store.decide(take, Seat(1), Coach("a")), AppendResult)

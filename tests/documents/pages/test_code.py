@@ -88,7 +88,10 @@ def test_the_tests_on_the_page_about_testing_pass(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "examples")},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "examples", ROOT / "examples" / "decisions"))),
+        },
         capture_output=True,
         text=True,
         timeout=120,

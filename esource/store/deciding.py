@@ -1,0 +1,96 @@
+"""Decisions over views: read what concerns them, decide, append, and again after a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from typing_extensions import TypeVarTuple, Unpack
+
+from esource.checks import shown
+from esource.codec.codec import Codec
+from esource.database.calls import answer_of
+from esource.database.patience import Retry
+from esource.domain.queries import QueryItem
+from esource.domain.views import Decision, View, boundary_of, check_views, decided
+from esource.errors import AppendConditionError, InvalidOptionError
+from esource.log.streams import AppendResult, StoredEvent
+from esource.store.querying import Queries
+from esource.store.turns import RETRY, current_unit_of, turns_of
+
+Views = TypeVarTuple("Views")
+
+
+class Decisions(Queries):
+    """The part of `EventStore` that decides."""
+
+    codec: Codec
+
+    async def decide(
+        self,
+        decision: Callable[[Unpack[Views]], Decision | Awaitable[Decision]],
+        *views: Unpack[Views],
+        retry: Retry = RETRY,
+    ) -> AppendResult:
+        """Decide by what is stored, and store what was decided: ``await store.decide(subscribe, Course("c1"), Student("s1"))``.
+
+        The events of all views are read by one query, of one moment. Each view takes in its own, and the function is called
+        with the views. It returns the event that happens (or several, for one stream), or raises an error of its own. The
+        append succeeds only if no event of any view's boundary has come meanwhile. Otherwise everything is done again, so the
+        function should do nothing besides deciding.
+
+        Decisions of one process with the same boundary wait for each other instead of conflicting. Inside `transaction` a
+        decision belongs to that, sees what was appended in it, and waits for no other.
+
+        Args:
+            decision: A function of the views, plain or ``async``; see `functools.partial` for further arguments.
+            views: What it has to know, each made with its keys.
+            retry: How often to try when other processes come first, and how long to wait in between.
+
+        Returns:
+            The result of the append. If the decision returns an empty list, nothing is appended: version and position are 0.
+
+        Raises:
+            AppendConditionError: other processes came first in every try.
+            InvalidOptionError: there is no view, a view says no boundary, or the decision returned no event.
+            EventSourceError: as for `append`; and whatever the decision raises.
+        """
+        if not callable(decision):
+            raise InvalidOptionError(f"decide takes a function of the views first, not {shown(decision)}")
+        given = check_views(views)
+        boundary = boundary_of(given)
+        attempt = 1
+        async with turns_of(self).taken(
+            map(_key, boundary.items), current_unit_of(self), f"the decision {decision!r}"
+        ):
+            while True:
+                found = await self.read_query(boundary)
+                outcome = await answer_of(partial(decision, *self._folded(given, found.events)))  # type: ignore[arg-type]
+                events = decided(decision, outcome)
+                if not events:
+                    return AppendResult(True, 0)
+                try:
+                    return await self.append(events, condition=found.condition)
+                except AppendConditionError:
+                    if attempt >= retry.attempts:
+                        raise
+                await asyncio.sleep(retry.pause_after(attempt))
+                attempt += 1
+
+    def _folded(self, given: Sequence[View], events: Sequence[StoredEvent]) -> list[View]:
+        """The views anew, each with those of the events that are its own."""
+        views = []
+        for view in given:
+            fresh = view.anew()
+            own = fresh.boundary().named(self.codec.registry)
+            for stored in events:
+                if len(given) == 1 or own.matches(stored.event_type, stored.tags):
+                    fresh.fold(stored.event)
+            views.append(fresh)
+        return views
+
+
+def _key(item: QueryItem) -> str:
+    """What decisions have in common that are likely to conflict: the tags of an item, or else its types."""
+    return repr(item if not item.tags else sorted(item.tags))

@@ -37,11 +37,10 @@ class LogSchema:
 async def log_schemas(database: Source) -> list[LogSchema]:
     """The logs of a database (a store, an engine, a URL), by the names of their schemas.
 
-    Only those that the connected role may use.
+    Only those that the connected role may read.
 
     Raises:
         InvalidOptionError: the database has no schemas.
-        DatabaseReadOnlyError: the role may use a schema, and not read the tables in it.
     """
     async with opened_database(database) as opened:
         _require_support(opened)

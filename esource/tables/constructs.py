@@ -21,6 +21,7 @@ from esource.tables.types import Identifier, Timestamp
 # construct in the dialect packages, and one of the two serves (pinned by a test).
 __all__ = [
     "CHANNEL",
+    "LISTENING_KEY",
     "SAVED",
     "byte_order",
     "iso_text",
@@ -34,6 +35,9 @@ __all__ = [
 
 CHANNEL = "'esource_' || 'events'::regclass::oid"
 """What a PostgreSQL listener of this log listens on, as SQL. A message without content tells of an append."""
+
+LISTENING_KEY = f"{0x65736F6C}, 'events'::regclass::oid::int4"
+"""The key of the PostgreSQL advisory lock that those share who listen to this log ("esol"), as SQL."""
 
 SAVED = "saved"
 """The content of the message that tells of a checkpoint."""

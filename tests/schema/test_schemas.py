@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from support.commands import esource
 from support.orders import OrderPlaced, placed, several
+from support.read_models import until
 from support.schemas import CHECKOUT, alembic, execute, rows
 from support.tenants import RED, as_role
 
@@ -115,19 +116,58 @@ async def test_a_log_neither_waits_for_another_nor_sees_its_events(two):
     assert await first.get_stream_version(other.aggregate_id, "Order") == 0
 
 
-async def test_an_append_wakes_those_who_listen_to_its_own_log(two, shared_url):
-    first, second = two
+@pytest.fixture
+async def notified(shared_url):
+    """What every NOTIFY of an append says: the number of the log in `two` that was appended to."""
     heard = asyncio.Queue()
-    listener = await asyncpg.connect(
-        **server.dsn(make_url(shared_url)), server_settings={"search_path": FIRST}
-    )
-    channel = await listener.fetchval("SELECT 'esource_' || 'events'::regclass::oid")
-    await listener.add_listener(channel, lambda *message: heard.put_nowait(message))
-    await append_one(second)
-    await append_one(first)  # notifications come in the order of the commits
-    await heard.get()
+    listener = await asyncpg.connect(**server.dsn(make_url(shared_url)))
+    for number, name in enumerate((FIRST, SECOND)):
+        channel = await listener.fetchval(
+            "SELECT 'esource_' || to_regclass(quote_ident($1) || '.events')::oid", name
+        )
+        await listener.add_listener(channel, lambda *message, number=number: heard.put_nowait(number))
+    yield heard
     await listener.close()
-    assert heard.empty()
+
+
+async def test_an_append_wakes_those_who_listen_to_its_own_log_and_no_others(two, shared_url, notified):
+    first, second = two
+    start = await first.get_global_position()
+    async with (
+        open_store(shared_url, schema=FIRST) as reader,
+        reader.subscribe(start, poll_seconds=600) as new,
+    ):
+        waiting = asyncio.create_task(anext(new))
+        await until(lambda: reader._opened.database.wake_up.is_watching)
+        await append_one(second)
+        event = await append_one(first)
+        assert (await waiting).event == event
+    # Notifications come in the order of the commits: nobody was told of the append to the second log.
+    assert await notified.get() == 0
+    assert notified.empty()
+
+
+async def test_who_begins_to_listen_while_an_append_is_under_way_is_told_of_it_and_of_the_next(
+    two, shared_url
+):
+    first, _ = two
+    start = await first.get_global_position()
+    async with (
+        open_store(shared_url, schema=FIRST) as reader,
+        reader.subscribe(start, poll_seconds=600) as new,
+    ):
+        event = placed()
+        async with first.transaction() as tx:
+            await tx.append_events(event.aggregate_id, "Order", [event])
+            waiting = asyncio.create_task(anext(new))
+            await until(lambda: reader._opened.database.wake_up._waiters)
+            while not await rows(
+                shared_url, "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'ShareLock'"
+            ):
+                await asyncio.sleep(0)
+        assert (await waiting).event == event
+        later = await append_one(first)
+        assert (await anext(new)).event == later
 
 
 async def test_subscriptions_and_checkpoints_are_those_of_one_log(two):
@@ -306,7 +346,12 @@ async def test_a_schema_with_events_or_tables_of_the_application_is_dropped_only
         (FIRST, schema.HEAD, 1),
     ]
     await drop_schema(own_url, FIRST, everything=True)
-    await drop_schema(own_url, SECOND)
+    second = inside(own_url, SECOND)
+    await partitioning.partition(second)
+    await partitioning.begin_partition(second)
+    await row_level_security.enable(second)
+    await schema.create_append_lock(second)
+    await drop_schema(own_url, SECOND)  # nothing in it is anybody else's
     assert await log_schemas(own_url) == []
     assert await rows(own_url, "SELECT nspname FROM pg_namespace WHERE nspname ILIKE 'tenant%'") == []
 

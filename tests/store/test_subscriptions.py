@@ -125,8 +125,8 @@ async def test_the_watch_goes_on_after_the_server_closed_its_connection_on_postg
             await asyncio.sleep(0.01)
         async with writer.transaction() as transaction:
             await transaction.connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
         while reader._opened.database.wake_up.is_watching:
             await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_ord
 from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.plan import Plan
 from esource.dialect.postgresql.conditions import as_json
-from esource.tables.constructs import CHANNEL, version_or_closed
+from esource.tables.constructs import CHANNEL, LISTENING_KEY, version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.names import LOCK_TABLE
 from esource.tables.rows import EncodedEvent
@@ -55,7 +55,16 @@ lock_table = table(LOCK_TABLE, column("id", Integer()))
 """Has one row: its lock serves where there are no advisory locks. Not a table of every database: see
 `esource.schema.create_append_lock`."""
 lock_row = select(lock_table.c.id.label("granted")).with_for_update()
-_channel: ColumnElement[str] = literal_column(CHANNEL)
+_NOTIFY = f"CAST(pg_notify({CHANNEL}, '') AS text)"
+# Delivered at the commit. PostgreSQL lets one such commit at a time on the whole server, so that logs which have
+# nothing to do with each other would wait for each other: nobody is told where nobody listens. Whoever listens shares a
+# lock, and gets it when no append is under way that has not told.
+_told: dict[str, ColumnElement[str]] = {
+    "advisory": literal_column(
+        f"CASE WHEN NOT pg_try_advisory_xact_lock({LISTENING_KEY}) THEN {_NOTIFY} END"
+    ),
+    "row": literal_column(_NOTIFY),
+}
 
 
 def _array(name: str, item: Any) -> ColumnElement[Any]:
@@ -196,8 +205,7 @@ def _statement(
         listed(known, stream.c.ordinal, many=streams),
         select(listed(inserted.c.global_position, inserted.c.global_position, many=rows)).scalar_subquery(),
         *([listed(cast(stream.c.refusal, Text()), stream.c.ordinal, many=streams)] if conditional else []),
-        # Delivered at the commit, to all that listen: 25 µs of 700.
-        *([func.pg_notify(_channel, literal_column("''"))] if switches.notify else []),
+        *([_told[switches.append_lock]] if switches.notify else []),
     ).select_from(stream)
     if outbox:
         result = result.add_cte(

@@ -247,7 +247,7 @@ class PostgreSQLBackend(Backend):
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
 
     async def watch(self, driver: _Connection, watched: Watched) -> None:
-        await watch(driver, watched, with_checkpoints=self.tells)
+        await watch(driver, watched, with_locks=self.tells)
 
     def names(self, values: Sequence[Any]) -> Any:
         return checked_names(values)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from esource.dialect.moving import MOVED_FENCE
 from esource.dialect.postgresql.append import LOG_LOCK_CLASS
 from esource.dialect.postgresql.quoting import identifier, literal
-from esource.dialect.postgresql.row_level_security import FUNCTIONS, TRIGGER_FUNCTIONS
 from esource.tables.names import (
     KEYS_TABLE,
     LOCK_TABLE,
@@ -15,12 +13,12 @@ from esource.tables.names import (
     SEQUENCES,
     VERSION_TABLE,
 )
-from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
 LOGS = f"""
     SELECT nspname::text FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
-    WHERE relname = '{VERSION_TABLE}' AND has_schema_privilege(pg_namespace.oid, 'USAGE') ORDER BY 1"""  # noqa: S608
-"""The schemas in which our migrations have run, of those that the role may use."""
+    WHERE relname = '{VERSION_TABLE}' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+    AND has_table_privilege(pg_class.oid, 'SELECT') ORDER BY 1"""  # noqa: S608
+"""The schemas in which our migrations have run, of those that the role may read."""
 
 LOCK_MIGRATIONS = f"SELECT pg_advisory_xact_lock({LOG_LOCK_CLASS + 1}, hashtext(coalesce(CAST($1 AS text), current_schema())))"
 """Takes the lock that one migration at a time holds: that of a schema, or of the first one of the search path."""
@@ -35,17 +33,13 @@ _IN_SCHEMA = (
 IS_EMPTY = f"SELECT NOT EXISTS (SELECT FROM pg_depend WHERE {_IN_SCHEMA})"  # noqa: S608 - our own text
 
 _OUR_RELATIONS = (*OUR_TABLES, *SEQUENCES, VERSION_TABLE, LOCK_TABLE, ROLES_TABLE, KEYS_TABLE)
-_OUR_FUNCTIONS = (
-    *(each.partition("(")[0] for each in (*FUNCTIONS, *TRIGGER_FUNCTIONS, *TAG_FUNCTIONS)),
-    MOVED_FENCE,
-)
 OTHER_OBJECTS = f"""
     SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
     WHERE {_IN_SCHEMA}
     AND NOT EXISTS (SELECT FROM pg_class WHERE classid = 'pg_class'::regclass AND oid = objid AND
         (relname IN ({", ".join(map(literal, _OUR_RELATIONS))}) OR starts_with(relname, '{PARTITION_PREFIX}')))
     AND NOT EXISTS (SELECT FROM pg_proc WHERE classid = 'pg_proc'::regclass AND oid = objid AND
-        proname IN ({", ".join(map(literal, _OUR_FUNCTIONS))}))
+        starts_with(proname, 'esource_'))
     ORDER BY 1"""  # noqa: S608 - our own names
 """What lies in the schema of a log and is not ours, in the server's words."""
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from esource.dialect.backend import Watched
-from esource.tables.constructs import CHANNEL, SAVED, waiting_key
+from esource.tables.constructs import CHANNEL, LISTENING_KEY, SAVED, waiting_key
 
 SETTLE_SECONDS = 2.0
 """How long the server may take to confirm that a statement was cancelled, before its connection is given up."""
@@ -18,19 +18,21 @@ LONGEST_PAUSE_SECONDS = 0.1
 IDLE_SECONDS = 3600.0
 
 _CHANNEL_NAME = f"SELECT {CHANNEL}"
+_LISTEN = f"SELECT pg_advisory_lock_shared({LISTENING_KEY})"
+_LISTEN_NO_MORE = f"SELECT pg_advisory_unlock_shared({LISTENING_KEY})"
 _KEY = waiting_key("name")
 _NAMES = "FROM unnest($1::text[]) AS name"
 _SHARE = f"SELECT name {_NAMES} WHERE pg_try_advisory_lock_shared({_KEY})"
 _LEAVE = f"SELECT pg_advisory_unlock_shared({_KEY}) {_NAMES}"
 
 
-async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> None:
+async def watch(driver: Any, watched: Watched, *, with_locks: bool) -> None:
     """Tell of what other connections commit, until this one is lost.
 
     Args:
         driver: An `asyncpg.Connection` that no other task uses meanwhile.
         watched: What is told of each commit.
-        with_checkpoints: Whether a statement that moves a checkpoint looks for the locks of its waiters.
+        with_locks: Whether a statement that appends, or moves a checkpoint, looks for the locks of its waiters.
     """
 
     def on_notification(connection: Any, process: int, channel: str, content: str) -> None:
@@ -47,10 +49,12 @@ async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> Non
     driver.add_termination_listener(on_termination)
     await driver.add_listener(channel, on_notification)
     try:
+        if with_locks:
+            await driver.execute(_LISTEN)  # waits for an append that is under way, which tells nobody
         watched.begin()
         pause = FIRST_PAUSE_SECONDS
         while not driver.is_closed():
-            wanted = watched.awaited if with_checkpoints else frozenset()
+            wanted = watched.awaited if with_locks else frozenset()
             if await _share(driver, wanted, shared):
                 watched.cover(wanted)
                 pause = FIRST_PAUSE_SECONDS
@@ -62,7 +66,9 @@ async def watch(driver: Any, watched: Watched, *, with_checkpoints: bool) -> Non
         if not driver.is_closed():
             driver.remove_termination_listener(on_termination)
             try:
-                await asyncio.wait_for(_end(driver, channel, on_notification, shared), SETTLE_SECONDS)
+                await asyncio.wait_for(
+                    _end(driver, channel, on_notification, shared, with_locks), SETTLE_SECONDS
+                )
             except Exception:  # a network that swallows everything: do not wait for it
                 driver.terminate()
 
@@ -82,7 +88,9 @@ async def _share(driver: Any, wanted: frozenset[str], shared: set[str]) -> bool:
     return found == missing
 
 
-async def _end(driver: Any, channel: str, listener: Any, shared: set[str]) -> None:
+async def _end(driver: Any, channel: str, listener: Any, shared: set[str], with_locks: bool) -> None:
+    if with_locks:
+        await driver.execute(_LISTEN_NO_MORE)
     if shared:
         await driver.fetch(_LEAVE, list(shared))
     await driver.remove_listener(channel, listener)

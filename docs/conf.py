@@ -167,7 +167,7 @@ nitpick_ignore_regex = [
     ),
     (
         "py:.*",
-        r"(.*\.)?(Source|Opened|DriverConnection|LentConnection|Readable|LogReader|LogWriter|Named|Driven|Joinable|T|Parameters)",
+        r"(.*\.)?(Source|Opened|DriverConnection|LentConnection|Readable|LogReader|LogWriter|Named|Driven|Joinable|T|Parameters|Codec|Unpack|Views)",
     ),
     ("py:.*", r"esource\.(testing|dialect|projections)\..*"),
     ("py:.*", r"_pytest\..*"),

@@ -149,7 +149,7 @@ class AggregateRepository(Driven, Generic[TAggregate]):
         the append, and what a command refuses, or leaves without an event, is decided on the aggregate as it is stored. A
         command that raises leaves nothing behind. What it returns is not used.
 
-        Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An `event_publisher` that
+        Inside a transaction it belongs to that, as `save` does, and nothing waits or is cached. An ``event_publisher`` that
         fails is logged, because the events are stored.
 
         Args:

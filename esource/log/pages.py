@@ -21,7 +21,7 @@ from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.domain.queries import Query
 from esource.log.streams import EVERYTHING, ReadDirection, ReadOptions
-from esource.tables.constructs import iso_text, member_of
+from esource.tables.constructs import among, iso_text, member_of
 from esource.tables.model import event_outbox, events
 from esource.tables.rows import (
     PAYLOAD,
@@ -82,7 +82,7 @@ def _page(
     after = bindparam("after", type_=column.type)
     past = () if from_end else (column < after if backward else column > after,)
     page = bindparam("page", type_=Integer())
-    chosen = [events.c.global_position.in_(first_places(shapes, page))] if shapes else past
+    chosen = [among(events.c.global_position, first_places(shapes, page))] if shapes else past
     return Statement(
         select(*EVENT_COLUMNS)
         .where(*chosen, *(_CONDITIONS[name] for name in conditions))

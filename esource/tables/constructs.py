@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Float, Text, Uuid, bindparam, case, literal_column
+from sqlalchemy import BigInteger, Boolean, Float, Select, Text, Uuid, bindparam, case, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -23,6 +23,7 @@ __all__ = [
     "CHANNEL",
     "LISTENING_KEY",
     "SAVED",
+    "among",
     "byte_order",
     "iso_text",
     "member_of",
@@ -102,6 +103,30 @@ def _member_of_sqlite(element: member_of, compiler: Any, **kw: Any) -> str:
     column, names = element.clauses
     listed = f"SELECT value FROM json_each({compiler.process(names, **kw)})"  # noqa: S608 - compiled parts
     return f"{compiler.process(column, **kw)} IN ({listed})"
+
+
+class among(FunctionElement[bool]):  # noqa: N801
+    """Whether a column is among the few values that a subquery gives. On PostgreSQL they are gathered first, and looked up
+    in an index: it may take them for many, and read the whole table for them."""
+
+    name = "among"
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], values: Select[Any]) -> None:
+        super().__init__(column, values.scalar_subquery())
+
+
+@compiles(among)
+def _among(element: among, compiler: Any, **kw: Any) -> str:
+    column, values = element.clauses
+    return f"{compiler.process(column, **kw)} = ANY (ARRAY{compiler.process(values, **kw)})"
+
+
+@compiles(among, "sqlite")
+def _among_sqlite(element: among, compiler: Any, **kw: Any) -> str:
+    column, values = element.clauses
+    return f"{compiler.process(column, **kw)} IN {compiler.process(values, **kw)}"
 
 
 class byte_order(FunctionElement[str]):  # noqa: N801

@@ -8,7 +8,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
 
 from esource.tables.constructs import member_of
 from esource.tables.model import event_tags, events
@@ -71,12 +81,17 @@ def places_of_item(shape: ItemShape, number: int) -> Select[Any]:
     return (
         select(start.c.global_position)
         .where(
-            start.c.tag == _rarest(tags, after),
-            start.c.global_position > after,
+            *_places_of(start, _rarest(tags, after), after),
             *conditions,
         )
-        .order_by(start.c.global_position)
+        .order_by(start.c.tag, start.c.global_position)
     )
+
+
+def _places_of(table: FromClause, tag: Any, after: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The places of a tag past another one, as a range of the index. With equalities PostgreSQL may gather all places of a
+    hot tag before it takes the first ones."""
+    return tuple_(table.c.tag, table.c.global_position) > tuple_(tag, after), table.c.tag <= tag
 
 
 def _rarest(tags: list[Any], after: Any) -> Any:
@@ -87,7 +102,8 @@ def _rarest(tags: list[Any], after: Any) -> Any:
     counted = (
         select(_one.label("one"))
         .select_from(event_tags)
-        .where(event_tags.c.tag == given.c.tag, event_tags.c.global_position > after)
+        .where(*_places_of(event_tags, given.c.tag, after))
+        .order_by(event_tags.c.tag, event_tags.c.global_position)
         .limit(literal_column(str(COUNTED_PLACES)))
         .offset(literal_column("0"))
         .correlate(given)

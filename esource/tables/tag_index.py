@@ -97,20 +97,22 @@ BEGIN
         ELSE
             start := item.tags[1];
             IF cardinality(item.tags) > 1 THEN
-                -- From the tag with the fewest places, counted up to a thousand.
+                -- From the tag with the fewest places, counted up to a thousand. A tag's places are asked for as a range of
+                -- the index, in its order: with equalities all places of a hot tag may be gathered first.
                 SELECT t INTO start FROM unnest(item.tags) AS t ORDER BY (
                     SELECT count(*) FROM (SELECT FROM event_tags AS c
-                    WHERE c.tag = t AND c.global_position > since LIMIT 1000) AS counted) LIMIT 1;
+                    WHERE (c.tag, c.global_position) > (t, since) AND c.tag <= t
+                    ORDER BY c.tag, c.global_position LIMIT 1000) AS counted) LIMIT 1;
             END IF;
             SELECT t.global_position INTO place FROM event_tags AS t
-            WHERE t.tag = start AND t.global_position > since
+            WHERE (t.tag, t.global_position) > (start, since) AND t.tag <= start
             AND (cardinality(item.tags) = 1 OR NOT EXISTS (
                 SELECT FROM unnest(item.tags) AS other WHERE (SELECT p.global_position FROM event_tags AS p
                 WHERE p.tag = other AND p.global_position = t.global_position) IS NULL))
             -- Of a part of the log that was detached the index still tells.
             AND (SELECT (item.types IS NULL OR e.event_type = ANY (item.types)) AND (tenant IS NULL OR e.tenant_id = tenant)
                 FROM events AS e WHERE e.global_position = t.global_position)
-            ORDER BY t.global_position LIMIT 1;
+            ORDER BY t.tag, t.global_position LIMIT 1;
         END IF;
         earliest := least(earliest, place);
     END LOOP;

@@ -88,9 +88,7 @@ async def called(
             uncancel(task)
 
 
-async def wait_after_stop(
-    calls: Collection[asyncio.Task[None]], follower: str, what: str, later: str
-) -> None:
+async def wait_after_stop(calls: Collection[asyncio.Task[Any]], follower: str, what: str, later: str) -> None:
     """Wait for `STOP_SECONDS` until what calls the application's code has ended; say so if it has not. The caller then
     cancels it.
 

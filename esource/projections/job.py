@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from esource.database.calls import called
+from esource.database.calls import answer_of, called, wait_after_stop
+from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import retry
 from esource.domain.events import DomainEvent
 from esource.domain.queries import narrowed
@@ -199,6 +200,10 @@ class Job:
         """Await code of the application for as long as the projection lets it."""
         return await called(work, what, self._handler_seconds, "handler_seconds", self.stats.note)
 
+    async def reset(self, unit: Unit) -> None:
+        """Empty the read model, however long that takes."""
+        await called(answer_of(self.projection.reset, unit.lent), "reset()", None, "handler_seconds")
+
     async def fetch_keys(self, rows: list[EventRow]) -> None:
         """Have the keys of a page's personal fields at hand, with one query instead of one for each event."""
         if self._key_store is not None:
@@ -232,6 +237,33 @@ class Job:
         """Count an attempt that failed, and say what comes of it."""
         self.stats.failed(error)
         logger.warning("projection %s: %s: %s", self.stats.name, what, error_text(error), exc_info=error)
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T], what: str, later: str) -> T:
+        """What the work returns. After `ProjectionRunner.stop` it has some seconds left, and is cancelled then.
+
+        Args:
+            work: Runs in a task of its own.
+            what: Code of the application that it calls, for the message: "its reset()".
+            later: What comes of it, for the message.
+
+        Raises:
+            Stopping: it was cancelled for that.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            with self.stopping.future() as stopped:
+                either: set[asyncio.Future[Any]] = {task, stopped}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await wait_after_stop([task], self.stats.title, what, later)
+        finally:
+            if not task.done():
+                await uninterrupted(drop([task]))
+        if not task.cancelled():
+            return task.result()
+        if self.stopping.is_set():
+            raise Stopping
+        raise RuntimeError("its task was cancelled by other code")
 
     async def retry_outages(
         self,

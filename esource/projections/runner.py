@@ -147,7 +147,10 @@ class ProjectionRunner:
             only_one_class(job.database, job.projection),
         ):
             try:
-                if not await job.retry_outages(lambda: prepare(job)):
+                preparing = job.retry_outages(lambda: prepare(job))
+                if not await job.unless_stopped(
+                    preparing, "its reset()", "it is called again by the next run"
+                ):
                     logger.info("%s: a newer version is active", job.stats.name)
                     return
                 await job.retry_outages(self._shares.look_back)

@@ -84,7 +84,7 @@ async def prepare(job: Job) -> bool:
         own = job.own(states)
         if not any(state.has_started for state in own.values()):
             await checkpoints.create(database, unit, job.checkpoints)
-            await answer_of(projection.reset, unit.lent)
+            await job.reset(unit)
             await checkpoints.rewind(database, unit, job.checkpoints, 0)
     return True
 
@@ -102,7 +102,7 @@ async def rewind(job: Job, from_position: int) -> None:
         others = job.otherwise_divided(await checkpoints.states(database))
         await checkpoints.create(database, unit, job.checkpoints)
         await checkpoints.lock(database, unit, sorted({*job.checkpoints, *others}))
-        await answer_of(projection.reset, unit.lent)
+        await job.reset(unit)
         await checkpoints.delete(database, unit, [name for name in others if name != projection.name])
         done = 0
         if from_position:

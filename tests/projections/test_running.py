@@ -25,6 +25,7 @@ from esource import (
     UntypedEvent,
     handles,
 )
+from esource.tables.rows import EVENT_TYPE, STORED_AT
 
 
 async def test_a_projection_handles_the_log_in_order_and_only_once(store: EventStore):
@@ -93,7 +94,7 @@ async def test_only_handled_types_are_fetched(store: EventStore, monkeypatch):
 
     async def spy(statement, values, unit=None):
         found = await read(statement, values, unit)
-        fetched.extend(row[4] for row in found if len(row) == 11)
+        fetched.extend(row[EVENT_TYPE] for row in found if len(row) > STORED_AT)
         return found
 
     monkeypatch.setattr(database, "rows", spy)

@@ -9,6 +9,7 @@ import pytest
 from support.read_models import Journal, append, rows, until
 
 from esource import EventStore, InvalidOptionError, ProjectionRunner
+from esource.database import calls
 
 FAST = {"restart_seconds": 0.01, "max_restart_seconds": 0.05}
 
@@ -102,3 +103,50 @@ async def test_an_error_inside_the_block_stops_the_runner_and_is_raised(store: E
         async with runner:
             raise LookupError
     assert await state_of(runner) == "stopped"
+
+
+class Resetting(Journal):
+    name = "resetting"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resets = 0
+
+    async def reset(self, connection) -> None:
+        self.resets += 1
+        if self.resets == 1:
+            await self.fail()
+        await super().reset(connection)
+
+
+async def test_a_cancellation_inside_reset_is_its_failure(store: EventStore, caplog):
+    positions = await append(store, "a")
+
+    class Cancelled(Resetting):
+        async def fail(self) -> None:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+    projection = Cancelled()
+    runner = ProjectionRunner(store, projection, **FAST)
+    async with runner:
+        await until(lambda: runner.health_now().position >= positions[-1])
+    assert ["reset() raised CancelledError" in said for said in ends(caplog)] == [True]
+    assert await rows(store, projection.table, "position") == positions
+
+
+async def test_stop_ends_a_reset_that_hangs(store: EventStore, monkeypatch, caplog):
+    monkeypatch.setattr(calls, "STOP_SECONDS", 0.05)
+    positions = await append(store, "a")
+
+    class Hanging(Resetting):
+        async def fail(self) -> None:
+            await asyncio.Event().wait()
+
+    projection = Hanging()
+    async with ProjectionRunner(store, projection, **FAST):
+        await until(lambda: projection.resets)
+    assert "its reset() has not ended" in caplog.text
+    await ProjectionRunner(store, projection).run(live=False)
+    assert await rows(store, projection.table, "position") == positions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from bench import chart, report
 from bench.client import ROOT
 from bench.contenders import ENTRIES
+from bench.measure import CPU
 from bench.runner import Options, Run
 from bench.workloads import PROFILES, WORKLOADS
 
@@ -19,6 +21,8 @@ DATABASES = ("sqlite-full", "sqlite-normal", "postgresql", "memory")
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    if given.cpu:
+        os.environ[CPU] = "yes"
     # Ended from outside, it still takes its server and its workers with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(
@@ -62,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="workloads whose names begin so; repeatable"
+    )
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="count the time that the contender's processor works: on a busy machine; without the disk and the server",
     )
     parser.add_argument("--database", action="append", choices=DATABASES, help="repeatable; default: all")
     parser.add_argument(

@@ -55,9 +55,7 @@ class EventSource(Contender):
     def use(self, store: Any) -> None:
         """Work with an open store from now on."""
         self.store = store
-        self.orders = AggregateRepository(
-            store, aggregate_factory=Order, aggregate_type=AGGREGATE_TYPE, enable_tracing=False
-        )
+        self.orders = AggregateRepository(store, aggregate_factory=Order, enable_tracing=False)
 
     async def sqlite_connection(self) -> Any:
         """The connection of an open store on SQLite."""

@@ -48,18 +48,20 @@ _correlation: ContextVar[UUID | None] = ContextVar("esource_correlation", defaul
 
 
 @contextmanager
-def correlated(correlation_id: UUID) -> Iterator[None]:
+def correlated(correlation_id: UUID | None = None) -> Iterator[UUID]:
     """Give every event that is made inside the block this correlation id, unless it is made with one: that of a request.
 
-    It holds for the running task or thread, and for the tasks that it starts.
+    It holds for the running task or thread, and for the tasks that it starts. Without an id there is a new one; the block
+    is told which.
 
     Raises:
         InvalidOptionError: the id is not a UUID.
     """
     before = _correlation.get()
-    _correlation.set(check_id("correlation_id", correlation_id))
+    chosen = uuid7() if correlation_id is None else check_id("correlation_id", correlation_id)
+    _correlation.set(chosen)
     try:
-        yield
+        yield chosen
     finally:
         _correlation.set(before)
 

@@ -57,7 +57,7 @@ async def main(work: Any, **options: Any) -> int:
     """Open the store for one command; all its events have one correlation id."""
     try:
         async with open_store(os.environ["DATABASE_URL"]) as store:
-            with correlated(uuid4()):
+            with correlated():
                 print(await work(store, **options))
     except AggregateNotFoundError:
         print("there is no such order", file=sys.stderr)

@@ -45,8 +45,7 @@ async def request_store(request: Request, x_tenant: Annotated[UUID | None, Heade
 
 async def request_id(x_request_id: Annotated[UUID | None, Header()] = None) -> AsyncIterator[UUID]:
     """Every event of the request gets this correlation id."""
-    correlation_id = x_request_id or uuid4()
-    with correlated(correlation_id):
+    with correlated(x_request_id) as correlation_id:
         yield correlation_id
 
 

@@ -57,7 +57,7 @@ def bind() -> None:
     """The store of the request, bound to its tenant; and a correlation id for all its events."""
     tenant = request.headers.get("X-Tenant")
     g.store = store.for_tenant(UUID(tenant)) if tenant else store
-    g.correlation = correlated(UUID(request.headers.get("X-Request-ID") or str(uuid4())))
+    g.correlation = correlated(request.headers.get("X-Request-ID", type=UUID))
     g.correlation.__enter__()
 
 

@@ -159,5 +159,8 @@ async def test_events_made_in_a_block_are_correlated_unless_told_otherwise():
         assert placed().correlation_id == request
     event = placed()
     assert event.correlation_id == event.event_id
+    with correlated() as new:
+        assert isinstance(new, UUID)
+        assert placed().correlation_id == placed().correlation_id == new
     with pytest.raises(InvalidOptionError), correlated("abc"):
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 from functools import cache
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -31,5 +31,6 @@ class EventsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         store, tenant = event_store(), request.headers.get("X-Tenant")
         request.store = store.for_tenant(UUID(tenant)) if tenant else store
-        with correlated(UUID(request.headers.get("X-Request-ID") or str(uuid4()))):
+        sent = request.headers.get("X-Request-ID")
+        with correlated(UUID(sent) if sent else None):
             return self.get_response(request)

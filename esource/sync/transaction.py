@@ -39,6 +39,11 @@ class Transaction(Driven):
         self._hold(asynchronous.Transaction, writer, unit, (database), tenant_id, key_store)
 
     @property
+    def tenant_id(self) -> UUID | None:
+        """The tenant that the store is bound to; None for the whole store."""
+        return self._target.tenant_id
+
+    @property
     def connection(self) -> Connection:
         """SQLAlchemy's connection inside the transaction: for a read model in the same database. What
         runs on it is your own SQL: no tenant restricts it. The transaction ends with its block, and only there.

@@ -1,4 +1,4 @@
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from support.orders import Order, OrderPlaced
@@ -125,6 +125,22 @@ async def test_a_publisher_hears_of_what_was_stored(store):
     with pytest.raises(OptimisticLockError):
         await repository.save(late)
     assert published == [expected]
+
+
+async def test_a_repository_on_a_transaction_saves_in_it(store):
+    tenant = UUID(int=1)
+    for bound in (store, store.for_tenant(tenant)):
+        with pytest.raises(ZeroDivisionError):
+            async with bound.transaction() as transaction:
+                lost = new_order(AggregateRepository(transaction, Order))
+                await AggregateRepository(transaction, Order).save(lost)
+                raise ZeroDivisionError
+        async with bound.transaction() as transaction:
+            repository = AggregateRepository(transaction, Order)
+            order = new_order(repository)
+            await repository.save(order)
+        assert await bound.get_stream_version(order.aggregate_id, "Order") == 1
+        assert await bound.get_stream_version(lost.aggregate_id, "Order") == 0
 
 
 async def test_events_that_the_store_skips_still_count(store):

@@ -277,19 +277,20 @@ class Executor(Generic[TAggregate]):
 
     async def _restore(self, target: _Target[TAggregate], group: _Group[TAggregate], version: int) -> None:
         """Take back what a command that raised has left in the aggregate of its group."""
-        events = group.aggregate.uncommitted_events[: version - group.base]
+        key, events = target.aggregate_id, group.aggregate.uncommitted_events[: version - group.base]
         try:
-            fresh = await target.find(target.aggregate_id)
+            fresh = await target.find(key)
+            if fresh.version != group.base:
+                group.conflict = OptimisticLockError(self._aggregate_type, key, group.base, fresh.version)
+                self._give_up(key, group)
+                return
             for event in events:
                 fresh.apply_event(event)
-        except Exception:
-            self._give_up(target.aggregate_id, group)
-        except BaseException:
-            self._give_up(target.aggregate_id, group)
-            raise
+        except BaseException as error:
+            self._give_up(key, group)
+            if not isinstance(error, Exception):
+                raise
         else:
-            if fresh.version != version:  # another writer was faster
-                self._give_up(target.aggregate_id, group)
             group.aggregate, group.is_proved = fresh, True
 
     async def send(

@@ -1,13 +1,14 @@
 """Commands on one aggregate that wait at the same time are stored by one append."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
 from support.orders import Order, OrderPlaced
 
-from esource import AggregateRepository, OptimisticLockError, Retry
+from esource import AggregateRepository, OptimisticLockError, Retry, sync
 from esource.errors import DatabaseUnavailableError, InvalidEventError
 from esource.store import executing
 
@@ -296,3 +297,22 @@ async def test_what_many_tasks_of_two_stores_execute_is_stored_once_each(
     assert sorted(versions) == list(range(2, 42))
     names = await stored(shared_store, i)
     assert sorted(names) == sorted(["first", *(f"{n}-{s}" for n in range(8) for s in range(5))])
+
+
+@pytest.mark.parametrize("execution", ["caller", "thread"])
+def test_threads_of_a_program_without_an_event_loop_take_turns(shared_database_url, execution):
+    options = {"execution": execution} if shared_database_url.startswith("sqlite") else {}
+    with sync.open_store(shared_database_url, **options) as store:
+        tallies = sync.AggregateRepository(store, Tally, retry=Retry(attempts=1))
+        tallies.execute_or_create(i := uuid4(), Tally.add, "first")
+
+        def work(number):
+            for step in range(5):
+                tallies.execute(i, Tally.add, f"{number}-{step}")
+                with pytest.raises(RefusalError):
+                    tallies.execute(i, Tally.spoil)
+
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(work, range(6)))
+        names = [event.customer_id for event in store.get_events(i, "Order").events]
+        assert sorted(names) == sorted(["first", *(f"{n}-{s}" for n in range(6) for s in range(5))])

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,6 +42,22 @@ CLOCKS_SECONDS = 0.05
 """A limit of the service may have been passed so much earlier than the test's own reckoning has it."""
 
 
+class Lines:
+    """The lines of a file that grows. Each is read once: whoever reads all of them a hundred times a second has no time for
+    anything else, and the proxy lives in the same loop."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._at = 0
+
+    def new(self) -> list[str]:
+        with self._file.open("rb") as file:
+            file.seek(self._at)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._at += len(whole + end)
+        return whole.decode().splitlines()
+
+
 class Service:
     """The process, and what can be seen of it from outside."""
 
@@ -49,6 +66,8 @@ class Service:
         self.folder = folder
         self.log = folder / "log"
         self.process: asyncio.subprocess.Process | None = None
+        self._log, self._records = Lines(self.log), []
+        self._moments, self._seen = Lines(folder / "moments"), []
 
     async def start(self) -> None:
         with self.log.open("a") as log:
@@ -73,22 +92,34 @@ class Service:
             return {}
         return next((each for each in found if each["kind"] == follower), {})
 
+    async def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
+        """Wait for something that the service does; else say what it said."""
+        try:
+            await until(condition, seconds)
+        except asyncio.TimeoutError:
+            fault = self.folder / "fault"
+            pytest.fail(
+                f"{fault.read_text() if fault.exists() else 'no fault'}\n{(self.folder / 'health.json').read_text()}\n"
+                f"{(self.folder / 'moments').read_text()[-500:]}\n{self.log.read_text()[-8000:]}"
+            )
+
     def failures(self, follower: str) -> int:
         return self.health(follower).get("failures", 0)
 
     def records(self) -> list[dict[str, Any]]:
         """The log records of the level of a warning and above."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        records = [json.loads(line) for line in lines]
-        return [record for record in records if record["level"] in ("warning", "error")]
+        found = (json.loads(line) for line in self._log.new() if line.startswith("{"))
+        self._records += [record for record in found if record["level"] in ("warning", "error")]
+        return self._records
 
     def told(self, follower: str, since: int) -> bool:
         return any(record["message"].startswith(follower) for record in self.records()[since:])
 
     def moment(self, what: str, follower: str, since: float) -> float | None:
         """The first moment of a kind that the service has noted of a follower; None if there is none."""
-        lines = (line.split() for line in (self.folder / "moments").read_text().splitlines())
-        found = [float(at) for kind, name, at in lines if (kind, name) == (what, follower)]
+        lines = (line.split() for line in self._moments.new())
+        self._seen += [(kind, name, float(at)) for kind, name, at in lines]
+        found = [at for kind, name, at in self._seen if (kind, name) == (what, follower)]
         return min((at for at in found if at >= since), default=None)
 
     def logged(self, about: str, since: float) -> float | None:
@@ -122,9 +153,11 @@ class Figures:
                 at and datetime.fromisoformat(at).timestamp() >= since
             )
 
-        await until(is_in_file)
+        await service.until(is_in_file)
         seen = time.time()
-        await until(lambda: service.logged(about, since) and service.moment("health", follower, since))
+        await service.until(
+            lambda: service.logged(about, since) and service.moment("health", follower, since)
+        )
         logged, healthy = service.logged(about, since), service.moment("health", follower, since)
         assert logged is not None
         assert healthy is not None
@@ -238,7 +271,7 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                     await load.append()
                     await service.start()
                 elif fault == "database":
-                    await until(lambda: service.health("projection").get("state") == "running")
+                    await service.until(lambda: service.health("projection").get("state") == "running")
                     failures, since = service.failures("projection"), len(service.records())
 
                     def is_noted(failures: int = failures) -> bool:
@@ -247,8 +280,8 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
 
                     async with lost_database(url, proxy):
                         began = time.time()
-                        await until(is_noted, 60.0)
-                        await until(lambda since=since: service.told("", since))
+                        await service.until(is_noted, 60.0)
+                        await service.until(lambda since=since: service.told("", since))
                         wait = 0.0 if proxy is not None else BUSY_SECONDS
                         await figures.see(service, "projection", LOSS, began + wait)
                 else:
@@ -256,19 +289,23 @@ async def test_a_service_survives_every_fault_of_its_handlers_and_its_database(
                     async with service.fault(follower, fault):
                         began = time.time()
                         await load.append()
-                        await until(
+                        await service.until(
                             lambda since=since, follower=follower: service.told(follower, since), 60.0
                         )
                         if follower != "subscription":  # its failures are those of the application
-                            await until(lambda f=follower, failures=failures: service.failures(f) > failures)
+                            await service.until(
+                                lambda f=follower, failures=failures: service.failures(f) > failures
+                            )
                             assert service.health(follower)["last_error"]
-                            await until(lambda f=follower, began=began: service.moment("passed", f, began))
+                            await service.until(
+                                lambda f=follower, began=began: service.moment("passed", f, began)
+                            )
                             passed = service.moment("passed", follower, began)
                             assert passed is not None
                             await figures.see(service, follower, fault, passed)
                 await load.append()
                 await load.catch_up(f"{follower} {fault}")
-        await until(lambda: service.health("projection").get("state") == "running")
+        await service.until(lambda: service.health("projection").get("state") == "running")
         assert await service.end(signal.SIGTERM) == 0
     finally:
         if service.process is not None and service.process.returncode is None:

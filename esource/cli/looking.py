@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import deque
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import typer
 
-from esource import ReadDirection, ReadOptions, StoredEvent
+from esource import Query, QueryItem, ReadDirection, ReadOptions, StoredEvent
 from esource.browsing import StreamSummary, overview
 from esource.browsing.units import duration, one_line, size
 from esource.checks import check_path, check_whole
@@ -66,6 +67,7 @@ def as_document(stored: StoredEvent) -> dict[str, Any]:
         "actor_id": stored.actor_id,
         "occurred_at": stored.occurred_at,
         "stored_at": stored.stored_at,
+        "tags": sorted(stored.tags),
         "payload": _payload(stored),
     }
 
@@ -183,6 +185,7 @@ def _say_event(stored: StoredEvent, output: Output) -> None:
         "stored": stored.stored_at,
         "tenant": stored.tenant_id,
         "actor": stored.actor_id,
+        "tags": ", ".join(map(one_line, sorted(stored.tags))) or None,
     }
     output.facts((name, value) for name, value in facts.items() if value is not None)
     output.json_text(_payload(stored))
@@ -237,6 +240,9 @@ async def tail(
     aggregate_type: Annotated[
         list[str] | None, typer.Option(help="Only this aggregate type; may be repeated.")
     ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only events with this tag; if repeated, with all of them.")
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,
     after: Annotated[
         int | None,
@@ -254,6 +260,8 @@ async def tail(
         "aggregate_types": aggregate_type or None,
         "tenant_id": None if tenant is None else parse_id(tenant, "a tenant id"),
     }
+    if tag:
+        chosen["query"] = Query(QueryItem(chosen.pop("event_types") or (), tag))
     write = _json_line if as_json else functools.partial(_line, Output())
     async with reading(url) as store:
         shown, position = 0, after or 0
@@ -274,6 +282,11 @@ async def tail(
 
 
 async def _last(store: Any, upto: int, limit: int, chosen: dict[str, Any]) -> list[StoredEvent]:
+    if "query" in chosen:  # which is read forward
+        found = deque[StoredEvent](maxlen=limit)
+        async for stored in store.read_all(ReadOptions(**chosen)):
+            found.append(stored)
+        return list(found)
     options = ReadOptions(direction=ReadDirection.BACKWARD, from_position=upto + 1, limit=limit, **chosen)
     return [stored async for stored in store.read_all(options)][::-1]
 

@@ -25,6 +25,7 @@ from esource.copying.mirror import counters
 from esource.copying.movable import unmovable
 from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import EVENTS, MIRRORED, Relation, Row, scan
+from esource.copying.tag_index import REMEDY, Told, disagreement
 from esource.database.database import Database
 from esource.database.sources import Source
 from esource.dialect.urls import moving_of
@@ -186,7 +187,7 @@ async def verify_store(
     Checked are: the database's own structure (SQLite); streams without holes, in the order of their versions,
     and nothing behind a stream's end; ids, moments and JSON that can be read; outbox rows whose event exists;
     checkpoints that are not ahead of the log; snapshots that are not ahead of their streams; dead letters whose
-    event exists; and counters that hand out no position twice.
+    event exists; an index of tags that is that of the events; and counters that hand out no position twice.
 
     Args:
         store: a store, an engine or a URL, at the newest schema.
@@ -215,7 +216,7 @@ class _Inspection:
         await self._relations_between_rows()
         await self._values()
         self._found.checks = ["storage", "counters", "streams", "outbox", "checkpoints"]
-        self._found.checks += ["snapshots", "dead letters", "values"]
+        self._found.checks += ["snapshots", "dead letters", "values", "tags"]
         if self._codec is not None:
             self._found.checks.append("decoding")
         return self._found
@@ -302,6 +303,7 @@ class _Inspection:
             self._add(check, say(*row), remedy)
 
     async def _values(self) -> None:
+        told = Told()
         [(total,)] = await self._database.rows(EVENTS.count, {})
         for relation in (EVENTS, *MIRRORED):
             step, of = ("verify", total) if relation is EVENTS else (relation.name, 0)
@@ -309,9 +311,14 @@ class _Inspection:
             async for rows in scan(self._database, relation):
                 for row in rows:
                     self._value(relation, row)
+                    if relation is EVENTS:
+                        told.add_event(row)
                 done += len(rows)
                 self._tell(Progress(step, done, of))
             self._found.rows[relation.name] = done
+        problem = await disagreement(self._database, told)
+        if problem is not None:
+            self._add("tags", problem, REMEDY)
 
     def _value(self, relation: Relation, row: Row) -> None:
         problem = unmovable(relation, row)

@@ -136,6 +136,7 @@ def event_details(stored: StoredEvent) -> Content:
                 ("stored", stored.stored_at),
                 ("tenant", stored.row[5]),
                 ("actor", stored.actor_id),
+                ("tags", ", ".join(sorted(stored.tags)) or None),
             ]
         ),
     )

@@ -103,6 +103,25 @@ async def test_tail_shows_the_last_events_and_takes_filters(order, shared_databa
 
 
 @pytest.mark.slow
+async def test_tail_shows_the_events_with_a_tag_and_the_tags_of_an_event(shared_store, shared_database_url):
+    for tags in (["red", "big"], ["red"], [], ["red", "big"]):
+        event = placed()
+        await shared_store.append([event], tags=tags)
+    url = ("--url", shared_database_url, "--json")
+    for options, wanted in (
+        (["--tag", "red"], [1, 2, 4]),
+        (["--tag", "red", "--tag", "big"], [1, 4]),
+        (["--tag", "red", "--limit", 2], [2, 4]),
+        (["--tag", "red", "--from", 1], [2, 4]),
+        (["--tag", "red", "--type", "OrderShipped"], []),
+    ):
+        done = await esource("tail", *url, *options)
+        assert done.exit_code == 0, done.stderr
+        assert [json.loads(line)["global_position"] for line in done.stdout.splitlines()] == wanted
+    done = await esource("event", event.event_id, "--url", shared_database_url)
+    assert "big, red" in done.stdout
+
+
 async def test_tail_follows_what_other_processes_append(order, shared_store, shared_database_url):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "esource", "tail", "--follow", "--json", "--limit", "6",

@@ -136,3 +136,24 @@ async def test_what_sql_by_hand_does_to_tags_is_in_the_index_at_once(shared_stor
         ("colour:red", 4),
         ("colour:red", 6),
     ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM event_tags WHERE global_position = 6",
+        "INSERT INTO event_tags (tag, global_position) VALUES ('colour:red', 4)",
+        "UPDATE event_tags SET tag = 'colour:blue' WHERE global_position = 6",
+    ],
+)
+async def test_an_index_that_says_something_else_than_the_events_is_found_and_made_anew(
+    shared_store, shared_database_url, damage
+):
+    await filled(shared_store)
+    assert (await verify_store(shared_store)).findings == []
+    await execute(shared_database_url, damage)
+    [finding] = (await verify_store(shared_store)).findings
+    assert finding.check == "tags"
+    await execute(shared_database_url, "DELETE FROM event_tags", "UPDATE events SET tags = tags")
+    assert (await verify_store(shared_store)).findings == []
+    assert await indexed(shared_database_url) == INDEX

@@ -25,7 +25,7 @@ async def tell_of_missed(job: Job, own: dict[str, CheckpointState]) -> bool:
     wanted = Doing.of(job.projection, types)
     before = {Doing.in_owner(state.last_owner) for state in own.values() if state.position}
     for each in before:
-        if each is not None and each.class_name != wanted.class_name:
+        if each is not None and each.is_of_another_class(wanted):
             logger.warning(
                 "%s: its checkpoint was moved by another class before, %s. Nothing is wrong if that is its old name; else give "
                 "one of the two another name, since each has passed over what the other has handled",

@@ -46,6 +46,17 @@ class Doing(NamedTuple):
         found = _DOING.search(owner or "")
         return cls(*found.groups()) if found else None
 
+    def is_of_another_class(self, other: Doing) -> bool:
+        """Whether these are two classes. The module of a program is ``__main__`` where it runs, and has its name where
+        another program imports it."""
+        one, two = self.class_name, other.class_name
+        main = "__main__."
+        if one.startswith(main) != two.startswith(main):
+            return not f".{one}".endswith(f".{two.removeprefix(main)}") and not f".{two}".endswith(
+                f".{one.removeprefix(main)}"
+            )
+        return one != two
+
     def __str__(self) -> str:
         return f" runs {self.class_name} ({self.types})"
 

@@ -122,7 +122,7 @@ class Shares:
         job = self.job
         for owner in {state.owner for state in own.values() if state.owner} - self._told:
             other = Doing.in_owner(owner)
-            if other is not None and other.class_name != job.doing.class_name:
+            if other is not None and other.is_of_another_class(job.doing):
                 self._told.add(owner)
                 error = InvalidOptionError(
                     f"{job.doing.class_name} shares its checkpoint with another class of that name, "

@@ -11,6 +11,7 @@ from support.read_models import running, until
 
 from esource import DomainEvent, EventRegistry, EventStore, Projection, ProjectionRunner, handles
 from esource.projections import missed
+from esource.projections.names import Doing
 
 
 class Moved(DomainEvent):
@@ -231,3 +232,18 @@ async def test_events_that_an_older_release_has_passed_over_meanwhile_are_told(
     assert after.seen == ["Turned 1"]
     [said] = warnings(caplog)
     assert "1 events of the types that it handles lie before its checkpoint (position 3)" in said
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "are_others"),
+    [
+        ("shop.Totals", "shop.Totals", False),
+        ("shop.Totals", "bank.Totals", True),
+        ("__main__.Totals", "shop.read.Totals", False),
+        ("shop.read.Totals", "__main__.Totals", False),
+        ("__main__.Totals", "shop.SubTotals", True),
+        ("__main__.Totals", "__main__.Sums", True),
+    ],
+)
+def test_a_class_is_one_whether_its_module_is_run_or_imported(one, two, are_others):
+    assert Doing(one, "0").is_of_another_class(Doing(two, "1")) is are_others

@@ -59,6 +59,10 @@ class EsourceSync(BlockingContender):
     async def version(self, stream: Any) -> int:
         return self.store.get_stream_version(stream, AGGREGATE_TYPE)
 
+    async def execute(self, stream: Any, event: Any) -> int:
+        self.orders.execute_or_create(stream, Order.add_line)
+        return 0
+
     async def load(self, stream: Any) -> int:
         return len(self.store.get_events(stream, AGGREGATE_TYPE).events)
 

@@ -256,7 +256,13 @@ class OutboxRelay:
                         await waiter.wait(min(self._poll_seconds, self._retries.seconds_to_next()))
             await self._end(under_way)
         finally:
-            await uninterrupted(drop(under_way))
+            await uninterrupted(self._drop(under_way))
+
+    async def _drop(self, under_way: dict[asyncio.Task[None], Batch]) -> None:
+        """End what is under way, at once."""
+        await drop(under_way)
+        for batch in under_way.values():
+            await batch.leave()
 
     async def _begin_next(self, under_way: dict[asyncio.Task[None], Batch], room: asyncio.Semaphore) -> bool:
         """Publish the next rows; whether there were any, or earlier ones have ended. What hangs is left to itself, and
@@ -270,7 +276,7 @@ class OutboxRelay:
                 task.add_done_callback(lambda _: self._database.wake_up.set())
         ended = [task for task in under_way if task.done()]
         for task in ended:
-            del under_way[task]
+            await uninterrupted(under_way.pop(task).leave())
             if not task.cancelled():
                 task.result()
         return batch is not None or bool(ended)

@@ -61,14 +61,21 @@ class Batch:
     _confirmed: int = 0
     _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
     _is_stopped: bool = False
+    _is_begun: bool = False
 
     async def publish(self) -> None:
         """Send them; whatever happens, record what was sent and let go of the rest."""
+        self._is_begun = True
         try:
             async with Keeper(self._renew, self.claims.seconds):
                 await self._send()
         finally:
             await uninterrupted(self._settle())
+
+    async def leave(self) -> None:
+        """Let go of the rows if the task of `publish` was cancelled before its first step: then nothing of it ran."""
+        if not self._is_begun:
+            await self._settle()
 
     def stop(self) -> None:
         """Begin with no further message."""

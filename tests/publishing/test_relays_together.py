@@ -215,3 +215,34 @@ async def test_a_relay_that_was_paused_beyond_its_lease_sends_no_more(shared_dat
     assert sleepy.ids == [events[0].event_id]
     await relay_of(other, sink).drain()
     assert sink.ids == [event.event_id for event in events[1:]]
+
+
+@pytest.mark.parametrize("with_the_relay", [False, True])
+async def test_what_is_cancelled_before_its_first_step_is_let_go(store, sink, with_the_relay):
+    await append(store, *several(5))
+    loop = asyncio.get_running_loop()
+    relay = relay_of(store, sink)
+    draining = asyncio.create_task(relay.drain())
+    cancelled = []
+
+    def cancelling(loop, work, **options):
+        task = asyncio.Task(work, loop=loop, **options)
+        if getattr(work, "__qualname__", "") == "Batch.publish" and not cancelled:
+            cancelled.append(task.cancel())
+            if with_the_relay:
+                draining.cancel()
+        return task
+
+    loop.set_task_factory(cancelling)
+    try:
+        if with_the_relay:
+            with pytest.raises(asyncio.CancelledError):
+                await draining
+        else:
+            assert await draining == 5
+    finally:
+        loop.set_task_factory(None)
+
+    assert cancelled == [True]
+    assert await relay_of(store, sink).drain() == (5 if with_the_relay else 0)
+    assert len(sink.ids) == 5

@@ -53,7 +53,7 @@ SYNCHRONOUSLY = (
     "tests/log/test_outbox_rows.py",
     "tests/log/test_reading.py",
     "tests/projections/test_sharing.py::test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives",
-    "tests/publishing/test_relays_together.py",
+    "tests/publishing/test_relays_together.py::test_what_a_killed_relay_had_claimed_is_published_by_the_next",
     "tests/repositories",
     "tests/store/test_aggregate_repository.py",
     "tests/store/test_memory_follows_transactions.py",

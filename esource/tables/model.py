@@ -241,4 +241,5 @@ event_tags = Table(
     info={"since": "0004"},
     sqlite_with_rowid=False,
 )
-"""The index of the tags of all events: made of ``events.tags`` by triggers, whatever program writes, and by nothing else."""
+"""The index of the tags of all events: made of ``events.tags``, in the same transaction. Triggers do that; on SQLite
+whoever inserts an event."""

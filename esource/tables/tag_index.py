@@ -11,11 +11,6 @@ from esource.tables.model import metadata
 
 SQLITE_TRIGGERS = (
     (
-        "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events WHEN NEW.tags IS NOT NULL BEGIN "
-        "INSERT INTO event_tags (tag, global_position) "
-        "SELECT DISTINCT value, NEW.global_position FROM json_each(NEW.tags); END"
-    ),
-    (
         "CREATE TRIGGER esource_event_tags_update AFTER UPDATE OF tags, global_position ON events BEGIN "
         "DELETE FROM event_tags WHERE tag IN (SELECT value FROM json_each(coalesce(OLD.tags, '[]'))) "
         "AND global_position = OLD.global_position; "

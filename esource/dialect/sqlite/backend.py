@@ -18,7 +18,7 @@ from esource.dialect.backend import Backend, Call, Failure, Watched
 from esource.dialect.errors import driver_error
 from esource.dialect.plan import Plan, Refusal, Written
 from esource.dialect.sqlite.caller import JoinedConnection
-from esource.dialect.sqlite.conditions import Judge
+from esource.dialect.sqlite.conditions import Judge, index_tags
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
@@ -194,6 +194,9 @@ class SQLiteBackend(Backend):
             last = execute("SELECT last_insert_rowid()").fetchone()[0]
         # AUTOINCREMENT, inside one write transaction: the new positions have no hole between them.
         first = last - len(rows) + 1
+        index_tags(
+            connection, self.sqlalchemy_dialect, ((row[-1], place) for place, row in enumerate(rows, first))
+        )
         if plan.outbox:
             execute(self._outbox, (first, last))
         return Written(versions, accepted, known, range(first, last + 1), refusals)

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Table, bindparam, column, delete, insert, select
+from sqlalchemy import Dialect, Table, bindparam, column, delete, insert, select
 from sqlalchemy import table as known_table
 
 from esource.dialect.moving import MOVED_FENCE, Moving, insert_of
+from esource.dialect.sqlite.conditions import index_tags
 from esource.dialect.sqlite.hop import hop
+from esource.tables.model import events
 from esource.tables.statement import Statement
 
 _sequence = known_table("sqlite_sequence", column("name"), column("seq"))
@@ -44,8 +46,10 @@ class SQLiteMoving(Moving):
         self, driver: Any, table: Table, columns: Sequence[str], pages: AsyncIterable[Sequence[Any]]
     ) -> None:
         text = self.backend.compiled(insert_of(table, columns)).text
+        dialect = self.backend.sqlalchemy_dialect
+        places = (columns.index("tags"), columns.index("global_position")) if table is events else None
         async for rows in pages:
-            await hop(driver, partial(_insert, text, rows), commit=False)
+            await hop(driver, partial(_insert, text, rows, dialect, places), commit=False)
 
     async def indexes(self, driver: Any, table: Table) -> set[str]:
         rows = await self.backend.fetch(driver, f"PRAGMA index_list({table.name})", ())
@@ -90,5 +94,14 @@ class SQLiteMoving(Moving):
         return [str(row[0]) for row in rows if row[0] != "ok"]
 
 
-def _insert(text: str, rows: Sequence[Any], connection: sqlite3.Connection) -> None:
+def _insert(
+    text: str,
+    rows: Sequence[Any],
+    dialect: Dialect,
+    places: tuple[int, int] | None,
+    connection: sqlite3.Connection,
+) -> None:
     connection.executemany(text, rows)
+    if places is not None:
+        tags, position = places
+        index_tags(connection, dialect, ((row[tags], row[position]) for row in rows))

@@ -180,7 +180,14 @@ def test_both_stores_have_the_same_methods_and_options():
         }
 
     of_sqlite = ("wal_mode", "busy_timeout", "synchronous", "execution")
-    of_postgresql = ("transaction_pooling", "append_lock", "notify", "retry_seconds", "engine_options")
+    of_postgresql = (
+        "transaction_pooling",
+        "append_lock",
+        "notify",
+        "retry_seconds",
+        "schema",
+        "engine_options",
+    )
 
     def options(store):
         return {

@@ -63,8 +63,8 @@ def test_the_public_names_are_these():
         ProjectionFailedError ProjectionRunner ReadDirection ReadOptions Retry SQLiteCheckpointRepository
         SQLiteDLQRepository SQLiteEventStore SQLiteOutboxRepository SQLiteSnapshotStore Snapshot
         AppendCondition AppendConditionError Query QueryItem QueryResult Tag
-        SnapshotStore StoredEvent StreamClosed StreamClosedError Subscription TenantMismatchError Transaction UntypedEvent active_version default_registry
-        correlated handles open_store partition_of register_event upcaster
+        SnapshotStore StoredEvent StreamClosed StreamClosedError Subscription TenantMismatchError Transaction UntypedEvent View
+        active_version correlated default_registry handles open_store partition_of register_event upcaster
     """.split()
     )
     for name in esource.__all__:

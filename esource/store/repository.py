@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Concatenate, Generic, ParamSpec
 from uuid import UUID
 
+from esource.checks import check_choice, check_whole
 from esource.database.patience import Retry
 from esource.domain.aggregates import require_restorable
 from esource.domain.events import DomainEvent
@@ -72,16 +73,13 @@ class AggregateRepository(Generic[TAggregate]):
         self._aggregate_type: str = aggregate_type or inferred
         if not self._aggregate_type:
             raise InvalidOptionError("aggregate_factory is no aggregate class: pass aggregate_type as well")
-        if snapshot_threshold is not None and snapshot_threshold < 1:
-            raise InvalidOptionError(f"snapshot_threshold must be 1 or more, not {snapshot_threshold}")
-        if snapshot_threshold is not None and snapshot_store is None:
-            raise InvalidOptionError("snapshot_threshold needs a snapshot_store")
+        if snapshot_threshold is not None:
+            check_whole("snapshot_threshold", snapshot_threshold, least=1)
+            if snapshot_store is None:
+                raise InvalidOptionError("snapshot_threshold needs a snapshot_store")
         if snapshot_store is not None:
             require_restorable(aggregate_factory)
-        if snapshot_mode not in ("sync", "background", "manual"):
-            raise InvalidOptionError(
-                f"snapshot_mode must be 'sync', 'background' or 'manual', not {snapshot_mode!r}"
-            )
+        check_choice("snapshot_mode", snapshot_mode, ("sync", "background", "manual"))
         self._event_store = event_store
         self._factory = aggregate_factory
         self._publisher = event_publisher

@@ -68,6 +68,16 @@ DO $do$ DECLARE other name; BEGIN
     END LOOP;
 END $do$"""
 
+NOBODY_WRITES = """
+DO $do$ DECLARE other name; BEGIN
+    REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags FROM PUBLIC;
+    FOR other IN SELECT DISTINCT rolname FROM pg_class, aclexplode(relacl) AS given JOIN pg_roles
+        ON pg_roles.oid = given.grantee WHERE pg_class.oid = 'event_tags'::regclass AND grantee <> relowner LOOP
+        EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags FROM ' || quote_ident(other);
+    END LOOP;
+END $do$"""
+"""Default privileges, such as those of `esource.schema.roles`, let others write a new table."""
+
 TRIGGERS = [
     (
         "CREATE TRIGGER esource_event_tags_insert AFTER INSERT ON events FOR EACH ROW WHEN (NEW.tags IS NOT NULL) "
@@ -169,7 +179,7 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         statements = SQLITE
     else:
-        statements = [KEEP_TAGS, NOBODY_CALLS, *TRIGGERS, REFUSAL, FOR_TENANTS]
+        statements = [KEEP_TAGS, NOBODY_CALLS, NOBODY_WRITES, *TRIGGERS, REFUSAL, FOR_TENANTS]
     for statement in statements:
         op.execute(statement)
     record_revision(op, revision)

@@ -12,18 +12,21 @@ from support.orders import OrderPlaced, placed, several
 from support.schemas import execute, rows
 
 from esource import (
+    AppendCondition,
     DLQRepository,
     Lease,
     OutboxRelay,
     OutboxRepository,
     Projection,
     ProjectionRunner,
+    Query,
+    QueryItem,
     Snapshot,
     SnapshotStore,
     handles,
     schema,
 )
-from esource.errors import DatabaseReadOnlyError, InvalidOptionError
+from esource.errors import AppendConditionError, DatabaseReadOnlyError, InvalidOptionError
 from esource.schema import row_level_security
 from esource.schema.roles import create_roles, role_script
 from esource.testing.server import dsn
@@ -173,6 +176,30 @@ async def test_the_tables_of_an_older_owner_go_over_to_the_migrator_who_upgrades
     await writer.append_events((event := placed()).aggregate_id, "Order", [event])
     await schema.downgrade(as_role("migrator"), "0001")
     assert await schema.current(as_role("reader")) == "0001"
+
+
+async def test_an_upgrade_with_roles_gives_nobody_else_the_index_of_the_tags_to_write(
+    empty_postgres_url, names, as_role, open_stores
+):
+    await create_roles(empty_postgres_url, **names)
+    await schema.upgrade(as_role("migrator"), "0003")
+    await schema.upgrade(as_role("migrator"))
+    writer = await open_stores(as_role("writer"))
+    taken = AppendCondition(Query(QueryItem(tags=["name:x"])), 0)
+    await writer.append([placed()], tags=["name:x"])
+
+    by_hand = await session(as_role("writer"))
+    for forbidden in (
+        "INSERT INTO event_tags VALUES ('name:y', 1)",
+        "UPDATE event_tags SET tag = 'name:y'",
+        "DELETE FROM event_tags",
+        "TRUNCATE event_tags",
+    ):
+        with pytest.raises(DENIED):
+            await by_hand.execute(forbidden)
+    await by_hand.close()
+    with pytest.raises(AppendConditionError):
+        await writer.append([placed()], condition=taken)
 
 
 async def test_row_level_security_goes_over_to_the_migrator_and_nobody_rebinds_a_tenant(

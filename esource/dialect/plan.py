@@ -81,7 +81,7 @@ class Written(NamedTuple):
     accepted: Sequence[bool]
     """Whether the stream was at its expected version, and its condition held; the rows of the others were not written."""
     known: Sequence[bool]
-    """For streams that were not: whether the first event id is stored already."""
+    """For streams that were not: whether the first event id is stored already, or may be."""
     positions: Sequence[int]
     """Global positions of the written rows, in the plan's order."""
     refusals: Mapping[int, Refusal] = NOTHING_REFUSED

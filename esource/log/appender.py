@@ -20,7 +20,6 @@ from typing import Any
 from esource.database.cancellation import unseen
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
-from esource.dialect.plan import Unjudged
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -152,8 +151,7 @@ class Appender:
             else:
                 if accepted[0]:
                     return AppendResult(True, versions[0] + len(events), positions[-1])
-                is_open = known[0] or isinstance(refusals.get(0), Unjudged)
-                outcome = None if is_open else append.refused(versions[0], refusals.get(0))
+                outcome = None if known[0] else append.refused(versions[0], refusals.get(0))
             if outcome is None:
                 [(_, outcome)] = await self._decide_exactly([append])
         finally:

@@ -226,13 +226,12 @@ class Batch:
             elif accepted[state.index]:
                 yield append, None if known[question] else append.conflict(version + steps_before)
             elif (are_new and version < 0) or (
-                question >= 0 and not accepted[question] and not known[question] and state.index not in moving
+                question >= 0
+                and not accepted[question]
+                and (are_new or not known[question])
+                and state.index not in moving
             ):
-                refusal = refusals.get(state.index)
-                if are_new or not isinstance(refusal, Unjudged):
-                    yield append, append.refused(version, refusal)
-                else:
-                    yield append, None
+                yield append, append.refused(version, refusals.get(state.index))
             else:
                 moving.add(state.index)
                 yield append, None

@@ -197,6 +197,9 @@ def _statement(
 
     known = case(
         (stream.c.accepted, false()),
+        # A condition sees what was committed while the lock was waited for, and this snapshot does not: the event that
+        # stands in the way may be this append's own.
+        *([(stream.c.refusal.is_not(None), true())] if conditional else []),
         else_=exists(select(literal_column("1")).where(events.c.event_id == stream.c.first_event_id)),
     )
     result = select(

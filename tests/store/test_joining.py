@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import nullcontext
 from uuid import uuid4
 
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from support.orders import placed, several
 
-from esource import DuplicateEventError, OptimisticLockError, OutboxRepository
+from esource import DuplicateEventError, InvalidOptionError, OptimisticLockError, OutboxRepository
 
 totals = Table("totals", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -154,6 +156,22 @@ async def test_an_engine_that_begins_transactions_itself_is_joined(shared_store,
         await connection.execute(insert(totals).values(id=1))
         await shared_store.append_events(order, "Order", [placed(order)], 0, connection=connection)
     assert await shared_store.get_stream_version(order, "Order") == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has no autocommit before Python 3.12")
+async def test_a_connection_whose_commit_does_nothing_is_refused_on_python_3_12_and_newer(
+    sqlite_url, open_stores
+):
+    store = await open_stores(sqlite_url)
+    url = make_url(sqlite_url).set(drivername="sqlite+aiosqlite")
+    for autocommit in (True, False):
+        engine = create_async_engine(url, connect_args={"autocommit": autocommit})
+        with pytest.raises(InvalidOptionError, match="autocommit=True") if autocommit else nullcontext():
+            async with engine.connect() as connection:
+                await store.append_events(order := uuid4(), "Order", [placed(order)], connection=connection)
+                await connection.commit()
+        await engine.dispose()
+        assert await store.get_global_position() == (0 if autocommit else 1)
 
 
 async def test_a_stream_that_was_closed_in_the_same_transaction_can_be_closed_again(shared_store, engine):

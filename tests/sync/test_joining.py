@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +24,9 @@ from esource.sync import EventStore, InMemoryEventStore, OutboxRepository, open_
 from esource.testing.server import dsn
 
 notes = Table("notes", MetaData(), Column("id", Integer, primary_key=True))
+has_autocommit = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="sqlite3 has no autocommit before Python 3.12"
+)
 
 
 @pytest.fixture
@@ -88,6 +93,32 @@ def test_a_connection_of_the_driver_that_commits_each_statement_is_refused(
     with pytest.raises(InvalidOptionError, match="AUTOCOMMIT"):
         store.append_events(id_, "Order", [placed(id_)], connection=connection)
     assert store.get_global_position() == 0
+
+
+@has_autocommit
+@pytest.mark.parametrize("sqlalchemy", [True, False])
+def test_a_connection_whose_commit_does_nothing_is_refused_on_python_3_12_and_newer(
+    sqlite_url: str, sqlalchemy: bool
+):
+    path, id_ = str(make_url(sqlite_url).database), uuid4()
+    with open_store(sqlite_url, enable_tracing=False) as store:
+        store.initialize()
+
+        def append_on(opened: Any) -> None:
+            connection = opened
+            if sqlalchemy:
+                engine = create_engine("sqlite://", creator=lambda: opened, poolclass=NullPool)
+                connection = engine.connect()
+            with closing(opened), closing(connection):
+                store.append_events(id_, "Order", [placed(id_)], connection=connection)
+                connection.commit()
+
+        with pytest.raises(InvalidOptionError, match="autocommit=True"):
+            append_on(sqlite3.connect(path, autocommit=True))
+        assert store.get_global_position() == 0
+        append_on(sqlite3.connect(path, autocommit=False))
+        append_on(sqlite3.connect(path))
+        assert store.get_global_position() == 2
 
 
 def test_an_append_commits_and_vanishes_with_the_applications_transaction(store: EventStore, engine: Engine):

@@ -22,11 +22,8 @@ from esource.dialect.sqlite.conditions import Judge, index_tags
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
-from esource.dialect.sqlite.hop import fetch, hop
-from esource.errors import (
-    EventSourceError,
-    InvalidOptionError,
-)
+from esource.dialect.sqlite.hop import fetch, hop, require_commits
+from esource.errors import EventSourceError, InvalidOptionError
 from esource.moments import to_iso, utc_now
 from esource.tables.constructs import version_or_closed
 from esource.tables.model import event_outbox, events
@@ -223,9 +220,10 @@ class SQLiteBackend(Backend):
         self, connection: AsyncConnection, database: str, schema: str | None
     ) -> aiosqlite.Connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        if not driver.in_transaction:
+        await require_commits(driver, database)
+        if not (driver.in_transaction and connection.in_transaction()):
             # Through SQLAlchemy, which otherwise would not know that there is something to commit.
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            await connection.exec_driver_sql("SELECT 1" if driver.in_transaction else "BEGIN IMMEDIATE")
         return driver  # type: ignore[no-any-return]
 
     synchronous_driver = "sqlite3"
@@ -241,15 +239,17 @@ class SQLiteBackend(Backend):
             opened = (await call(lambda: connection.connection, ())).driver_connection
             if not isinstance(opened, sqlite3.Connection):
                 raise InvalidOptionError(f"{database}: connection must be one of sqlite3's")
-            if not opened.in_transaction:
-                await call(connection.exec_driver_sql, ("BEGIN IMMEDIATE",))
+        joined = JoinedConnection(opened, call)
+        await require_commits(joined, database)
+        if isinstance(connection, SyncConnection):
+            if not (opened.in_transaction and connection.in_transaction()):
+                begin = "SELECT 1" if opened.in_transaction else "BEGIN IMMEDIATE"
+                await call(connection.exec_driver_sql, (begin,))
         elif not opened.in_transaction:
             if opened.isolation_level is None:
-                raise InvalidOptionError(
-                    f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
-                )
+                raise InvalidOptionError(f"{database}: the connection is in AUTOCOMMIT. Begin a transaction.")
             await call(opened.execute, ("BEGIN IMMEDIATE",))
-        return JoinedConnection(opened, call)
+        return joined
 
     async def commit(self, transaction: AsyncTransaction, driver: aiosqlite.Connection) -> bool:
         if not driver.in_transaction:

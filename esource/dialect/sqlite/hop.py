@@ -6,6 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING, TypeVar
 
 from esource.dialect.sqlite.files import place_of
+from esource.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -56,3 +57,20 @@ def fetch(driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> 
 
 def _fetch(connection: sqlite3.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
     return connection.execute(text, arguments).fetchall()
+
+
+async def require_commits(driver: aiosqlite.Connection, database: str) -> None:
+    """Refuse a connection on which `commit` and `rollback` do nothing: what is appended on it would be lost.
+
+    Raises:
+        InvalidOptionError: it was opened with `autocommit=True` (Python 3.12 and newer).
+    """
+    if hasattr(driver, "esource_commits"):
+        return
+    # sqlite3 tells it in the connection's own thread only.
+    if await driver._execute(getattr, driver._conn, "autocommit", None) is True:  # type: ignore[no-untyped-call]  # noqa: SLF001
+        raise InvalidOptionError(
+            f"{database}: the connection is in AUTOCOMMIT: it was opened with autocommit=True, so that its commit() does "
+            "nothing. Give one that was opened without it, or with autocommit=False."
+        )
+    driver.esource_commits = True  # type: ignore[attr-defined]

@@ -232,9 +232,21 @@ class StoredEvent:
 
     @property
     def tags(self) -> frozenset[str]:
-        """The tags that it was stored with: those that its class declares, and those that were given at the append."""
-        tags = self.row[TAGS]
-        return _NO_TAGS if tags is None else frozenset(json.loads(tags))
+        """The tags that it was stored with: those that its class declares, and those that were given at the append.
+
+        Raises:
+            EventDecodeError: another program has written something that is no list of texts.
+        """
+        text = self.row[TAGS]
+        if text is None:
+            return _NO_TAGS
+        try:
+            tags = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._undecodable("its tags are no JSON") from error
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise self._undecodable("its tags are no list of texts")
+        return frozenset(tags)
 
     @property
     def stored_at(self) -> datetime:
@@ -245,10 +257,10 @@ class StoredEvent:
         try:
             return from_iso(text)
         except ValueError as error:
-            problem = f"{text!r} is not a timestamp"
-            raise EventDecodeError(
-                self.event_type, self.row[EVENT_ID], self.global_position, problem
-            ) from error
+            raise self._undecodable(f"{text!r} is not a timestamp") from error
+
+    def _undecodable(self, problem: str) -> EventDecodeError:
+        return EventDecodeError(self.event_type, self.row[EVENT_ID], self.global_position, problem)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StoredEvent) and tuple(self.row) == tuple(other.row)

@@ -157,7 +157,12 @@ DO $do$ DECLARE tenant_role name; BEGIN
         CREATE POLICY esource_tenants ON event_tags
             USING (EXISTS (SELECT FROM events WHERE events.global_position = event_tags.global_position)
                 OR (SELECT esource_every_tenant()))
-            WITH CHECK ((SELECT esource_every_tenant()));
+            WITH CHECK ((SELECT esource_every_tenant()) OR (false));
+        CREATE POLICY esource_texts_as_tags ON events AS RESTRICTIVE FOR INSERT WITH CHECK (
+            CASE WHEN jsonb_typeof(tags) = 'array' THEN (
+                SELECT coalesce(bool_and(jsonb_typeof(tag) = 'string' AND length(tag #>> '{}') BETWEEN 1 AND 255), false)
+                FROM jsonb_array_elements(tags) AS given(tag))
+            ELSE tags IS NULL END);
         FOR tenant_role IN SELECT rolname FROM esource_tenant_roles JOIN pg_roles ON rolname = role_name
             WHERE tenant_id IS NOT NULL LOOP
             EXECUTE format('GRANT INSERT (tags) ON events TO %I', tenant_role);
@@ -193,6 +198,7 @@ def downgrade() -> None:
     if not is_sqlite:
         op.execute("DROP FUNCTION esource_keep_event_tags()")
         op.execute("DROP FUNCTION esource_refusal(jsonb)")
+        op.execute("DROP POLICY IF EXISTS esource_texts_as_tags ON events")
     op.drop_table("event_tags")
     op.drop_column("events", "tags")
     record_revision(op, down_revision)

@@ -115,3 +115,23 @@ async def test_a_column_that_cannot_be_read_ends_nothing(sqlite_url, open_stores
     await ProjectionRunner(store, again).run(live=False)
     assert (first.sent, again.sent) == ([positions[0], positions[2]], [])
     assert len(await DLQRepository(store).get_failed_events(projection_name=kind.name)) == 1
+
+
+@pytest.mark.parametrize("tags", ['[["k:z"], "k:z"]', "[{}]", "[1]", "null", '{"k": 1}', '"k:z"', "7"])
+async def test_tags_that_are_no_list_of_texts_are_an_error_of_ours_with_the_position(store: EventStore, tags):
+    positions = await append(store, "a", "b")
+    cast = "CAST(:tags AS jsonb)" if "postgresql" in store.name.lower() else ":tags"
+    async with store.transaction() as transaction:
+        if "postgresql" in store.name.lower():  # the index is not what is looked at
+            await transaction.connection.execute(text("DROP TRIGGER esource_event_tags_update ON events"))
+        else:
+            await transaction.connection.execute(text("DROP TRIGGER esource_event_tags_update"))
+        await transaction.connection.execute(
+            text(f"UPDATE events SET tags = {cast} WHERE global_position = :position"),  # noqa: S608
+            {"tags": tags, "position": positions[0]},
+        )
+    spoilt, sound = [stored async for stored in store.read_all()]
+    with pytest.raises(EventDecodeError, match="tags are no list of texts") as caught:
+        _ = spoilt.tags
+    assert caught.value.global_position == positions[0]
+    assert sound.tags == frozenset()

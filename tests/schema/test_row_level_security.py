@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy.engine import make_url
-from support.schemas import execute
+from support.schemas import execute, rows
 from support.tenants import (
     BLUE,
     DENIED,
@@ -29,6 +29,7 @@ from esource import (
     DLQRepository,
     OutboxRepository,
     SnapshotStore,
+    schema,
 )
 from esource.schema import row_level_security
 
@@ -171,6 +172,42 @@ async def test_an_event_by_hand_is_its_own_and_in_a_stream_of_its_own(red_url, s
             await red.execute(INSERT, stream, tenant, version)
         await red.execute(INSERT, OURS, RED, 4)
         assert await red.fetchval("SELECT max(version) FROM events") == 4
+
+
+TAGGED = INSERT.replace("payload)", "payload, tags)").replace(
+    "'{}')", "'{}', CAST(CAST($4 AS text) AS jsonb))"
+)
+
+
+@pytest.mark.parametrize("enabled_by", ["enable", "an upgrade"])
+async def test_tags_by_hand_are_those_that_an_append_could_have_written(
+    red_url, owner, postgres_url, enabled_by
+):
+    policies = "SELECT tablename, policyname, cmd, qual, with_check FROM pg_policies ORDER BY 1, 2"
+    if enabled_by == "an upgrade":
+        before = await rows(postgres_url, policies)
+        await schema.downgrade(owner, "0003")
+        await schema.upgrade(owner)
+        assert await rows(postgres_url, policies) == before
+    longest = "x" * 255
+    async with session(red_url) as red:
+        for tags in (
+            '[["k:z"], "k:z"]',
+            "[{}]",
+            "[null]",
+            "[1]",
+            '[""]',
+            "[]",
+            "{}",
+            '"k:z"',
+            "null",
+            f'["{longest}x"]',
+        ):
+            with pytest.raises(DENIED, match="row-level security"):
+                await red.execute(TAGGED, OURS, RED, 4, tags)
+        await red.execute(TAGGED, OURS, RED, 4, f'["k:z", "{longest}"]')
+        await red.execute(TAGGED, OURS, RED, 5, None)
+    assert [sorted(stored.tags) async for stored in owner.read_all()][-2:] == [["k:z", longest], []]
 
 
 async def test_a_position_is_never_chosen_by_hand(red_url):

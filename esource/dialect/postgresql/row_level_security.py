@@ -36,6 +36,15 @@ _STORABLE = {
     "event_tags": "false",  # the trigger of the events writes it, with the rights of the owner
 }
 
+TEXTS_AS_TAGS = """
+CREATE POLICY esource_texts_as_tags ON events AS RESTRICTIVE FOR INSERT WITH CHECK (
+    CASE WHEN jsonb_typeof(tags) = 'array' THEN (
+        SELECT coalesce(bool_and(jsonb_typeof(tag) = 'string' AND length(tag #>> '{}') BETWEEN 1 AND 255), false)
+        FROM jsonb_array_elements(tags) AS given(tag))
+    ELSE tags IS NULL END)"""
+"""Other tags than an append writes would stop a reader of all tenants' rows. A policy of its own, which a migration that
+drops the column can drop."""
+
 
 def _function(signature: str, result: str, body: str, *, sees: str = "STABLE") -> str:
     """A function with the rights of the owner. It trusts no name that the session could have taken: a
@@ -73,6 +82,7 @@ TRIGGER_FUNCTIONS = ("esource_keep_event_keys()", "esource_drop_event_keys()", T
 
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
+    "DROP POLICY IF EXISTS esource_texts_as_tags ON events",
     "DROP POLICY IF EXISTS esource_own_rows ON event_outbox",
     "DROP POLICY IF EXISTS esource_kept_row ON event_outbox",
     *(f"ALTER TABLE IF EXISTS {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
@@ -222,6 +232,7 @@ ENABLE = [
         f"WITH CHECK ({_SEES_ALL} OR ({_STORABLE[table]}))"
         for table in OUR_TABLES
     ),
+    TEXTS_AS_TAGS,
     (
         "CREATE POLICY esource_own_rows ON event_outbox AS RESTRICTIVE FOR INSERT "
         f"WITH CHECK ({_SEES_ALL} OR esource_own_row(to_jsonb(event_outbox)))"

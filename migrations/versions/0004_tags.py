@@ -155,7 +155,7 @@ DO $do$ DECLARE tenant_role name; BEGIN
     IF to_regclass('esource_tenant_roles') IS NOT NULL THEN
         ALTER TABLE event_tags ENABLE ROW LEVEL SECURITY;
         CREATE POLICY esource_tenants ON event_tags
-            USING (EXISTS (SELECT FROM events WHERE events.global_position = event_tags.global_position)
+            USING ((SELECT true FROM events WHERE events.global_position = event_tags.global_position)
                 OR (SELECT esource_every_tenant()))
             WITH CHECK ((SELECT esource_every_tenant()) OR (false));
         CREATE POLICY esource_texts_as_tags ON events AS RESTRICTIVE FOR INSERT WITH CHECK (

@@ -247,3 +247,19 @@ async def test_rows_beside_the_log_are_neither_written_nor_moved_for_others(red_
     assert await SnapshotStore(owner).snapshot_exists(THEIRS, "Order")
     assert (await DLQRepository(owner).get_failure_stats()).total_failed == 1
     assert len(await CheckpointRepository(owner).get_all_checkpoints()) == 1
+
+
+async def test_a_tag_is_looked_up_without_reading_the_tenants_whole_log(red_url, owner, postgres_url):
+    await execute(
+        postgres_url,
+        "INSERT INTO events (event_id, aggregate_id, aggregate_type, event_type, tenant_id, version, timestamp, payload, tags) "
+        f"SELECT gen_random_uuid(), gen_random_uuid(), 'Order', 'OrderPlaced', '{RED}', 1, now(), '{{}}', "
+        "jsonb_build_array('hot') FROM generate_series(1, 3000)",
+        "ANALYZE events, event_tags",
+    )
+    async with session(red_url) as red:
+        plan = "\n".join(
+            row[0] for row in await red.fetch("EXPLAIN SELECT FROM event_tags WHERE tag = 'hot' LIMIT 1000")
+        )
+    assert "events_pkey" in plan
+    assert "Seq Scan on events" not in plan

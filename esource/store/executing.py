@@ -15,7 +15,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Generic
@@ -36,6 +35,7 @@ from esource.errors import (
 )
 from esource.log.streams import AppendResult
 from esource.store.commands import require_command
+from esource.store.groups import Group, Part, Target
 from esource.store.saving import Saved, TAggregate
 from esource.store.store import EventStore
 from esource.store.turns import current_unit_of, turns_of
@@ -44,66 +44,8 @@ CACHE_SIZE = 256
 """Aggregates that a repository keeps in memory at most, for `AggregateRepository.execute`."""
 
 
-GROUP_COMMANDS = 100
-"""Commands that one append stores at most."""
-
-GROUP_EVENTS = 1000
-"""Events that one append stores at most, unless a single command has more."""
-
 _OF_ONE = (InvalidEventError, InvalidOptionError, DuplicateEventError, TenantMismatchError, PrivacyError)
 """Errors of one command's events, raised before anything is written: the other commands of its group are called again."""
-
-
-class _Group(Generic[TAggregate]):
-    """Commands on one aggregate that one append stores."""
-
-    def __init__(self, executor: Executor[TAggregate], aggregate: TAggregate, *, is_proved: bool) -> None:
-        self.executor = executor
-        self.aggregate = aggregate
-        self.base = aggregate.version - len(aggregate.uncommitted_events)
-        """The version before its first event."""
-        self.is_proved = is_proved
-        """Whether the aggregate was loaded for it, so that a conflict is news."""
-        self.commands = 1
-        self.is_sent = False
-        self.wake = asyncio.Event()
-        """Set when it is stored, or when its first command has to store it."""
-        self.done = asyncio.Event()
-        """Set when its commands may return."""
-        # What became of it; nothing of these: its commands have to be called again.
-        self.saved: Saved[TAggregate] | None = None
-        self.conflict: OptimisticLockError | None = None
-        self.error: Exception | None = None
-        self.is_divided = False
-        """Whether one of its commands is to blame, so that each has to be stored alone."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is to be stored, though others wait."""
-        return self.commands >= GROUP_COMMANDS or self.aggregate.version - self.base >= GROUP_EVENTS
-
-
-@dataclass(frozen=True, slots=True)
-class _Target(Generic[TAggregate]):
-    """A command and its aggregate."""
-
-    aggregate_id: UUID
-    find: Callable[[UUID], Awaitable[TAggregate]]
-    call: Callable[[TAggregate], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part(Generic[TAggregate]):
-    """One command of a group."""
-
-    group: _Group[TAggregate]
-    leads: bool
-    """Whether it is the first one."""
-    version: int
-    """That of the aggregate after it."""
-    has_events: bool
-    refusal: Exception | None
-    """What it has raised."""
 
 
 class Executor(Generic[TAggregate]):
@@ -154,7 +96,7 @@ class Executor(Generic[TAggregate]):
         async def call(aggregate: TAggregate) -> None:
             await answer_of(partial(command, aggregate, *arguments, **keywords))
 
-        target = _Target(aggregate_id, find, call)
+        target = Target(aggregate_id, find, call)
         is_alone = iscoroutinefunction(command)  # others would wait for what it awaits
         attempt = 1
         while True:
@@ -176,7 +118,7 @@ class Executor(Generic[TAggregate]):
                 attempt += 1
             is_alone = is_alone or group.is_divided
 
-    async def _take_part(self, target: _Target[TAggregate], is_alone: bool) -> _Part[TAggregate]:
+    async def _take_part(self, target: Target[TAggregate], is_alone: bool) -> Part[TAggregate]:
         """Call the command in its turn, and wait until it is known what became of its group.
 
         The last one that waits for its turn stores the group. The first one does what follows from that.
@@ -184,8 +126,8 @@ class Executor(Generic[TAggregate]):
         key = target.aggregate_id
         async with self._turn(key) as is_taken:
             before = self._turns.groups.get(self._stream(key)) if is_taken else None
-            if before is not None and (is_alone or before.executor is not self):
-                await before.executor.send(key, before)
+            if before is not None and (is_alone or before.send != self.send):
+                await before.send(key, before)
             part = (
                 await self._join(target)
                 if is_taken and not is_alone
@@ -203,12 +145,13 @@ class Executor(Generic[TAggregate]):
             if not group.is_sent:
                 async with self._turn(key):
                     await self.send(key, group)
-            if group.saved is not None and group.saved.is_settled:
-                await group.saved.follow()
+            await group.settled.wait()
         except asyncio.CancelledError:
-            if group.is_sent:
-                await uninterrupted(group.wake.wait())
+            if group.is_sent:  # the events are those of others, too
+                await uninterrupted(group.follow())
             raise
+        else:
+            await group.follow()
         finally:
             self._give_up(key, group)  # if it was cancelled; else nothing is left to give up
         return part
@@ -242,20 +185,20 @@ class Executor(Generic[TAggregate]):
     def _stream(self, aggregate_id: UUID) -> str:
         return f"{self._aggregate_type} {aggregate_id}"
 
-    async def _begin(self, target: _Target[TAggregate], *, is_kept: bool) -> _Part[TAggregate]:
+    async def _begin(self, target: Target[TAggregate], *, is_kept: bool) -> Part[TAggregate]:
         """Call the command on the aggregate as it was kept; if that decides nothing, as it is stored."""
         aggregate = self._cache.pop(target.aggregate_id, None) if is_kept else None
         is_proved = aggregate is None or not await _is_decided_on(aggregate, target.call)
         if aggregate is None or is_proved:
             aggregate = await target.find(target.aggregate_id)
             await target.call(aggregate)
-        group = _Group(self, aggregate, is_proved=is_proved)
-        return _Part(group, True, aggregate.version, aggregate.has_uncommitted_events, None)
+        group = Group(self.send, aggregate, is_proved=is_proved)
+        return Part(group, True, aggregate.version, aggregate.has_uncommitted_events, None)
 
-    async def _join(self, target: _Target[TAggregate]) -> _Part[TAggregate]:
+    async def _join(self, target: Target[TAggregate]) -> Part[TAggregate]:
         """Call the command on what the group before it has made of the aggregate; without a group, begin one."""
         key = target.aggregate_id
-        group: _Group[TAggregate] | None = self._turns.groups.get(self._stream(key))
+        group: Group[TAggregate] | None = self._turns.groups.get(self._stream(key))
         if group is None:
             part = await self._begin(target, is_kept=True)
             if part.has_events:
@@ -273,9 +216,9 @@ class Executor(Generic[TAggregate]):
             raise
         group.commands += 1
         version = group.aggregate.version
-        return _Part(group, False, version, version > before, refusal)
+        return Part(group, False, version, version > before, refusal)
 
-    async def _restore(self, target: _Target[TAggregate], group: _Group[TAggregate], version: int) -> None:
+    async def _restore(self, target: Target[TAggregate], group: Group[TAggregate], version: int) -> None:
         """Take back what a command that raised has left in the aggregate of its group."""
         key, events = target.aggregate_id, group.aggregate.uncommitted_events[: version - group.base]
         try:
@@ -287,6 +230,7 @@ class Executor(Generic[TAggregate]):
             for event in events:
                 fresh.apply_event(event)
         except BaseException as error:
+            group.is_divided = True  # else all would begin anew, together again
             self._give_up(key, group)
             if not isinstance(error, Exception):
                 raise
@@ -294,7 +238,7 @@ class Executor(Generic[TAggregate]):
             group.aggregate, group.is_proved = fresh, True
 
     async def send(
-        self, aggregate_id: UUID, group: _Group[TAggregate], *, is_kept: bool = True, is_mine: bool = False
+        self, aggregate_id: UUID, group: Group[TAggregate], *, is_kept: bool = True, is_mine: bool = False
     ) -> None:
         """Store what the commands of a group have recorded, once; to the end, unless it is the caller's own command alone."""
         if group.is_sent:
@@ -304,7 +248,7 @@ class Executor(Generic[TAggregate]):
         work = self._settle(aggregate_id, group, is_kept)
         await (work if is_mine else uninterrupted(work))
 
-    async def _settle(self, aggregate_id: UUID, group: _Group[TAggregate], is_kept: bool) -> None:
+    async def _settle(self, aggregate_id: UUID, group: Group[TAggregate], is_kept: bool) -> None:
         try:
             saved = await self._store(group.aggregate)
         except OptimisticLockError as conflict:
@@ -322,15 +266,17 @@ class Executor(Generic[TAggregate]):
                     del self._cache[next(iter(self._cache))]
         finally:
             group.wake.set()
+            group.settled.set()
 
-    def _give_up(self, aggregate_id: UUID, group: _Group[TAggregate]) -> None:
+    def _give_up(self, aggregate_id: UUID, group: Group[TAggregate]) -> None:
         """Let the commands of a group go on: if nothing of it was sent, they begin anew."""
         self._forget(aggregate_id, group)
         group.is_sent = True
         group.wake.set()
+        group.settled.set()
         group.done.set()
 
-    def _forget(self, aggregate_id: UUID, group: _Group[TAggregate]) -> None:
+    def _forget(self, aggregate_id: UUID, group: Group[TAggregate]) -> None:
         """Let no others join a group."""
         stream = self._stream(aggregate_id)
         if self._turns.groups.get(stream) is group:

@@ -10,7 +10,7 @@ from support.orders import Order, OrderPlaced
 
 from esource import AggregateRepository, OptimisticLockError, Retry, sync
 from esource.errors import DatabaseUnavailableError, InvalidEventError
-from esource.store import executing
+from esource.store import groups
 
 SHORT = Retry(attempts=3, first_seconds=0.001, longest_seconds=0.001)
 
@@ -253,7 +253,7 @@ async def test_other_repositories_store_what_waits_before_their_own(tallies, sto
 
 
 async def test_a_group_is_stored_when_it_has_many_events(tallies, store, i, appends, monkeypatch):
-    monkeypatch.setattr(executing, "GROUP_EVENTS", 2)
+    monkeypatch.setattr(groups, "GROUP_EVENTS", 2)
     tasks = await begun(tallies, i, *((Tally.add, str(number)) for number in range(5)))
     assert sorted([(await task).new_version for task in tasks]) == [2, 3, 4, 5, 6]
     assert appends[0] == [2, 2, 1]
@@ -316,3 +316,53 @@ def test_threads_of_a_program_without_an_event_loop_take_turns(shared_database_u
             list(threads.map(work, range(6)))
         names = [event.customer_id for event in store.get_events(i, "Order").events]
         assert sorted(names) == sorted(["first", *(f"{n}-{s}" for n in range(6) for s in range(5))])
+
+
+async def test_no_command_is_called_again_while_another_task_stores_it(tallies, store):
+    i = uuid4()
+    await tallies.execute_or_create(i, Tally.add, "first")
+    calls, joining = [], []
+
+    def lead(tally):
+        calls.append("lead")
+        tally.add("leads")
+        if not joining:  # one that waits is cancelled, and another comes, in the same turn of the loop
+            waiting.cancel()
+            joining.append(asyncio.create_task(tallies.execute(i, Tally.add, "joins")))
+
+    async with held(tallies, i):
+        leading = asyncio.create_task(tallies.execute(i, lead))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(tallies.execute(i, Tally.add, "waits"))
+    await asyncio.gather(leading, *joining)
+
+    assert calls == ["lead"]
+    stream = await store.get_events(i, "Order")
+    assert [event.customer_id for event in stream.events] == ["first", "leads", "joins"]
+
+
+async def test_the_publisher_is_told_of_a_group_whose_first_command_is_cancelled(store, monkeypatch):
+    told = []
+
+    class Publisher:
+        async def publish(self, events):
+            told.extend(event.customer_id for event in events)
+
+    tallies = AggregateRepository(store, Tally, event_publisher=Publisher())
+    i = uuid4()
+    await tallies.execute_or_create(i, Tally.add, "before")
+    append = store.append_events
+
+    async def append_events(*arguments, **keywords):
+        first.cancel()
+        await asyncio.sleep(0)  # the cancellation arrives before the events are stored
+        return await append(*arguments, **keywords)
+
+    async with held(tallies, i):
+        first, *others = [asyncio.create_task(tallies.execute(i, Tally.add, name)) for name in "abc"]
+        monkeypatch.setattr(store, "append_events", append_events)
+    assert len(await asyncio.gather(*others)) == 2
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+    assert told == ["before", "a", "b", "c"]

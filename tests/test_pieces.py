@@ -46,6 +46,10 @@ def drawn(chance: random.Random, depth: int) -> str:
 
 
 def damaged(chance: random.Random, text: str) -> str:
+    opening = [place for place, letter in enumerate(text, 1) if letter in "[{"]
+    if opening and chance.random() < 0.2:
+        place = chance.choice(opening)
+        return f"{text[:place]}{chance.choice(['', ' '])},{text[place:]}"
     place = chance.randrange(len(text) + 1)
     return text[:place] + chance.choice([*LETTERS, ""]) + text[place + chance.randrange(2) :]
 
@@ -72,6 +76,16 @@ def test_a_text_is_refused_in_pieces_where_it_is_refused_as_a_whole(monkeypatch,
         refused += not wanted
         assert is_readable(text, lambda whole: require_readable(whole, read)) == wanted, text
     assert 100 < refused < 800
+
+
+@pytest.mark.parametrize("read", [json.loads, from_json])
+@pytest.mark.parametrize("bad", ["[,1]", '[ ,"a"]', '{,"k":1}', '{\n,"k":1}', "[[,[]]]"])
+def test_a_comma_behind_a_bracket_that_opens_is_refused_wherever_the_text_is_cut(monkeypatch, read, bad):
+    text = f"[{'[],' * 5}{bad},{'[],' * 5}1]"
+    for size in range(1, len(text)):
+        monkeypatch.setattr(pieces, "PIECE_CHARACTERS", size)
+        with pytest.raises(ValueError):
+            require_readable(text, read)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])

@@ -72,6 +72,9 @@ def read_in_pieces(text: str, read: Callable[[str], Any], start: int = 0) -> int
             end = start + _end_in(window, len(opened))
         elif cut >= 0:
             end = start + cut
+            # Closed behind it, the bracket alone would be JSON.
+            if text[start:end].rstrip(_SPACE).endswith(("[", "{")):
+                raise ValueError(f"a comma follows a bracket that opens, at character {end}")
         elif start + size < len(text):
             size *= 2
             continue

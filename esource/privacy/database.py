@@ -160,9 +160,11 @@ class DatabaseKeyStore(KeyStore):
     async def initialize(self) -> None:
         """Make the table, if it is not there. Safe to repeat, and safe when many processes do it at once."""
         with self._errors():
+            backend = self._database.backend
             async with self._database.transaction() as unit:
-                await self._database.backend.lock_schema(unit.connection, self._database.schema)
-                await unit.connection.run_sync(_metadata.create_all)
+                with backend.errors(self._database.name):
+                    await backend.lock_schema(unit.connection, self._database.schema)
+                    await unit.connection.run_sync(_metadata.create_all)
 
     async def close(self) -> None:
         """Give the connections back. Stores do not close their key store."""

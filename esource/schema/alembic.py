@@ -61,8 +61,8 @@ async def _run_on_url(url: str, context: Any) -> None:
     database = Database.from_url(url)
     try:
         async with database.transaction(changes_schema=True) as unit:
-            await database.backend.lock_schema(unit.connection, database.schema)
             with database.backend.errors(database.name):
+                await database.backend.lock_schema(unit.connection, database.schema)
                 await unit.connection.run_sync(_run_on, context)
     except DatabaseUnavailableError:
         raise

@@ -125,8 +125,8 @@ async def migrate(
 ) -> None:
     """Run an Alembic command, and nothing beside it, in one transaction."""
     async with database.transaction(changes_schema=True) as unit:
-        await database.backend.lock_schema(unit.connection, database.schema)
         with database.backend.errors(database.name):
+            await database.backend.lock_schema(unit.connection, database.schema)
             await unit.connection.run_sync(_run_command, command, revision, database.name, row_level_security)
 
 

@@ -136,8 +136,8 @@ async def _locked(database: Database, *, partitioned: bool) -> AsyncIterator[Asy
     if not database.backend.supports_partitions:
         raise InvalidOptionError(f"partitions are PostgreSQL's, and this is {database.name}")
     async with database.transaction() as unit:
-        await database.backend.lock_schema(unit.connection, database.schema)
         with database.backend.errors(database.name):
+            await database.backend.lock_schema(unit.connection, database.schema)
             await unit.connection.exec_driver_sql(LOCK)
             await _require(database, unit.connection, partitioned=partitioned)
             yield unit.connection

@@ -369,6 +369,17 @@ async def test_a_schema_that_is_not_a_logs_is_not_dropped(own_url):
     assert await rows(own_url, "SELECT count(*) FROM shop.snapshots") == [(0,)]
 
 
+async def test_a_role_that_may_not_make_a_schema_is_told_so(roles, empty_postgres_url):
+    url = as_role(inside(empty_postgres_url, "shop"), await roles())
+    with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
+        await schema.upgrade(url)
+    with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
+        await partitioning.partition(url)
+    async with DatabaseKeyStore(url, new_master_key()) as keys:
+        with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
+            await keys.initialize()
+
+
 async def test_the_commands_create_list_and_drop_a_log(empty_postgres_url):
     created = await esource("schemas", "create", "shop", "--url", empty_postgres_url)
     assert "schema=shop was created, at schema" in created.stdout, created.stderr

@@ -6,13 +6,16 @@ more. Tags are stored as they are, readable by everybody who reads the log: noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 from uuid import UUID
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 from esource.checks import NAME_LENGTH, check_name, check_text, shown
 from esource.domain.core_schemas import personal_members
@@ -89,20 +92,21 @@ def tagged_fields(event_class: type[BaseModel]) -> tuple[tuple[str, str], ...]:
     """The fields of a class that give its events tags, each with the tag's name.
 
     Raises:
-        InvalidOptionError: a field is marked that cannot be: it is personal, or the mark is inside of its type.
+        InvalidOptionError: a field is marked that cannot be: it is personal, the mark is inside of its type, or has no name.
     """
-    found = [
-        (field, mark.name)
-        for field, info in event_class.model_fields.items()
-        for mark in info.metadata
-        if isinstance(mark, Tag)
-    ]
+    found: list[tuple[str, str]] = []
     for field, info in event_class.model_fields.items():
-        if _is_inside(info.annotation):
+        marks, kind = _whole(info.annotation, info.metadata)
+        if Tag in marks:
             raise InvalidOptionError(
-                f"{event_class.__name__}.{field} has Tag() inside of its type: mark the whole field, as in "
+                f'{event_class.__name__}.{field} is marked with Tag itself: give it a name, as in Annotated[str, Tag("course")]'
+            )
+        if _is_inside(kind, set()):
+            raise InvalidOptionError(
+                f"{event_class.__name__}.{field} has Tag() inside of its type: mark the whole field of the event, as in "
                 "Annotated[str | None, Tag(...)]"
             )
+        found += [(field, mark.name) for mark in marks]
     if found:
         personal = personal_members(event_class)
         for field, name in found:
@@ -154,10 +158,44 @@ def _tag_of(field: str, name: str, value: object) -> str:
     return check_name(field, f"{name}:{value}")
 
 
-def _is_inside(annotation: Any) -> bool:
-    """Whether a part of a type is marked: pydantic does not hand such a mark on to the field."""
-    inner = getattr(annotation, "__args__", ())
+def _is_mark(mark: Any) -> bool:
+    return mark is Tag or isinstance(mark, Tag)
+
+
+def _whole(kind: Any, metadata: Iterable[Any]) -> tuple[list[Any], Any]:
+    """The marks of a whole field, and its type without them. An alias has those of the type that it names."""
+    marks = [mark for mark in metadata if _is_mark(mark)]
+    while True:
+        if hasattr(kind, "__metadata__"):
+            marks += [mark for mark in kind.__metadata__ if _is_mark(mark)]
+            kind = kind.__origin__
+        elif hasattr(kind, "__value__") and not hasattr(kind, "__args__"):
+            kind = kind.__value__
+        else:
+            return marks, kind
+
+
+def _is_inside(kind: Any, seen: set[Any]) -> bool:
+    """Whether a part of a type is marked, or a field of a class in it: pydantic does not hand such a mark on."""
     return any(
-        any(isinstance(mark, Tag) for mark in getattr(part, "__metadata__", ())) or _is_inside(part)
-        for part in inner
+        any(map(_is_mark, metadata)) or _is_inside(part, seen) for part, metadata in _parts(kind, seen)
     )
+
+
+def _parts(kind: Any, seen: set[Any]) -> Iterator[tuple[Any, Iterable[Any]]]:
+    """The types that a type is made of, each with its metadata; those of a class or an alias once."""
+    for part in getattr(kind, "__args__", ()):
+        yield part, getattr(part, "__metadata__", ())
+    named = getattr(kind, "__origin__", kind)
+    is_alias = hasattr(named, "__value__")
+    if not (is_alias or isinstance(named, type)) or named in seen:
+        return
+    seen.add(named)
+    if is_alias:
+        yield named.__value__, getattr(named.__value__, "__metadata__", ())
+    elif issubclass(named, BaseModel):
+        yield from ((info.annotation, info.metadata) for info in named.model_fields.values())
+    elif is_dataclass(named) or is_typeddict(named) or hasattr(named, "_fields"):
+        with suppress(NameError):  # a name of the function that defines it
+            for part in get_type_hints(named, include_extras=True).values():
+                yield part, getattr(part, "__metadata__", ())

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple, TypeVar, Union
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel, Field, RootModel, create_model
+from typing_extensions import TypeAliasType, TypedDict
 
-from esource import DomainEvent, EventRegistry, InvalidEventError, InvalidOptionError, Query, QueryItem, Tag
+from esource import (
+    DomainEvent,
+    EventRegistry,
+    InvalidEventError,
+    InvalidOptionError,
+    Query,
+    QueryItem,
+    Tag,
+    register_event,
+)
 from esource.domain.queries import AppendCondition
-from esource.domain.tags import declared_tags, given_tags
+from esource.domain.tags import declared_tags, given_tags, tagged_fields
 from esource.privacy import Personal
 
 COURSE = UUID("0190163d-8694-739b-aea5-966c26f8ad91")
@@ -69,6 +81,78 @@ def test_a_mark_inside_of_a_type_is_refused_when_its_class_is_registered() -> No
 
     with pytest.raises(InvalidOptionError, match="mark the whole field"):
         EventRegistry().register(Marked)
+
+
+CourseId = TypeAliasType("CourseId", Annotated[str, Tag("course")])
+Named = TypeAliasType("Named", CourseId)
+T = TypeVar("T")
+Several = TypeAliasType("Several", list[T], type_params=(T,))
+Tree = TypeAliasType("Tree", "list[Tree] | str")
+
+
+@register_event
+class Titled(DomainEvent):
+    course_id: CourseId
+
+
+class Part(BaseModel):
+    course_id: Annotated[str, Tag("course")]
+    parts: list[Part] = []
+
+
+@dataclass
+class DataPart:
+    course_id: CourseId
+
+
+class DictPart(TypedDict):
+    course_id: Annotated[str, Tag("course")]
+
+
+class TuplePart(NamedTuple):
+    course_id: Annotated[str, Tag("course")]
+
+
+@pytest.mark.parametrize("kind", [CourseId, Named, Annotated[CourseId, Field(min_length=1)]])
+def test_an_alias_marks_a_field_as_the_type_does_that_it_names(kind) -> None:
+    given = create_model("Given", __base__=DomainEvent, course_id=(kind, ...))
+    assert EventRegistry().register(given)
+    assert declared_tags(given(course_id="c1")) == {"course:c1"}
+
+
+async def test_an_event_is_stored_with_the_tag_of_its_alias(store) -> None:
+    await store.append([Titled(course_id="c1")])
+    assert [stored.tags async for stored in store.read_all()] == [{"course:c1"}]
+    found = await store.read_query(Query(QueryItem(tags=["course:c1"])))
+    assert [stored.global_position for stored in found.events] == [1]
+
+
+@pytest.mark.parametrize(
+    "kind", [Tree, Several[str], Several[Several[int]] | None, type[int], Any, list["Level"]]
+)
+def test_types_without_a_mark_give_no_tag(kind) -> None:
+    assert tagged_fields(create_model("Plain", __base__=DomainEvent, value=(kind, ...))) == ()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(Union[CourseId, None], list[Named]),  # noqa: UP007 - Python 3.10 has no | of an alias
+        *(Several[CourseId], Several[Annotated[str, Tag("course")]]),
+        *(Part, Part | None, dict[str, list[Part]], RootModel[CourseId], DataPart, DictPart, TuplePart),
+    ],
+    ids=str,
+)
+def test_a_mark_inside_of_an_alias_or_another_class_is_refused(kind) -> None:
+    given = create_model("Given", __base__=DomainEvent, value=(kind, ...))
+    with pytest.raises(InvalidOptionError, match=r"Given.value .* mark the whole field of the event"):
+        EventRegistry().register(given)
+
+
+def test_a_mark_without_a_name_is_refused_when_its_class_is_registered() -> None:
+    given = create_model("Given", __base__=DomainEvent, value=(Annotated[str, Tag], ...))
+    with pytest.raises(InvalidOptionError, match="Given.value is marked with Tag itself"):
+        EventRegistry().register(given)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", 5, "x" * 256, "nul\x00"])

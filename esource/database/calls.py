@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
@@ -25,6 +25,76 @@ STOP_SECONDS = 10.0
 """How long the calls at hand may take after a follower was told to stop, in seconds."""
 
 
+class _Limit:
+    """Ends a task after so many seconds. Those that a call waits for the thread it runs in do not count."""
+
+    def __init__(
+        self,
+        task: asyncio.Task[Any],
+        what: str,
+        seconds: float,
+        option: str,
+        late: Callable[[BaseException], None],
+    ) -> None:
+        self._task, self._what, self._seconds, self._option, self._late = task, what, seconds, option, late
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._end)
+        self._left: float | None = None
+        """The seconds that are left while it is paused."""
+        self.ended = 0
+        """How often it has cancelled the task."""
+
+    def _end(self) -> None:
+        self.ended += 1
+        if self.ended == 1:
+            self._late(self.error())
+        elif self.ended == 2:
+            logger.error(
+                "%s has passed %s = %g s, was cancelled, and goes on: it swallows asyncio.CancelledError. It is cancelled "
+                "again and again; what waits for it stands still until it ends",
+                self._what,
+                self._option,
+                self._seconds,
+            )
+        self._task.cancel()
+        self._alarm = self._loop.call_later(AGAIN_SECONDS, self._end)
+
+    def error(self) -> TimeLimitError:
+        return TimeLimitError(self._what, self._seconds, self._option)
+
+    def paused_before(self, function: Callable[..., T]) -> Callable[..., T]:
+        """The function, for another thread. The time stands still until it begins."""
+        self._pause()
+
+        @wraps(function)
+        def begin(*arguments: Any) -> T:
+            self._loop.call_soon_threadsafe(self.go_on)
+            return function(*arguments)
+
+        return begin
+
+    def go_on(self) -> None:
+        if self._left is not None:
+            self._alarm = self._loop.call_later(self._left, self._end)
+            self._left = None
+
+    def _pause(self) -> None:
+        if self._alarm is not None:
+            self._left = max(self._alarm.when() - self._loop.time(), 0.0)
+            self._alarm.cancel()
+            self._alarm = None
+
+    def close(self) -> None:
+        self._pause()
+        self._left = None
+        for _ in range(self.ended):
+            uncancel(self._task)
+
+
+limit: ContextVar[_Limit | None] = ContextVar("esource_limit", default=None)
+"""The time limit of the call at hand, for what makes it wait for a thread."""
+
+
 async def called(
     work: Awaitable[T],
     what: str,
@@ -40,7 +110,7 @@ async def called(
     Args:
         work: The call.
         what: Who is called, for messages: "the handler".
-        seconds: The limit; None for none.
+        seconds: The limit; None for none. A plain function's begins when it does, in the thread that runs it.
         option: What sets the limit, for messages.
         late: Called once when the limit is passed, before the call has ended.
 
@@ -50,42 +120,24 @@ async def called(
     """
     task = asyncio.current_task()
     assert task is not None
-    loop = asyncio.get_running_loop()
     before = cancellations(task)
-    ended = 0
-    alarm: asyncio.TimerHandle | None = None
-
-    def end() -> None:
-        nonlocal ended, alarm
-        ended += 1
-        if ended == 1:
-            late(TimeLimitError(what, seconds or 0.0, option))
-        elif ended == 2:
-            logger.error(
-                "%s has passed %s = %g s, was cancelled, and goes on: it swallows asyncio.CancelledError. It is cancelled "
-                "again and again; what waits for it stands still until it ends",
-                what,
-                option,
-                seconds,
-            )
-        task.cancel()
-        alarm = loop.call_later(AGAIN_SECONDS, end)
-
-    if seconds is not None:
-        alarm = loop.call_later(seconds, end)
+    limited = None if seconds is None else _Limit(task, what, seconds, option, late)
+    is_outside = limited is not None and outside.get() is not None
+    if is_outside:
+        limit.set(limited)
     try:
         return await (work if hasattr(task, "cancelling") else _in_a_task(work, what))
     except asyncio.CancelledError as error:
-        if seconds is not None and ended and cancellations(task) - ended <= before:
-            raise TimeLimitError(what, seconds, option) from error
+        if limited is not None and limited.ended and cancellations(task) - limited.ended <= before:
+            raise limited.error() from error
         if is_cancelled():
             raise
         raise _its_own(what) from error
     finally:
-        if alarm is not None:
-            alarm.cancel()
-        for _ in range(ended):
-            uncancel(task)
+        if is_outside:
+            limit.set(None)
+        if limited is not None:
+            limited.close()
 
 
 async def wait_after_stop(calls: Collection[asyncio.Task[Any]], follower: str, what: str, later: str) -> None:

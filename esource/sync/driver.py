@@ -29,7 +29,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, TypeVar
 
-from esource.database.calls import outside
+from esource.database.calls import limit, outside
 from esource.database.cancellation import Begun
 from esource.errors import InvalidOptionError
 
@@ -101,11 +101,19 @@ class _Inbox(SimpleQueue[Any]):
 
     async def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         loop, context, seen = asyncio.get_running_loop(), copy_context(), tuple(map(_seen, arguments))
-        if self.is_closed:  # in the background of a program that goes on meanwhile
-            return await loop.run_in_executor(None, context.run, function, *seen)
-        answer = loop.create_future()
-        self.put((answer, context, function, seen))
-        return await answer
+        limited = limit.get()
+        if limited is not None:
+            context.run(limit.set, None)
+            function = limited.paused_before(function)
+        try:
+            if self.is_closed:  # in the background of a program that goes on meanwhile
+                return await loop.run_in_executor(None, context.run, function, *seen)
+            answer = loop.create_future()
+            self.put((answer, context, function, seen))
+            return await answer
+        finally:
+            if limited is not None:
+                limited.go_on()
 
     @contextmanager
     def lets_through(self) -> Iterator[None]:
@@ -254,7 +262,9 @@ class Driver:
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
     ) -> None:
-        """Call a function of the application's in the thread that drives it."""
+        """Call a function of the application's in the thread that drives it, unless the call was cancelled meanwhile."""
+        if answer is not None and answer.cancelled():
+            return
 
         def settle(result: Any, error: BaseException | None) -> None:
             assert answer is not None

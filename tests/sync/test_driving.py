@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 from support.orders import Order, OrderPlaced, placed, several
 
+from esource.database.calls import answer_of, called
 from esource.errors import (
     DatabaseUnavailableError,
     InvalidOptionError,
@@ -33,7 +34,7 @@ from esource.sync import (
     handles,
     open_store,
 )
-from esource.sync.driver import Driver
+from esource.sync.driver import Driver, drive
 
 counts = Table("counts", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -141,6 +142,47 @@ def test_a_relay_has_a_plain_publisher(database_url: str):
         with OutboxRelay(store, Publisher()) as relay:
             relay.drain()
     assert sorted(published) == sorted(ids)
+
+
+def test_a_time_limit_does_not_count_how_long_a_call_waits_for_the_thread(monkeypatch):
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        time, later = loop.time, 0
+
+        def first() -> None:
+            nonlocal later
+            later = 3600
+            for _ in range(3):  # an alarm that is due would go off
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+
+        monkeypatch.setattr(loop, "time", lambda: time() + later)
+        calls = answer_of(first), called(answer_of(lambda: "in time"), "the handler", 600, "handler_seconds")
+        return (await asyncio.gather(*calls))[1]
+
+    assert drive(work(), at_once=False) == "in time"
+
+
+def test_a_call_that_was_cancelled_while_it_waited_for_the_thread_is_never_made():
+    made, waiting = [], []
+
+    async def work() -> None:
+        async def cancel() -> None:
+            waiting[1].cancel()
+
+        loop = asyncio.get_running_loop()
+
+        def first() -> None:
+            made.append("first")
+            asyncio.run_coroutine_threadsafe(cancel(), loop).result(60)
+
+        for function in (first, lambda: made.append("second"), lambda: made.append("third")):
+            waiting.append(asyncio.ensure_future(answer_of(function)))
+            await asyncio.sleep(0)
+        await asyncio.wait(waiting)
+        assert [task.cancelled() for task in waiting] == [False, True, False]
+
+    drive(work(), at_once=False)
+    assert made == ["first", "third"]
 
 
 def test_a_subscription_is_an_iterator_that_another_thread_can_stop(store: EventStore):

@@ -70,6 +70,7 @@ async def upgrade(database: Source, revision: str = "head") -> None:
     Raises:
         SchemaUnmanagedError: our tables are there without a version; see `adopt`.
         SchemaTooNewError: the schema is newer than this library.
+        InvalidOptionError: it would lose or meet something of the application's, which the error names.
     """
     await _command(database, "upgrade", revision)
 

@@ -75,6 +75,7 @@ class Lifecycle:
             SchemaOutdatedError: the schema is older and was not to be upgraded.
             SchemaTooNewError: the schema is newer than this library.
             SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
+            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names.
         """
         await self.open()
         await schema.initialize(self._database, upgrade=upgrade)

@@ -65,5 +65,6 @@ class Lifecycle(Driven):
             SchemaOutdatedError: the schema is older and was not to be upgraded.
             SchemaTooNewError: the schema is newer than this library.
             SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
+            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names.
         """
         self._call(self._target.initialize(upgrade=upgrade))

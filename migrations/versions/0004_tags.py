@@ -13,6 +13,7 @@ Taking this back forgets the tags, and no event.
 """
 
 import sqlalchemy as sa
+from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql
 
 from esource.schema.operations import op, record_revision, require_named_branch
@@ -171,8 +172,40 @@ DO $do$ DECLARE tenant_role name; BEGIN
     END IF;
 END $do$"""
 
+TAKEN = {
+    "sqlite": """
+SELECT 'the ' || type || ' ' || name FROM sqlite_master WHERE lower(name) = 'event_tags'
+UNION ALL SELECT 'the column events.' || name FROM pragma_table_xinfo('events') WHERE lower(name) = 'tags'""",
+    "postgresql": """
+SELECT 'the ' || CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' WHEN 'i' THEN 'index '
+    WHEN 'S' THEN 'sequence ' WHEN 'c' THEN 'type ' ELSE 'table ' END || relname FROM pg_class JOIN pg_namespace ON
+    pg_namespace.oid = relnamespace WHERE nspname = current_schema() AND relname IN ('event_tags', 'event_tags_pkey')
+    AND NOT EXISTS (SELECT FROM pg_index JOIN pg_class AS of ON of.oid = indrelid
+        WHERE indexrelid = pg_class.oid AND of.relname = 'event_tags')
+UNION ALL SELECT 'the column events.' || attname FROM pg_attribute
+    WHERE attrelid = to_regclass('events') AND attname = 'tags' AND NOT attisdropped""",
+}
+
+
+def _require_free_names() -> None:
+    """Refuse an application's own things by the names that this revision gives. A script cannot know them.
+
+    Raises:
+        CommandError: there are such.
+    """
+    if op.get_context().as_sql:
+        return
+    found = [name for (name,) in op.get_bind().execute(sa.text(TAKEN[op.get_context().dialect.name]))]
+    if found:
+        raise CommandError(
+            f"{' and '.join(found)} would be in the way of esource's own by that name, which keep the tags of "
+            "events. Nothing was changed. Rename what is the application's, then upgrade again; or keep the log "
+            "in another database, or on PostgreSQL in a schema of its own (?schema=NAME in the URL)"
+        )
+
 
 def upgrade() -> None:
+    _require_free_names()
     op.add_column("events", sa.Column("tags", JSON))
     op.create_table(
         "event_tags",

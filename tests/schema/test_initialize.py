@@ -13,6 +13,7 @@ from support.schemas import described, execute, rows, run_at_once
 
 from esource import OutboxRepository, open_store, schema
 from esource.errors import (
+    InvalidOptionError,
     SchemaMissingError,
     SchemaOutdatedError,
     SchemaTooNewError,
@@ -221,6 +222,50 @@ async def test_an_older_database_without_data_is_upgraded_unasked(empty_database
         await store.initialize()
 
     assert await schema.current(empty_database_url) == schema.HEAD
+
+
+@pytest.mark.parametrize(
+    ("statement", "named", "renamed"),
+    [
+        (
+            "CREATE TABLE event_tags (n integer)",
+            "the table event_tags",
+            "ALTER TABLE event_tags RENAME TO other",
+        ),
+        ("CREATE VIEW event_tags AS SELECT 1 AS n", "the view event_tags", "DROP VIEW event_tags"),
+        (
+            "ALTER TABLE events ADD COLUMN tags text",
+            "the column events.tags",
+            "ALTER TABLE events RENAME COLUMN tags TO other",
+        ),
+    ],
+)
+async def test_what_an_application_has_by_a_new_name_of_ours_is_named_and_nothing_is_changed(
+    empty_database_url, statement, named, renamed
+):
+    await at_revision(empty_database_url, "0003")
+    await execute(empty_database_url, statement)
+    before = await described(empty_database_url)
+
+    async with open_store(empty_database_url, enable_tracing=False) as store:
+        for refused in (store.initialize(upgrade=True), schema.upgrade(store)):
+            with pytest.raises(InvalidOptionError, match=f"{named} would be in the way.* Rename"):
+                await refused
+        assert await described(empty_database_url) == before
+        assert await schema.current(store) == "0003"
+
+        await execute(empty_database_url, renamed)
+        await store.initialize(upgrade=True)
+        assert await schema.current(store) == schema.HEAD
+
+
+async def test_a_fresh_log_beside_an_applications_table_of_that_name_is_refused(empty_database_url):
+    await execute(empty_database_url, "CREATE TABLE event_tags (n integer)")
+
+    async with open_store(empty_database_url, enable_tracing=False) as store:
+        with pytest.raises(InvalidOptionError, match="the table event_tags would be in the way"):
+            await store.initialize()
+        assert await schema.current(store) is None
 
 
 async def test_an_upgrade_can_be_forbidden(empty_database_url):

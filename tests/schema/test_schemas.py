@@ -374,7 +374,7 @@ async def test_a_role_that_may_not_make_a_schema_is_told_so(roles, empty_postgre
     with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
         await schema.upgrade(url)
     with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
-        await partitioning.partition(url)
+        await partitioning.merge(url)
     async with DatabaseKeyStore(url, new_master_key()) as keys:
         with pytest.raises(DatabaseReadOnlyError, match="permission denied"):
             await keys.initialize()

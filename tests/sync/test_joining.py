@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
@@ -93,6 +94,27 @@ def test_a_connection_of_the_driver_that_commits_each_statement_is_refused(
     with pytest.raises(InvalidOptionError, match="AUTOCOMMIT"):
         store.append_events(id_, "Order", [placed(id_)], connection=connection)
     assert store.get_global_position() == 0
+
+
+def test_a_connection_of_the_driver_keeps_the_kind_of_rows_that_the_application_has_chosen(
+    store: EventStore, connection: Any
+):
+    chosen = _as_dict if isinstance(connection, sqlite3.Connection) else dict_row
+    connection.row_factory = chosen
+    id_ = uuid4()
+    order = [placed(id_), placed(id_)]
+    for _ in range(2):
+        assert store.append_events(id_, "Order", order, 0, connection=connection).new_version == 2
+    with pytest.raises(OptimisticLockError):
+        store.append_events(id_, "Order", [placed(id_)], 0, connection=connection)
+    store.append_events(id_, "Order", [placed(id_)], tags=["shop:1"], connection=connection)
+    assert connection.row_factory is chosen
+    connection.commit()
+    assert store.get_stream_version(id_, "Order") == 3
+
+
+def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+    return {name: value for (name, *_), value in zip(cursor.description, row, strict=True)}
 
 
 @has_autocommit

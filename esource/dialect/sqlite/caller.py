@@ -121,7 +121,16 @@ class JoinedConnection(CallersConnection):
         self._call = call
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._call(partial(fn, *args, **kwargs), ())
+        return await self._call(partial(_with_tuples, self._conn, fn, *args, **kwargs), ())
+
+
+def _with_tuples(opened: sqlite3.Connection, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function while the connection's rows are tuples, whatever rows the application has asked for."""
+    chosen, opened.row_factory = opened.row_factory, None
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        opened.row_factory = chosen
 
 
 def _may_pass(error: sqlite3.OperationalError) -> bool:

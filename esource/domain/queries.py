@@ -13,6 +13,12 @@ from esource.domain.registry import EventRegistry, check_event_types, default_re
 from esource.domain.tags import given_tags
 from esource.errors import InvalidOptionError
 
+QUERY_ITEMS = 100
+"""Items that a query has at most: one statement selects by all of them, and SQLite takes 500 parts of one."""
+
+ITEM_TAGS = 100
+"""Tags that an item of a query has at most, for the same reason."""
+
 NO_TYPE = "esource.NoType"
 """The type of no event."""
 
@@ -23,10 +29,10 @@ class QueryItem:
     Args:
         types: Names or classes; none: any type will do. A class stands for all types that the store reads as it, or as a
             class derived from it.
-        tags: As `Tag.of` makes them; none: whatever the tags.
+        tags: As `Tag.of` makes them, 100 at most; none: whatever the tags.
 
     Raises:
-        InvalidOptionError: the types are no event types, or a tag is none.
+        InvalidOptionError: the types are no event types, a tag is none, or there are too many.
     """
 
     __slots__ = ("_named", "tags", "types")
@@ -34,6 +40,11 @@ class QueryItem:
     def __init__(self, types: Iterable[str | type[DomainEvent]] = (), tags: Iterable[str] = ()) -> None:
         self.types: frozenset[str | type[DomainEvent]] = check_event_types(types) or frozenset()
         self.tags: frozenset[str] = given_tags(tags)
+        if len(self.tags) > ITEM_TAGS:
+            raise InvalidOptionError(
+                f"a QueryItem has at most {ITEM_TAGS} tags, not {len(self.tags)}: it selects events that have all of them. Events "
+                "that have one or another are selected by an item for each"
+            )
         self._named = all(isinstance(each, str) for each in self.types)
 
     def matches(self, event_type: str, tags: AbstractSet[str]) -> bool:
@@ -66,10 +77,10 @@ class Query:
         ... )
 
     Args:
-        items: In any order. ``Query(QueryItem())`` selects every event.
+        items: In any order, 100 at most. ``Query(QueryItem())`` selects every event.
 
     Raises:
-        InvalidOptionError: there is no item, or something is none.
+        InvalidOptionError: there is no item, there are too many, or something is none.
     """
 
     __slots__ = ("items",)
@@ -78,6 +89,11 @@ class Query:
         if not items:
             raise InvalidOptionError(
                 "a Query without items selects nothing. Give it an item; Query(QueryItem()) selects every event"
+            )
+        if len(items) > QUERY_ITEMS:
+            raise InvalidOptionError(
+                f"a Query has at most {QUERY_ITEMS} items, not {len(items)}. Give its events one more tag, that all of them share, "
+                "and select by that"
             )
         for item in items:
             if not isinstance(item, QueryItem):

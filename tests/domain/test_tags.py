@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, RootModel, create_model
 from typing_extensions import TypeAliasType, TypedDict
 
 from esource import (
+    AppendConditionError,
     DomainEvent,
     EventRegistry,
     InvalidEventError,
@@ -21,7 +22,7 @@ from esource import (
     Tag,
     register_event,
 )
-from esource.domain.queries import AppendCondition
+from esource.domain.queries import ITEM_TAGS, QUERY_ITEMS, AppendCondition
 from esource.domain.tags import declared_tags, given_tags, tagged_fields
 from esource.privacy import Personal
 
@@ -204,6 +205,22 @@ def test_a_query_without_items_is_refused() -> None:
         Query()
     with pytest.raises(InvalidOptionError):
         Query("course:c1")  # type: ignore[arg-type]
+
+
+async def test_a_query_of_as_much_as_it_takes_selects_and_one_more_is_refused(store) -> None:
+    tags = [f"t{number}" for number in range(QUERY_ITEMS + 1)]
+    many = Query(*(QueryItem(tags=[tag]) for tag in tags[:QUERY_ITEMS]))
+    of_all = Query(QueryItem(tags=tags[:ITEM_TAGS]))
+    for head, query in enumerate((many, of_all)):
+        await store.append([Titled(course_id="c1")], tags=tags, condition=AppendCondition(query, head))
+        found = await store.read_query(query)
+        assert [stored.global_position for stored in found.events] == [*range(1, found.head + 1)]
+        with pytest.raises(AppendConditionError):
+            await store.append([Titled(course_id="c1")], condition=AppendCondition(query, 0))
+    with pytest.raises(InvalidOptionError, match="at most 100 items, not 101"):
+        many | of_all
+    with pytest.raises(InvalidOptionError, match="at most 100 tags, not 101"):
+        QueryItem(tags=tags)
 
 
 def test_a_condition_without_a_head_says_where_to_get_one() -> None:

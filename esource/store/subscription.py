@@ -86,6 +86,8 @@ class Subscription:
         self._pages: EventReader | None = None
         """The events up to the end of the log; None where the end has to be looked for first."""
         self._last: StoredEvent | None = None
+        self._kept: StoredEvent | None = None
+        """Fetched for `esource.sync`, and not handed over yet."""
         self._stopping = False
         self._is_read = False
         """Whether a task is waiting for the next event."""
@@ -145,11 +147,23 @@ class Subscription:
                 self._read_ended.set_result(None)
                 self._read_ended = None
 
-    async def _at_hand(self) -> StoredEvent | None:
-        """The next event if it was fetched already. It never waits, so that `esource.sync` needs no hop to the loop's
-        thread for it."""
-        pages = None if self._stopping or self._partition else self._pages
-        return await self.__anext__() if pages is not None and length_hint(pages.rows) else None
+    async def _keep(self, *, at_hand: bool = False) -> None:
+        """Fetch the next event for `esource.sync`, and keep it until it is handed over: Ctrl-C may come in between.
+
+        Args:
+            at_hand: Only if it was fetched already: that never waits, and needs no hop to the loop's thread.
+        """
+        if self._stopping:
+            self._kept = None
+        if self._kept is not None:
+            return
+        if at_hand:
+            pages = None if self._stopping or self._partition else self._pages
+            if pages is None or not length_hint(pages.rows):
+                return
+        last = self._last
+        event = await self.__anext__()
+        self._last, self._position, self._kept = last, event.global_position - 1, event
 
     async def _next(self) -> StoredEvent | None:
         """The next event; None if there is none yet, or if it was left out."""

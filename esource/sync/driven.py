@@ -131,8 +131,14 @@ class Driven:
 
     def _following(self, events: Subscription) -> StoredEvent:
         """The next event of a subscription: from the page at hand without a hop, or as any call."""
-        event = drive(events._at_hand(), at_once=True, thread=self._thread)
-        return self._call(events.__anext__()) if event is None else event
+        drive(events._keep(at_hand=True), at_once=True, thread=self._thread)
+        if events._kept is None:
+            self._call(events._keep())
+        event = events._kept
+        assert event is not None
+        position = event.global_position
+        events._last, events._position, events._kept = event, position, None
+        return event
 
     def _iterate(self, values: AsyncGenerator[T, None]) -> Iterator[T]:
         try:

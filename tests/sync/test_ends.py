@@ -15,6 +15,8 @@ import pytest
 from support.orders import OrderPlaced, placed, several
 
 from esource.errors import DatabaseBusyError, StoreClosedError
+from esource.log.streams import StoredEvent
+from esource.store.subscription import Subscription
 from esource.sync import EventStore, open_store
 
 
@@ -150,6 +152,36 @@ def test_ctrl_c_leaves_nothing_half_done(store: EventStore, default_sigint, work
     assert len(found) % count == 0
     work(store, id_, several(count, id_))
     assert len([*store.read_all()]) == len(found) + count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
+@pytest.mark.parametrize("number", [1, 3])
+def test_ctrl_c_loses_no_event_of_a_subscription(store: EventStore, default_sigint, monkeypatch, number):
+    """It comes while that event is fetched: the first with its page, the third from the page at hand."""
+    id_ = uuid4()
+    store.append_events(id_, "Order", several(4, id_))
+    positions = [stored.global_position for stored in store.read_all()]
+    main, pressed, belongs = threading.get_ident(), [], Subscription._belongs
+
+    def press(subscription: Subscription, event: StoredEvent) -> bool:
+        if event.stream_position == number and not pressed:
+            pressed.append(event)
+            signal.pthread_kill(main, signal.SIGINT)
+        return belongs(subscription, event)
+
+    monkeypatch.setattr(Subscription, "_belongs", press)
+    events, seen = store.subscribe(checkpoint="mails", live=False), []
+    with pytest.raises(KeyboardInterrupt):
+        for stored in events:
+            seen.append(stored.global_position)
+    assert seen == positions[: number - 1]
+    assert events.position < positions[number - 1]
+    events.save()
+    with store.subscribe(checkpoint="mails", live=False) as others:
+        assert [stored.global_position for stored in others] == positions[number - 1 :]
+    assert [stored.global_position for stored in events] == positions[number - 1 :]
+    events.save()
+    assert [*store.subscribe(checkpoint="mails", live=False)] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")

@@ -7,11 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from esource.checks import LARGEST_INTEGER, check_id, check_whole, shown
+from esource.checks import LARGEST_INTEGER, check_id, check_name, check_whole, shown
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, check_event_types, default_registry
 from esource.domain.tags import given_tags
-from esource.errors import InvalidOptionError
+from esource.errors import InvalidEventError, InvalidOptionError
 
 QUERY_ITEMS = 100
 """Items that a query has at most: one statement selects by all of them, and SQLite takes 500 parts of one."""
@@ -39,6 +39,9 @@ class QueryItem:
 
     def __init__(self, types: Iterable[str | type[DomainEvent]] = (), tags: Iterable[str] = ()) -> None:
         self.types: frozenset[str | type[DomainEvent]] = check_event_types(types) or frozenset()
+        for each in self.types:
+            if isinstance(each, str):
+                _check_type("an event type of a QueryItem", each)
         self.tags: frozenset[str] = given_tags(tags)
         if len(self.tags) > ITEM_TAGS:
             raise InvalidOptionError(
@@ -121,6 +124,13 @@ class Query:
         return hash(frozenset(self.items))
 
 
+def _check_type(what: str, name: str) -> None:
+    try:
+        check_name(what, name)
+    except InvalidEventError as error:
+        raise InvalidOptionError(str(error)) from None
+
+
 def narrowed(query: Query, types: frozenset[str] | None, registry: EventRegistry) -> Query:
     """What a query selects of events of these types; None: of all. With names, as a registry has them."""
     named = query.named(registry)
@@ -180,6 +190,7 @@ class AppendCondition:
                     f"streams must be {{(aggregate_id, aggregate_type): version}}, not of {shown(stream)}"
                 )
             check_id("aggregate_id", stream[0])
+            _check_type("the aggregate type of a stream", stream[1])
             check_whole("version", version, most=LARGEST_INTEGER)
 
     def named(self, registry: EventRegistry) -> AppendCondition:

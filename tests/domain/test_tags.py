@@ -223,6 +223,20 @@ async def test_a_query_of_as_much_as_it_takes_selects_and_one_more_is_refused(st
         QueryItem(tags=tags)
 
 
+@pytest.mark.parametrize("name", ["nul\x00", "\ud800", "", "x" * 256])
+def test_names_that_no_event_has_are_refused_when_a_condition_is_made(name: str) -> None:
+    with pytest.raises(InvalidOptionError, match="an event type of a QueryItem: (holds|is empty|has 256)"):
+        QueryItem(types=["A", name])
+    with pytest.raises(InvalidOptionError, match="the aggregate type of a stream: (holds|is empty|has 256)"):
+        AppendCondition(streams={(COURSE, name): 0})
+
+
+async def test_names_that_are_unusual_are_selected_by(store) -> None:
+    name = "größer \U0001f600 '\"\\u0000"
+    condition = AppendCondition(Query(QueryItem(types=[name])), 0, {(COURSE, name): 0})
+    assert await store.append([Titled(course_id="c1")], condition=condition)
+
+
 def test_a_condition_without_a_head_says_where_to_get_one() -> None:
     with pytest.raises(InvalidOptionError, match=r"QueryResult\.head"):
         AppendCondition(Query(QueryItem(tags=["x"])))

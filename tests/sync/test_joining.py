@@ -117,6 +117,21 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {name: value for (name, *_), value in zip(cursor.description, row, strict=True)}
 
 
+def test_a_connection_of_psycopg_in_pipeline_mode_is_refused(postgres_url: str):
+    arguments, id_ = dsn(make_url(postgres_url)), uuid4()
+    with (
+        open_store(postgres_url, enable_tracing=False) as store,
+        psycopg.connect(dbname=arguments.pop("database"), **arguments) as connection,
+    ):
+        store.initialize()
+        connection.execute("SELECT 1")
+        with connection.pipeline(), pytest.raises(InvalidOptionError, match="pipeline"):
+            store.append_events(id_, "Order", [placed(id_)], connection=connection)
+        store.append_events(id_, "Order", [placed(id_)], connection=connection)
+        connection.commit()
+        assert store.get_stream_version(id_, "Order") == 1
+
+
 @has_autocommit
 @pytest.mark.parametrize("sqlalchemy", [True, False])
 def test_a_connection_whose_commit_does_nothing_is_refused_on_python_3_12_and_newer(

@@ -196,6 +196,10 @@ class PostgreSQLBackend(Backend):
             await call(connection.exec_driver_sql, ("SELECT 1",))
             opened = (await call(lambda: connection.connection, ())).driver_connection
         joined = JoinedConnection(opened, call)
+        if joined.is_in_pipeline():
+            raise InvalidOptionError(
+                f"{database}: the connection is in the pipeline mode of psycopg. Append outside of its pipeline() block."
+            )
         has_begun = joined.is_in_transaction()
         if not has_begun and opened.autocommit:
             raise InvalidOptionError(

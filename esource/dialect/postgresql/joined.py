@@ -41,6 +41,10 @@ class JoinedConnection:
 
         return bool(self._connection.info.transaction_status != TransactionStatus.IDLE)
 
+    def is_in_pipeline(self) -> bool:
+        """Whether results come later: an error may be that of any statement before."""
+        return bool(self._connection.pgconn.pipeline_status)
+
     def is_closed(self) -> bool:
         return bool(self._connection.closed)
 

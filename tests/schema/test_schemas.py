@@ -33,6 +33,7 @@ from esource import (
 )
 from esource.copying import copy, cut_over
 from esource.dialect.postgresql import inspection as postgresql_inspection
+from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.urls import inspection_of
 from esource.errors import (
     DatabaseReadOnlyError,
@@ -47,6 +48,7 @@ from esource.schema.reports import differences, offline_script
 from esource.schema.roles import create_roles
 from esource.schema.schemas import LogSchema, drop_schema, log_schemas
 from esource.sync import open_store as open_synchronous
+from esource.tables.names import VERSION_TABLE
 from esource.testing import server
 
 FIRST, SECOND = "tenant_7", 'Tenant 7\'s; "DROP", %s'
@@ -367,6 +369,18 @@ async def test_a_schema_that_is_not_a_logs_is_not_dropped(own_url):
             await drop_schema(own_url, name, everything=True)
     await drop_schema(own_url, "bare")
     assert await rows(own_url, "SELECT count(*) FROM shop.snapshots") == [(0,)]
+
+
+async def test_a_log_whose_events_the_role_may_not_read_is_not_listed(roles, own_url):
+    role = await roles()
+    for name in (FIRST, SECOND):
+        await execute(
+            own_url,
+            f"GRANT USAGE ON SCHEMA {identifier(name)} TO {role}",
+            f"GRANT SELECT ON {identifier(name)}.{VERSION_TABLE} TO {role}",
+        )
+    await execute(own_url, f"GRANT SELECT ON {identifier(SECOND)}.events TO {role}")
+    assert [log.name for log in await log_schemas(as_role(own_url, role))] == [SECOND]
 
 
 async def test_a_role_that_may_not_make_a_schema_is_told_so(roles, empty_postgres_url):

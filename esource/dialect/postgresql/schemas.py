@@ -17,7 +17,9 @@ from esource.tables.names import (
 LOGS = f"""
     SELECT nspname::text FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
     WHERE relname = '{VERSION_TABLE}' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
-    AND has_table_privilege(pg_class.oid, 'SELECT') ORDER BY 1"""  # noqa: S608
+    AND has_table_privilege(pg_class.oid, 'SELECT') AND EXISTS (SELECT FROM pg_class AS log
+        WHERE log.relnamespace = pg_namespace.oid AND log.relname = 'events' AND has_table_privilege(log.oid, 'SELECT'))
+    ORDER BY 1"""  # noqa: S608
 """The schemas in which our migrations have run, of those that the role may read."""
 
 LOCK_MIGRATIONS = f"SELECT pg_advisory_xact_lock({LOG_LOCK_CLASS + 1}, hashtext(coalesce(CAST($1 AS text), current_schema())))"

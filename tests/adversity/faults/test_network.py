@@ -216,6 +216,7 @@ async def test_a_caller_that_loses_patience_leaves_no_dead_connection_to_the_nex
     tally.conclude()
 
 
+@pytest.mark.awaited  # the task that waits is cancelled
 async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     proxy: Proxy, open_stores, monkeypatch
 ):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from esource.codec.untyped import UuidNames, untyped_fields
@@ -18,7 +17,7 @@ from esource.domain.core_schemas import aliases_mislead, has_aliases, known_memb
 from esource.domain.events import DomainEvent, UntypedEvent
 from esource.domain.registry import EventRegistry
 from esource.domain.stream_closed import SYSTEM_EVENTS
-from esource.errors import EventDecodeError, InvalidEventError, KeyStoreMissingError
+from esource.errors import EventDecodeError, KeyStoreMissingError
 from esource.moments import from_iso, to_iso
 from esource.privacy.cipher import BrokenSealError
 from esource.privacy.fields import MARK, Keys, personal_fields
@@ -163,7 +162,7 @@ class Decoder:
         )
         try:
             event: DomainEvent = form.validate(text, extra=form.extra)
-        except (ValidationError, InvalidEventError):
+        except Exception:  # whatever a validator of the application raises, or one of the standard library
             event = _read_slowly(form, row, payload)
         if form.version is not None and event.event_version > form.version:
             raise _too_new(row, event.event_version, form.version)
@@ -260,7 +259,7 @@ def _read_slowly(form: Form, row: EventRow, payload: str) -> DomainEvent:
             members = {name: value for name, value in members.items() if name in known}
         merged = json.dumps({**members, **columns})
         event: DomainEvent = form.validate(merged, extra=form.extra)
-    except (ValueError, TypeError, RecursionError, InvalidEventError) as error:
+    except Exception as error:
         if MARK in payload:
             raise KeyStoreMissingError(row[EVENT_TYPE]) from None
         if MARK in row[PAYLOAD]:  # the error's text could put personal values into logs and dead letters

@@ -180,6 +180,8 @@ async def append_as_tenant(
             refused: EventSourceError = error
         refused = await _in_confidence(refused, database, unit, stream, tenant_id)
         if attempt is append or not _is_begun(refused, stream):
+            # Before Python 3.11 a task goes on inside its `except`, so that what is hidden would be shown as the context.
+            refused.__suppress_context__ = True
             raise refused
         # Another task of this tenant has begun the stream meanwhile, and any version will do.
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+from uuid import uuid4
+
 import pytest
+from pydantic import AfterValidator
 from sqlalchemy import text
 from support.orders import OrderPlaced
 from support.read_models import Letters, append
 
-from esource import DLQRepository, EventStore, ProjectionFailedError, ProjectionRunner
+from esource import (
+    DLQRepository,
+    DomainEvent,
+    EventStore,
+    ProjectionFailedError,
+    ProjectionRunner,
+    register_event,
+)
 from esource.errors import EventDecodeError
 from esource.privacy import InMemoryKeyStore
 
@@ -135,3 +146,27 @@ async def test_tags_that_are_no_list_of_texts_are_an_error_of_ours_with_the_posi
         _ = spoilt.tags
     assert caught.value.global_position == positions[0]
     assert sound.tags == frozenset()
+
+
+KNOWN_NAMES = {"ada"}
+
+
+def _known(name: str) -> str:
+    if name not in KNOWN_NAMES:
+        raise LookupError(name)  # pydantic lets through what is no ValueError
+    return name
+
+
+@register_event
+class NameKnown(DomainEvent):
+    aggregate_type: str = "Order"
+    name: Annotated[str, AfterValidator(_known)]
+
+
+async def test_whatever_a_validator_raises_on_reading_is_told_with_the_position(store, monkeypatch):
+    event = NameKnown(aggregate_id=uuid4(), name="ada")
+    await store.append_events(event.aggregate_id, "Order", [event], 0)
+    monkeypatch.setattr(f"{__name__}.KNOWN_NAMES", set())
+    with pytest.raises(EventDecodeError) as refused:
+        await store.get_events(event.aggregate_id, "Order")
+    assert refused.value.global_position == 1

@@ -45,6 +45,16 @@ class Retry:
         return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, keeps no secret
 
 
+async def pause_or_raise(retry: Retry, attempts: int, conflict: Exception) -> None:
+    """Pause after so many attempts, before the next one.
+
+    Raises the conflict with which the last attempt ended if there is to be no other.
+    """
+    if attempts >= retry.attempts:
+        raise conflict
+    await asyncio.sleep(retry.pause_after(attempts))
+
+
 async def retry(
     operation: Callable[[], Awaitable[T]],
     *,

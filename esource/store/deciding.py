@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -11,7 +10,7 @@ from typing_extensions import TypeVarTuple, Unpack
 from esource.checks import shown
 from esource.codec.codec import Codec
 from esource.database.calls import answer_of
-from esource.database.patience import Retry
+from esource.database.patience import Retry, pause_or_raise
 from esource.domain.queries import QueryItem
 from esource.domain.views import Decision, View, boundary_of, check_views, decided
 from esource.errors import AppendConditionError, InvalidOptionError
@@ -72,10 +71,8 @@ class Decisions(Queries):
                     return AppendResult(True, 0)
                 try:
                     return await self.append(events, condition=found.condition)
-                except AppendConditionError:
-                    if attempt >= retry.attempts:
-                        raise
-                await asyncio.sleep(retry.pause_after(attempt))
+                except AppendConditionError as conflict:
+                    await pause_or_raise(retry, attempt, conflict)
                 attempt += 1
 
     def _folded(self, given: Sequence[View], events: Sequence[StoredEvent]) -> list[View]:

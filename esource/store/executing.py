@@ -23,7 +23,7 @@ from uuid import UUID
 from esource.checks import check_id, check_whole
 from esource.database.calls import answer_of
 from esource.database.cancellation import uninterrupted
-from esource.database.patience import Retry
+from esource.database.patience import Retry, pause_or_raise
 from esource.database.sources import parts_of
 from esource.errors import (
     DuplicateEventError,
@@ -112,9 +112,7 @@ class Executor(Generic[TAggregate]):
                     return result
                 return AppendResult(True, part.version, result.global_position if part.has_events else 0)
             if group.conflict is not None and group.is_proved:
-                if attempt >= self._retry.attempts:
-                    raise group.conflict
-                await asyncio.sleep(self._retry.pause_after(attempt))
+                await pause_or_raise(self._retry, attempt, group.conflict)
                 attempt += 1
             is_alone = is_alone or group.is_divided
 

@@ -60,7 +60,7 @@ def _is_free(row: Any) -> ColumnElement[bool]:
 
 
 def _is_left_out(row: Any) -> ColumnElement[bool]:
-    """Whether it is one of those whose turn it is not: see `Turns`."""
+    """Whether it is one of those whose turn it is not: see `Fairness`."""
     return member_of(func.coalesce(row.tenant_id, row.aggregate_id), "left_out")
 
 
@@ -213,7 +213,7 @@ LONGEST_SKIP = 63
 """After so many full claims at most it is asked again whether others wait."""
 
 
-class Turns:
+class Fairness:
     """Whose turn it is: a tenant with many rows holds up no other, nor does a stream of no tenant.
 
     A claim takes what is first in the log. After a full one of which somebody has a large share the next is for the others,

@@ -22,7 +22,7 @@ from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, S
 from esource.database.wakeup import POLL_SECONDS
 from esource.errors import DatabaseError, error_text
 from esource.moments import utc_now
-from esource.publishing.claims import Claims, Turns
+from esource.publishing.claims import Claims, Fairness
 from esource.publishing.publishers import BatchPublisher, Publisher
 from esource.publishing.sending import Batch, Retries
 from esource.repositories.lease import LEASE_SECONDS, new_owner
@@ -134,7 +134,7 @@ class OutboxRelay:
         """This relay's name in the rows that it has claimed, followed by the number of the batch."""
         self._lease_seconds = check_seconds("lease_seconds", lease_seconds)
         self._batches = count(1)
-        self._turns = Turns()
+        self._fairness = Fairness()
         self._enable_metrics = enable_metrics
         self._stats = FollowerStats("relay", check_name("name", name), lambda: self._database.outage.reason)
         self._stops = 0
@@ -162,7 +162,7 @@ class OutboxRelay:
             blocking=self._retries.blocking,
         )
         try:
-            entries = await self._turns.take(claims, self._batch_size)
+            entries = await self._fairness.take(claims, self._batch_size)
         except asyncio.CancelledError:
             await uninterrupted(claims.release_all())
             raise

@@ -10,7 +10,7 @@ from support.orders import placed, several
 from support.relays import Gate, Sink, append, relay_of, stats_of
 
 from esource import OutboxRepository
-from esource.publishing.claims import Claims, Turns
+from esource.publishing.claims import Claims, Fairness
 
 BATCH = 4
 
@@ -201,10 +201,10 @@ async def test_whether_others_wait_is_asked_less_and_less_while_there_are_none(s
             asked.append(bool(left_out))
             return await super().take(limit, left_out)
 
-    turns, found = Turns(), 0
+    fairness, found = Fairness(), 0
     for number in range(20):
         claims = Asked(store.reader.database, f"relay {number}", 60.0, blocking=False)
-        entries = await turns.take(claims, 10)
+        entries = await fairness.take(claims, 10)
         await claims.confirm(entries)
         found += len(entries)
     assert (found, asked.count(False), asked.count(True)) == (200, 20, 4)

@@ -1,26 +1,25 @@
-"""Random decisions of several processes, and whether each condition held when its events were stored."""
+"""Random decisions of several processes, and whether each condition held when its events were stored.
+
+``ESOURCE_TEST_EFFORT=25`` makes 20 000 of them on each database.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 from pathlib import Path
 
 import pytest
-from support.deciding_worker import query_of
+from support.deciding_worker import work, wrong
 from support.effort import examples, seed
 from support.schemas import CHECKOUT, execute
 
-PROCESSES, TASKS = 4, 5
+from esource import AppendConditionError
+from esource.log.matching import Earlier
+from esource.log.writer import LogWriter
 
-BROKEN = {
-    # The function then sees what its statement sees: the log as it was before the wait for the lock.
-    "postgresql": "ALTER FUNCTION esource_refusal(jsonb) STABLE",
-    # The index then knows nothing of the tags that are appended.
-    "sqlite": "CREATE TRIGGER forgetful AFTER INSERT ON event_tags BEGIN DELETE FROM event_tags; END",
-}
+PROCESSES, TASKS = 4, 5
 
 
 async def start(url: str, folder: Path, number: int, appends: int) -> asyncio.subprocess.Process:
@@ -32,7 +31,7 @@ async def start(url: str, folder: Path, number: int, appends: int) -> asyncio.su
     )  # fmt: skip
 
 
-async def work(url: str, folder: Path, appends: int, kills: int = 0) -> None:
+async def work_in_processes(url: str, folder: Path, appends: int, kills: int = 0) -> None:
     """Let the processes decide; some of them are killed in the middle, and others take their place."""
     draw = random.Random(seed())
     number = 0
@@ -53,63 +52,120 @@ async def work(url: str, folder: Path, appends: int, kills: int = 0) -> None:
         assert process.returncode == 0, errors.decode()[-2000:]
 
 
-async def wrong(store, folder: Path) -> list[str]:
-    """What the log and the notes of the processes contradict."""
-    log = [(s.global_position, str(s.event_id), s.event_type, s.tags) async for s in store.read_all()]
-    place_of = {event_id: place for place, event_id, _, _ in log}
-    places = [place for place, _, _, _ in log]
-    found: list[str] = []
-    notes = [
-        json.loads(line)
-        for file in folder.glob("*.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.endswith("}")
-    ]
-
-    def first_between(items, after, before):
-        query = query_of(items)
-        start = next((n for n, place in enumerate(places) if place > after), len(log))
-        for place, _, event_type, tags in log[start:]:
-            if place >= before:
-                return None
-            if query.matches(event_type, tags):
-                return place
-        return None
-
-    for note in notes:
-        if "tried" in note and note["items"] and note["tried"] in place_of:
-            own = place_of[note["tried"]]
-            between = first_between(note["items"], note["after"], own)
-            if between is not None:
-                found.append(
-                    f"{note['tried']} is stored at {own}, after {note['after']}, and {between} is excluded"
-                )
-        elif "stored" in note and place_of.get(note["stored"]) != note["position"]:
-            found.append(f"{note['stored']} was stored at {note['position']}")
-        elif "refused" in note:
-            if note["refused"] in place_of:
-                found.append(f"{note['refused']} was refused, and is stored")
-            first = first_between(note["items"], note["after"], note["position"] + 1)
-            if first != note["position"]:
-                found.append(f"{note['refused']} was refused for {note['position']}, the first is {first}")
-    assert any("stored" in note for note in notes)
-    assert any("refused" in note for note in notes)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [0, 6])
-async def test_every_accepted_condition_held_when_its_events_were_stored(
+async def test_every_accepted_condition_held_and_every_refused_one_did_not(
     shared_store, shared_database_url, tmp_path, kills
 ):
-    await work(shared_database_url, tmp_path, examples(40), kills)
+    await work_in_processes(shared_database_url, tmp_path, examples(40), kills)
     assert await wrong(shared_store, tmp_path) == []
 
 
-@pytest.mark.slow
-async def test_the_check_finds_a_store_that_judges_by_an_older_snapshot(
-    shared_store, shared_database_url, tmp_path
+async def work_in_stores(url: str, open_stores, folder: Path, appends: int = 10, broken=lambda store: store):
+    """The same in one process: its tasks share two stores, so that batches meet as well as transactions do."""
+    stores = [await open_stores(url, unknown_events="untyped") for _ in range(2)]
+    await asyncio.gather(
+        *(
+            work(broken(store), f"{seed()}/{number}", 10, examples(appends), folder / f"{number}.jsonl")
+            for number, store in enumerate(stores)
+        )
+    )
+    return await wrong(stores[0], folder)
+
+
+async def test_every_condition_of_tasks_that_share_stores_was_judged_rightly(
+    shared_database_url, open_stores, tmp_path
 ):
-    await execute(shared_database_url, BROKEN[shared_database_url.partition(":")[0]])
-    await work(shared_database_url, tmp_path, 40)
-    assert await wrong(shared_store, tmp_path) != []
+    assert await work_in_stores(shared_database_url, open_stores, tmp_path, 5) == []
+
+
+class JudgesBeforeTheLock:
+    """Looks, and then appends: others may come in between."""
+
+    def __init__(self, store):
+        self.read_query, self.store = store.read_query, store
+
+    async def append(self, events, *, condition, tags):
+        if condition is not None:
+            found = await self.read_query(condition.query, condition.after)
+            if found.events:
+                first = found.events[0]
+                raise AppendConditionError(
+                    "Decision", events[0].aggregate_id, -1, after=condition.after,
+                    global_position=first.global_position, event_type=first.event_type,
+                )  # fmt: skip
+        return await self.store.append(events, tags=tags)
+
+
+def wanted(change):
+    """Break what becomes of each condition on its way to the database."""
+
+    def break_it(monkeypatch):
+        right = LogWriter._wanted
+        monkeypatch.setattr(LogWriter, "_wanted", lambda self, condition: change(right(self, condition)))
+
+    return break_it
+
+
+def each_tag_by_itself(condition):
+    """The same condition, of whose tags one suffices."""
+    items = [(types, some) for types, tags in condition.items for some in ({tag} for tag in tags)]
+    untagged = [(types, tags) for types, tags in condition.items if not tags]
+    return condition._replace(items=(*items, *untagged))
+
+
+BROKEN = {
+    "after is one too far": wanted(lambda condition: condition._replace(after=condition.after + 1)),
+    "after is one too near": wanted(lambda condition: condition._replace(after=max(0, condition.after - 1))),
+    "of the tags of an item any will do": wanted(each_tag_by_itself),
+    "only the first item counts": wanted(lambda condition: condition._replace(items=condition.items[:1])),
+    "types are not looked at": wanted(
+        lambda condition: condition._replace(items=tuple((frozenset(), tags) for _, tags in condition.items))
+    ),
+    "what shares the batch is not judged": lambda monkeypatch: monkeypatch.setattr(
+        Earlier, "meet", lambda self, condition: False
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", BROKEN)
+async def test_the_check_finds_that(how, shared_database_url, open_stores, tmp_path, monkeypatch):
+    BROKEN[how](monkeypatch)
+    assert await work_in_stores(shared_database_url, open_stores, tmp_path) != []
+
+
+async def test_the_check_finds_a_store_that_judges_before_it_has_the_lock(
+    shared_database_url, open_stores, tmp_path
+):
+    assert await work_in_stores(shared_database_url, open_stores, tmp_path, broken=JudgesBeforeTheLock) != []
+
+
+SOME_PLACES = "WHEN (NEW.tag = 'hot' AND NEW.global_position % 5 = 0)"
+FORGETFUL = {
+    "sqlite": [
+        f"""CREATE TRIGGER forgetful AFTER INSERT ON event_tags {SOME_PLACES} BEGIN
+        DELETE FROM event_tags WHERE (tag, global_position) = (NEW.tag, NEW.global_position); END"""
+    ],
+    "postgresql": [
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        f"CREATE TRIGGER forgetful BEFORE INSERT ON event_tags FOR EACH ROW {SOME_PLACES} EXECUTE FUNCTION forget()",
+    ],
+}
+
+
+@pytest.mark.slow
+async def test_the_check_finds_a_store_that_forgets_some_places_of_one_tag(
+    shared_database_url, open_stores, tmp_path
+):
+    await execute(shared_database_url, *FORGETFUL[shared_database_url.partition(":")[0]])
+    assert await work_in_stores(shared_database_url, open_stores, tmp_path) != []
+
+
+@pytest.mark.slow
+async def test_the_check_finds_that_postgresql_judges_by_an_older_snapshot(
+    postgres_url, open_stores, tmp_path
+):
+    """As it were without the function's own snapshots: the log as it was before the wait for the lock."""
+    await execute(postgres_url, "ALTER FUNCTION esource_refusal(jsonb) STABLE")
+    assert await work_in_stores(postgres_url, open_stores, tmp_path) != []

@@ -126,7 +126,8 @@ def check_names(name: str, value: Iterable[str] | None) -> frozenset[str] | None
     """The names as a set, if they are several texts or none; None if any will do.
 
     Raises:
-        InvalidOptionError: it is one text, which would be taken for its letters, or holds what is not text.
+        InvalidOptionError: it is one text, which would be taken for its letters, or holds what is not text, or what no database
+            can store.
     """
     if value is None:
         return None
@@ -141,4 +142,8 @@ def check_names(name: str, value: Iterable[str] | None) -> frozenset[str] | None
     for each in names:
         if not isinstance(each, str):
             raise InvalidOptionError(f"{name} must be a collection of names; {shown(each)} is not text")
+        if "\x00" in each or each != each.encode(errors="ignore").decode():
+            raise InvalidOptionError(
+                f"{name} must be names that can be stored; {shown(each)} has a NUL character or half of a surrogate pair"
+            )
     return names

@@ -9,8 +9,16 @@ from uuid import UUID
 from pydantic_core import from_json
 from sqlalchemy import BigInteger, Column, Integer, String
 
-from esource.checks import CEILING, check_foreign_json, check_size, check_text, require_readable
+from esource.checks import (
+    CEILING,
+    check_foreign_json,
+    check_name,
+    check_size,
+    check_text,
+    require_readable,
+)
 from esource.copying.rows import Relation, Row
+from esource.domain.tags import stored_tags
 from esource.errors import InvalidEventError
 from esource.moments import from_iso
 from esource.tables.model import event_outbox, events
@@ -69,9 +77,7 @@ def _problem(column: Column[Any], value: Any) -> str | None:
 
 
 def _problem_of_tags(text: str) -> str | None:
-    tags = json.loads(text)
-    if not isinstance(tags, list) or not tags or not all(isinstance(tag, str) and tag for tag in tags):
-        return f"{text!r:.80} is no list of tags"
+    tags = stored_tags(text)
     for tag in tags:
-        check_text("tags", tag)
-    return None
+        check_name("tags", tag)
+    return None if tags else f"{text!r:.80} is no list of tags"

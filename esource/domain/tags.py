@@ -6,6 +6,7 @@ more. Tags are stored as they are, readable by everybody who reads the log: noth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -20,6 +21,8 @@ from typing_extensions import is_typeddict
 from esource.checks import NAME_LENGTH, check_name, check_text, shown
 from esource.domain.core_schemas import personal_members
 from esource.errors import InvalidEventError, InvalidOptionError
+
+NO_TAGS: frozenset[str] = frozenset()
 
 
 class Tag:
@@ -127,6 +130,23 @@ def given_tags(tags: Iterable[str]) -> frozenset[str]:
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise InvalidOptionError(f'tags must be several texts, as in ["course:c1"], not {shown(tags)}')
     return frozenset([_checked("a tag", tag) for tag in tags])
+
+
+def stored_tags(text: str | None) -> frozenset[str]:
+    """The tags in the column of an event; none if it is empty.
+
+    Raises:
+        ValueError: another program has written something that is no list of texts.
+    """
+    if text is None:
+        return NO_TAGS
+    try:
+        tags = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError("no JSON") from error
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("no list of texts")
+    return frozenset(tags)
 
 
 def _checked(what: str, text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -11,6 +10,7 @@ from uuid import UUID
 from esource.dialect.plan import Condition, Moved, Plan, Refusal, StreamWrite, Unjudged
 from esource.domain.comparison import same_payload
 from esource.domain.stream_closed import STREAM_CLOSED
+from esource.domain.tags import NO_TAGS, stored_tags
 from esource.errors import (
     AppendConditionError,
     DuplicateEventError,
@@ -44,7 +44,7 @@ Outcome: TypeAlias = AppendResult | Exception
 class Append:
     """One caller's append, encoded, waiting for its outcome."""
 
-    __slots__ = ("bytes", "condition", "events", "expected_version", "future", "stream")
+    __slots__ = ("bytes", "condition", "events", "expected_version", "future", "given", "stream")
 
     def __init__(
         self,
@@ -52,9 +52,12 @@ class Append:
         events: list[EncodedEvent],
         expected_version: int,
         condition: Condition | None = None,
+        given: frozenset[str] = NO_TAGS,
     ) -> None:
         self.stream = stream
         self.condition = condition
+        self.given = given
+        """The tags that the caller gave: those of all the events, beside what their classes declare."""
         self.events = events
         self.expected_version = expected_version
         self.bytes = sum([len(event.payload) for event in events])
@@ -258,7 +261,8 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
             and row[ACTOR_ID] == event.actor_id
             and row[TIMESTAMP] == to_iso(event.timestamp)
             and same_payload(row[PAYLOAD], event.payload)
-            and _tags_of(row[TAGS]) == _tags_of(event.tags)
+            # Its own tags follow from what it says, and from the class: another version of it may declare others.
+            and (not append.given or append.given <= _tags_of(row))
         )
         if not same:
             return DuplicateEventError(event.event_id, _place(row))
@@ -271,8 +275,12 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
     return AppendResult(True, last[VERSION], last[POSITION], idempotent=True)
 
 
-def _tags_of(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _tags_of(row: Any) -> frozenset[str]:
+    """The tags of a stored event; none, if another program has written what is no list of them."""
+    try:
+        return stored_tags(row[TAGS])
+    except ValueError:
+        return NO_TAGS
 
 
 def _place(row: Any) -> str:

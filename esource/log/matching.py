@@ -5,14 +5,12 @@ The rules are those of `esource.domain.queries.Query.matches`; a test compares b
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 
 from esource.dialect.plan import Condition
+from esource.domain.tags import stored_tags
 from esource.tables.rows import EncodedEvent
-
-_NO_TAGS: frozenset[str] = frozenset()
 
 
 class Earlier:
@@ -34,7 +32,7 @@ class Earlier:
     def _look(self) -> None:
         for place in range(self._seen, len(self._rows)):
             event = self._rows[place][2]
-            tags = _NO_TAGS if event.tags is None else frozenset(json.loads(event.tags))
+            tags = stored_tags(event.tags)
             self._by_type[event.event_type].append(event)
             for tag in tags:
                 self._by_tag[tag].append((event, tags))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from esource.domain.events import DomainEvent
 from esource.domain.queries import Query, check_query
 from esource.domain.registry import EventRegistry, check_event_types
 from esource.domain.stream_closed import STREAM_CLOSED
+from esource.domain.tags import stored_tags
 from esource.errors import EventDecodeError, InvalidOptionError
 from esource.moments import from_iso
 from esource.tables.rows import (
@@ -150,8 +150,6 @@ def _direction_of(value: object) -> ReadDirection:
     )
 
 
-_NO_TAGS: frozenset[str] = frozenset()
-
 EVERYTHING = ReadOptions()
 """The whole log, or the whole stream: what most reads want."""
 
@@ -237,16 +235,10 @@ class StoredEvent:
         Raises:
             EventDecodeError: another program has written something that is no list of texts.
         """
-        text = self.row[TAGS]
-        if text is None:
-            return _NO_TAGS
         try:
-            tags = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise self._undecodable("its tags are no JSON") from error
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise self._undecodable("its tags are no list of texts")
-        return frozenset(tags)
+            return stored_tags(self.row[TAGS])
+        except ValueError as error:
+            raise self._undecodable(f"its tags are {error}") from error
 
     @property
     def stored_at(self) -> datetime:

@@ -173,7 +173,9 @@ async def append_as_tenant(
             if not last:
                 if append.expected_version != ExpectedVersion.ANY:
                     raise append.conflict(0)
-                attempt = Append(stream, append.events, ExpectedVersion.NO_STREAM, append.condition)
+                attempt = Append(
+                    stream, append.events, ExpectedVersion.NO_STREAM, append.condition, append.given
+                )
         try:
             return await write(attempt)
         except (OptimisticLockError, StreamClosedError, DuplicateEventError, ConstraintError) as error:

@@ -17,7 +17,7 @@ from esource.dialect.plan import Condition
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.queries import AppendCondition
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
-from esource.domain.tags import Tag, declared_tags, given_tags
+from esource.domain.tags import NO_TAGS, Tag, declared_tags, given_tags
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
 from esource.log.batch import Append
@@ -78,15 +78,16 @@ class LogWriter:
             return self._append_with_keys(stream, events, expected_version, within, wanted, tags)
         encode = self._codec.encode
         encoded = [encode(event, aggregate_type, aggregate_id) for event in events]
-        if tags or Tag.are_used:
-            encoded = _tagged(events, encoded, tags)
+        given = given_tags(tags) if tags else NO_TAGS
+        if given or Tag.are_used:
+            encoded = _tagged(events, encoded, given)
         if encoded and within is None and self._is_plain and not open_units.get():
             # The way of most appends: nothing is left to ask, and no frame of ours waits for the queue.
-            append = Append(stream, encoded, expected_version, wanted)
+            append = Append(stream, encoded, expected_version, wanted, given)
             if len(encoded) > 1:
                 _check_together(append, limits)
             return self._appender.append(append)
-        return self._write(stream, encoded, expected_version, within, wanted)
+        return self._write(stream, encoded, expected_version, within, wanted, given)
 
     def append_named(
         self,
@@ -122,9 +123,10 @@ class LogWriter:
         keys = await self._key_store.keys_to_seal(events)
         encode = self._codec.encode
         encoded = [encode(event, stream.aggregate_type, stream.aggregate_id, keys) for event in events]
-        if tags or Tag.are_used:
-            encoded = _tagged(events, encoded, tags)
-        return await self._write(stream, encoded, expected_version, within, condition)
+        given = given_tags(tags) if tags else NO_TAGS
+        if given or Tag.are_used:
+            encoded = _tagged(events, encoded, given)
+        return await self._write(stream, encoded, expected_version, within, condition, given)
 
     def _wanted(self, condition: AppendCondition) -> Condition:
         """A condition as the database is given it: with the names of the types, and of the tenant's events only."""
@@ -146,13 +148,14 @@ class LogWriter:
         expected_version: int,
         within: Unit | Connection | None,
         condition: Condition | None,
+        given: frozenset[str],
     ) -> AppendResult:
         """Write in the transaction that there is, or through the queue; for a tenant, and traced, if so."""
         if self._tenant_id is not None:
             encoded = [owned(event, self._tenant_id) for event in encoded]
         if not encoded:
             return AppendResult(True, await self._reader.version_of(stream, await self._unit(within)))
-        append = Append(stream, encoded, expected_version, condition)
+        append = Append(stream, encoded, expected_version, condition, given)
         if len(encoded) > 1:
             _check_together(append, self._limits)
         aggregate_id, aggregate_type = stream
@@ -208,10 +211,9 @@ def _of_aggregate(event: DomainEvent, aggregate_id: UUID) -> DomainEvent:
 
 
 def _tagged(
-    events: Sequence[DomainEvent], encoded: list[EncodedEvent], tags: Iterable[str]
+    events: Sequence[DomainEvent], encoded: list[EncodedEvent], given: frozenset[str]
 ) -> list[EncodedEvent]:
     """The rows with the tags that their events declare, and those that were given."""
-    given = given_tags(tags)
     found = [given | declared_tags(event) for event in events]
     return [
         row._replace(tags=json.dumps(sorted(tags), ensure_ascii=False)) if tags else row

@@ -7,6 +7,7 @@ from inspect import isawaitable
 from typing import Any
 
 from esource.domain.events import DomainEvent
+from esource.domain.registry import EventRegistry
 from esource.domain.tags import declared_tags
 from esource.domain.views import View, check_views, decided
 from esource.errors import InvalidOptionError
@@ -18,12 +19,13 @@ def decide_on(
     others: Sequence[DomainEvent],
     decision: Callable[..., object],
     views: tuple[Any, ...],
+    registry: EventRegistry,
 ) -> Decided:
     """What a decision comes to; see `GivenEvents.when`."""
     __tracebackhide__ = True
     folded = [view.anew() for view in check_views(views)]
     for event in events:
-        concerned = [view for view in folded if _selects(view, event)]
+        concerned = [view for view in folded if _selects(view, event, registry)]
         if not concerned:
             raise AssertionError(
                 f"no view would have seen a given event:\n  {told(event)}\n  {_place_of(event)}\nboundaries:\n"
@@ -32,7 +34,7 @@ def decide_on(
         for view in concerned:
             view.fold(event)
     for event in others:
-        if any(_selects(view, event) for view in folded):
+        if any(_selects(view, event, registry) for view in folded):
             raise AssertionError(
                 f"a view would have seen an event that was given as one beside the boundary:\n  {told(event)}\n"
                 f"  {_place_of(event)}\nboundaries:\n{_boundaries(folded)}"
@@ -85,8 +87,8 @@ class Decided:
         require_raised(self._error, error, match)
 
 
-def _selects(view: View, event: DomainEvent) -> bool:
-    return view.boundary().matches(event.event_type, declared_tags(event))
+def _selects(view: View, event: DomainEvent, registry: EventRegistry) -> bool:
+    return view.boundary().named(registry).matches(event.event_type, declared_tags(event))
 
 
 def _place_of(event: DomainEvent) -> str:

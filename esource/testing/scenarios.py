@@ -19,6 +19,7 @@ from typing_extensions import TypeVarTuple, Unpack
 from esource.checks import shown
 from esource.domain.aggregates import AggregateRoot
 from esource.domain.events import DomainEvent
+from esource.domain.registry import EventRegistry, default_registry
 from esource.domain.views import Decision
 from esource.errors import InvalidOptionError
 from esource.projections.projection import Projection
@@ -188,8 +189,18 @@ class GivenEvents:
         self._beside += events
         return self
 
-    def when(self, decision: Callable[[Unpack[Views]], Decision], *views: Unpack[Views]) -> Decided:
+    def when(
+        self,
+        decision: Callable[[Unpack[Views]], Decision],
+        *views: Unpack[Views],
+        registry: EventRegistry | None = None,
+    ) -> Decided:
         """Let this function decide over these views, as `EventStore.decide` does, without a store.
+
+        Args:
+            decision: A function of the views.
+            views: What it decides over.
+            registry: That of the store; `default_registry` if left out. It says which stored types a class stands for.
 
         Raises:
             AssertionError: a given event lies outside of every view's boundary, so that `EventStore.decide` would not have
@@ -197,7 +208,8 @@ class GivenEvents:
             InvalidOptionError: as for `EventStore.decide`, or the function is to be awaited.
         """
         __tracebackhide__ = True
-        return decide_on(self._events, self._beside, decision, views)
+        chosen = default_registry if registry is None else registry
+        return decide_on(self._events, self._beside, decision, views, chosen)
 
     def when_handled_by(self, handler: Handler | Projection, store: EventStore | None = None) -> Projected:
         """Hand them to this, one after the other.

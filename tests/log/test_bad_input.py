@@ -120,6 +120,9 @@ async def test_an_event_that_says_nothing_more_is_stored(store):
         ({"event_types": "OrderPlaced"}, "event_types"),
         ({"aggregate_types": "Order"}, "aggregate_types"),
         ({"aggregate_types": 5}, "aggregate_types"),
+        ({"event_types": ["a\x00"]}, "event_types"),
+        ({"event_types": ["\ud800"]}, "event_types"),
+        ({"aggregate_types": ["Order", "a\x00"]}, "aggregate_types"),
         ({"direction": "back"}, "direction"),
     ],
 )

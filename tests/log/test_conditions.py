@@ -81,6 +81,18 @@ async def test_an_append_of_no_stream_is_a_stream_of_its_own_and_repeats_its_fir
         await store.append([event], tags=["another"])
 
 
+async def test_an_event_that_was_stored_when_its_class_declared_other_tags_repeats_its_first_answer(store):
+    event = NameTaken(name="anna")
+    first = await store.append([event], tags=["a"])
+    for tags in ('["a"]', '["a", "user:anna"]'):
+        async with store.transaction() as transaction:
+            await transaction.connection.exec_driver_sql(f"UPDATE events SET tags = '{tags}'")
+        again = await store.append([event], tags=["a"])
+        assert (again.global_position, again.idempotent) == (first.global_position, True)
+        with pytest.raises(DuplicateEventError):
+            await store.append([event], tags=["a", "another"])
+
+
 async def test_of_all_that_need_one_name_one_wins(store):
     condition = AppendCondition(of_name("anna"), 0)
     outcomes = await asyncio.gather(

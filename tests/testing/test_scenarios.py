@@ -12,6 +12,7 @@ from support.read_models import Journal
 
 from esource import (
     DomainEvent,
+    EventRegistry,
     InvalidOptionError,
     ProjectionFailedError,
     Tag,
@@ -220,6 +221,18 @@ def test_a_boundary_that_would_not_have_seen_a_given_event_fails():
         given_events(EMMA, DUNE).when(shelve, Shelf("a"))
     with pytest.raises(AssertionError, match="one beside the boundary"):
         given_events().beside(EMMA).when(shelve, Shelf("a"))
+
+
+def test_a_boundary_knows_the_classes_of_the_registry_that_is_given():
+    class OldShelving(BookShelved):
+        event_type: str = "ShelvedBook"
+
+    registry = EventRegistry()
+    registry.register(OldShelving)
+    old = OldShelving(shelf="a", title="Emma")
+    with pytest.raises(AssertionError, match="no view would have seen"):
+        given_events(old).when(shelve, Shelf("a"))
+    given_events(old, old).when(shelve, Shelf("a"), registry=registry).then_raises(ValueError, match="full")
 
 
 def test_a_decision_that_fails_in_another_way_than_expected_says_so():

@@ -1,0 +1,114 @@
+"""A condition is judged by the index of the tags: never by a scan, however many items it has and however hot a tag is."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from sqlalchemy.dialects.sqlite.aiosqlite import dialect
+from support.schemas import execute, sqlite_path
+
+from esource import AppendCondition, DomainEvent, Query, QueryItem, register_event
+from esource.dialect.plan import Condition, Matched
+from esource.dialect.sqlite.conditions import Judge
+
+EVENTS = 10_000
+HEAD = EVENTS - 10
+"""Where a decision was read; some have come since."""
+
+COLUMNS = "event_id, aggregate_id, aggregate_type, event_type, version, timestamp, payload, tags"
+VALUES = """
+    INSERT INTO events ({columns}) SELECT {event_id}, {aggregate_id}, 'Desk', 'Type' || (n % 20), 1,
+    '2025-01-01T01:00:00.000000+00:00', '{{}}',
+    CAST('["all", "half:' || (n % 2) || '", "one:' || n || '"]' AS {json}) FROM {numbers}"""
+SQLITE = {
+    "event_id": "printf('%08x-0000-4000-8000-000000000000', n)",
+    "aggregate_id": "printf('%08x-0000-4000-8000-000000000001', n)",
+    "json": "text",
+    "numbers": f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {EVENTS}) SELECT n FROM c)",
+}
+POSTGRESQL = {
+    "event_id": "CAST(lpad(to_hex(n), 8, '0') || '-0000-4000-8000-000000000000' AS uuid)",
+    "aggregate_id": "CAST(lpad(to_hex(n), 8, '0') || '-0000-4000-8000-000000000001' AS uuid)",
+    "json": "jsonb",
+    "numbers": f"generate_series(1, {EVENTS}) AS n",
+}
+
+
+READ = """
+    SELECT sum(coalesce(seq_scan, 0)), sum(coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables
+    WHERE relname IN ('events', 'event_tags')"""
+"""What the open transaction has done so far: scans of a whole table, and rows that an index led to."""
+
+
+@register_event
+class Judged(DomainEvent):
+    pass
+
+
+def items_of(count: int, *, has_rare: bool) -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+    """Items of hot tags that nothing fits, each with types; with a rare tag among them as well."""
+    hot = {"all", "half:0", "half:1"}
+    return tuple(
+        (frozenset({f"Type{n % 20}", "Absent"}), frozenset(hot | {f"one:{n + 1}"} if has_rare else hot))
+        for n in range(count)
+    )
+
+
+CASES = [(count, after) for count in (1, 5, 20) for after in (0, HEAD)]
+
+
+class Explaining:
+    """A connection of sqlite3 that keeps the plans of what it runs."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.plans = []
+
+    def execute(self, text, arguments):
+        explained = self.connection.execute(f"EXPLAIN QUERY PLAN {text}", arguments)
+        self.plans += [row[3] for row in explained]
+        return self.connection.execute(text, arguments)
+
+
+async def test_on_sqlite_each_item_is_looked_up_in_the_index(sqlite_url):
+    await execute(
+        sqlite_url,
+        VALUES.format(columns=COLUMNS, **SQLITE),
+        "INSERT INTO event_tags (tag, global_position) SELECT value, global_position FROM events, json_each(tags)",
+        "ANALYZE",
+    )
+    with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
+        explaining = Explaining(connection)
+        judge = Judge(explaining, dialect())
+        for count, after in CASES:
+            items = items_of(count, has_rare=after == 0)
+            assert judge.refusal(Condition(after, items, (), None)) is None
+            excluded = (frozenset({"Type19"}), frozenset({"all", "half:1"}))
+            assert judge.refusal(Condition(HEAD, (*items, excluded), (), None)) == Matched(
+                EVENTS - 1, "Type19"
+            )
+            assert (
+                judge.refusal(Condition(HEAD, ((frozenset({"Type19"}), frozenset()),), (), None)) is not None
+            )
+    scanned = {plan.split()[1] for plan in explaining.plans if plan.startswith("SCAN")}
+    assert scanned <= {"CONSTANT", "given", "counted", "json_each"}  # what the condition itself brings
+    assert any(plan.startswith("SEARCH start_0 USING PRIMARY KEY") for plan in explaining.plans)
+
+
+async def test_on_postgresql_each_item_is_looked_up_in_the_index(postgres_url, open_stores):
+    store = await open_stores(postgres_url)
+    await execute(
+        postgres_url, VALUES.format(columns=COLUMNS, **POSTGRESQL), "VACUUM ANALYZE events, event_tags"
+    )
+    for count, after in CASES:
+        items = items_of(count, has_rare=after == 0)
+        condition = AppendCondition(Query(*(QueryItem(types, tags) for types, tags in items)), after)
+        async with store.transaction() as transaction:
+            for _ in range(8):  # after five times a plan may be kept that suits any values
+                await transaction.append([Judged()], condition=condition)
+            found = await transaction.connection.exec_driver_sql(READ)
+            scans, rows = found.one()
+            assert scans == 0
+            # Events are looked at where the rarest tag has a place, and not at the places of the hot ones.
+            assert rows <= 8 * (10 * count + 1)

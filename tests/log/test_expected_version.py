@@ -75,6 +75,7 @@ async def test_another_store_on_the_same_database_loses_the_same_race(
     assert (await other.append_events(order, "Order", [placed(order)], 1)).new_version == 2
 
 
+@pytest.mark.awaited
 async def test_an_append_behind_one_that_lost_is_judged_after_those_between_them(store):
     """They share a batch, which cannot tell beforehand that the first of them loses."""
     order, other = uuid4(), uuid4()

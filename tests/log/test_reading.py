@@ -351,6 +351,7 @@ async def test_a_store_may_be_closed_right_after_an_iterator_was_abandoned(datab
     await close_without_leaks(store)
 
 
+@pytest.mark.awaited
 async def test_a_cancelled_reader_leaves_nothing_behind(store):
     await fill(store, 1500)
 

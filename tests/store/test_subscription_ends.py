@@ -9,6 +9,7 @@ from support.leaks import check_connections
 from support.orders import placed
 
 from esource import EventStore, InvalidOptionError
+from esource.store.subscription import Subscription
 
 LONG = 600.0
 """A poll that never comes within a test: whatever arrives was woken up for."""
@@ -22,11 +23,10 @@ async def append(store: EventStore, count: int = 1) -> list[int]:
     ]
 
 
-async def is_waiting(task: asyncio.Task) -> None:
+async def is_waiting(subscription: Subscription) -> None:
     """Let a reader come to the end of the log, where it waits."""
-    for _ in range(200):
+    while subscription._waiter is None or not subscription._waiter._called._waiters:
         await asyncio.sleep(0.001)
-    assert not task.done()
 
 
 async def test_a_subscription_that_waits_is_closed_from_another_task(store: EventStore):
@@ -39,7 +39,7 @@ async def test_a_subscription_that_waits_is_closed_from_another_task(store: Even
             seen.append(event.global_position)
 
     reader = asyncio.create_task(read())
-    await is_waiting(reader)
+    await is_waiting(subscription)
     await subscription.close()
     await asyncio.wait_for(reader, 10)
     assert seen == positions
@@ -78,7 +78,7 @@ async def test_a_reader_that_waited_too_long_goes_on_where_it_was(store: EventSt
         assert (await anext(subscription)).global_position == first
         for _ in range(3):
             waiting = asyncio.create_task(anext(subscription))
-            await is_waiting(waiting)
+            await is_waiting(subscription)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -127,7 +127,7 @@ async def test_a_subscription_goes_on_after_an_error_of_the_database(store: Even
 async def test_a_second_reader_of_one_subscription_is_refused(store: EventStore):
     async with store.subscribe(poll_seconds=LONG) as subscription:
         waiting = asyncio.create_task(anext(subscription))
-        await is_waiting(waiting)
+        await is_waiting(subscription)
         with pytest.raises(InvalidOptionError, match="another task"):
             await anext(subscription)
         await append(store)

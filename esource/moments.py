@@ -12,7 +12,12 @@ def utc_now() -> datetime:
 
 def to_iso(value: datetime) -> str:
     """The one text form of a moment that we write: UTC, six digits of microseconds, ``+00:00``."""
-    return value.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return utc_to_iso(value.astimezone(timezone.utc))
+
+
+def utc_to_iso(value: datetime) -> str:
+    """The same of a moment that is in UTC. To let `isoformat` ask for the offset takes half as long again."""
+    return f"{value.replace(tzinfo=None).isoformat('T', 'microseconds')}+00:00"
 
 
 def from_iso(text: str) -> datetime:

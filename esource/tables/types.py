@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pydantic_core import SchemaSerializer, core_schema
 from sqlalchemy import BigInteger, Integer, String, Text
 from sqlalchemy import DateTime as _DateTime
 from sqlalchemy import Uuid as _Uuid
@@ -62,8 +63,16 @@ def stores_text(dialect: Dialect) -> bool:
     return dialect.name == "sqlite"
 
 
+_written = SchemaSerializer(core_schema.uuid_schema()).to_python
+
+
+def id_as_text(value: UUID) -> str:
+    """An id as `str` writes it, in a third of the time: `UUID` is written in Python."""
+    return _written(value, mode="json")  # type: ignore[no-any-return]
+
+
 def _id_as_text(value: UUID | None) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else id_as_text(value)
 
 
 class Identifier(TypeDecorator[UUID]):

@@ -14,6 +14,7 @@ from esource.moments import from_iso, to_iso
 from esource.tables import events
 from esource.tables.constructs import moment_after
 from esource.tables.statement import Statement
+from esource.tables.types import id_as_text
 
 EVENT = UUID("0F8FAD5B-D9CB-469F-A165-70867728950E")
 MOMENT = datetime(2024, 3, 1, 14, 30, tzinfo=timezone(timedelta(hours=2, minutes=30)))
@@ -88,6 +89,11 @@ async def test_values_come_back_as_python_has_them(store):
     assert found[1].utcoffset() == timedelta(0)
     assert isinstance(found[3], str)
     assert "1.0" in found[3]
+
+
+@pytest.mark.parametrize("number", [0, 1, EVENT.int, 2**128 - 1])
+def test_an_id_is_written_as_python_writes_it(number):
+    assert id_as_text(UUID(int=number)) == str(UUID(int=number))
 
 
 def test_text_order_is_time_order():

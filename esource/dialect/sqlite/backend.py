@@ -24,11 +24,12 @@ from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import fetch, hop, require_commits
 from esource.errors import EventSourceError, InvalidOptionError
-from esource.moments import to_iso, utc_now
+from esource.moments import utc_now, utc_to_iso
 from esource.tables.constructs import version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.statement import Statement, checked_names
 from esource.tables.tag_index import SQLITE_TRIGGERS
+from esource.tables.types import id_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -135,9 +136,7 @@ class SQLiteBackend(Backend):
     def write(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any], *, commit: bool
     ) -> Awaitable[list[Any]]:
-        def run(connection: sqlite3.Connection) -> list[Any]:
-            cursor = connection.cursor()
-            cursor.row_factory = None  # a lent connection may make dicts of its rows
+        def run(cursor: sqlite3.Cursor) -> list[Any]:
             return cursor.execute(text, arguments).fetchall()
 
         return hop(driver, run, commit=commit)
@@ -145,15 +144,15 @@ class SQLiteBackend(Backend):
     def append(self, driver: aiosqlite.Connection, plan: Plan, *, commit: bool) -> Awaitable[Written]:
         return hop(driver, partial(self._append, plan), commit=commit)
 
-    def _append(self, plan: Plan, connection: sqlite3.Connection) -> Written:
+    def _append(self, plan: Plan, cursor: sqlite3.Cursor) -> Written:
         """The body of an append transaction, in the connection's own thread."""
-        execute = connection.execute
+        execute = cursor.execute
         versions: list[int] = []
         accepted, known, streams = [], [], []
-        judge = Judge(connection, self.sqlalchemy_dialect) if plan.conditional else None
+        judge = Judge(cursor, self.sqlalchemy_dialect) if plan.conditional else None
         refusals: dict[int, Refusal] = {}
         for (aggregate_id, aggregate_type), expected, first_event_id, condition in plan.streams:
-            key = (str(aggregate_id), aggregate_type)
+            key = (id_as_text(aggregate_id), aggregate_type)
             last = execute(self._version, key).fetchone()
             version = 0 if last is None else last[0]
             fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
@@ -163,18 +162,20 @@ class SQLiteBackend(Backend):
                     fits, refusals[len(versions)] = False, refusal
             versions.append(version)
             accepted.append(fits)
-            known.append(not fits and execute(self._known, (str(first_event_id),)).fetchone() is not None)
+            known.append(
+                not fits and execute(self._known, (id_as_text(first_event_id),)).fetchone() is not None
+            )
             streams.append(key)
-        created_at = to_iso(utc_now())
+        created_at = utc_to_iso(utc_now())
         rows = [
             (
-                str(row.event_id),
+                id_as_text(row.event_id),
                 *streams[stream],
                 row.event_type,
-                None if row.tenant_id is None else str(row.tenant_id),
+                None if row.tenant_id is None else id_as_text(row.tenant_id),
                 row.actor_id,
                 versions[stream] + step,
-                row.timestamp.isoformat("T", "microseconds"),  # `to_iso` of a moment in UTC
+                utc_to_iso(row.timestamp),
                 row.payload,
                 created_at,
                 row.tags,
@@ -187,13 +188,13 @@ class SQLiteBackend(Backend):
         if len(rows) == 1:
             last = execute(self._insert, rows[0]).lastrowid or 0
         else:
-            connection.executemany(self._insert, rows)
+            cursor.executemany(self._insert, rows)
             last = execute("SELECT last_insert_rowid()").fetchone()[0]
         # AUTOINCREMENT, inside one write transaction: the new positions have no hole between them.
         first = last - len(rows) + 1
-        index_tags(
-            connection, self.sqlalchemy_dialect, ((row[-1], place) for place, row in enumerate(rows, first))
-        )
+        tagged = [(row[-1], place) for place, row in enumerate(rows, first) if row[-1] is not None]
+        if tagged:
+            index_tags(cursor, self.sqlalchemy_dialect, tagged)
         if plan.outbox:
             execute(self._outbox, (first, last))
         return Written(versions, accepted, known, range(first, last + 1), refusals)

@@ -52,21 +52,19 @@ _INDEX = Statement(
 )
 
 
-def index_tags(
-    connection: sqlite3.Connection, dialect: Dialect, tagged: Iterable[tuple[str | None, int]]
-) -> None:
+def index_tags(cursor: sqlite3.Cursor, dialect: Dialect, tagged: Iterable[tuple[str | None, int]]) -> None:
     """Write the tags of events that were inserted, each with its position, into the index. No trigger does: it would cost
     each insert a quarter, tags or none."""
     found = [(tag, position) for tags, position in tagged if tags is not None for tag in json.loads(tags)]
     if found:
-        connection.executemany(_INDEX.on(dialect).text, found)
+        cursor.executemany(_INDEX.on(dialect).text, found)
 
 
 class Judge:
     """Looks, inside the transaction of an append, for what its condition excludes."""
 
-    def __init__(self, connection: sqlite3.Connection, dialect: Dialect) -> None:
-        self._connection = connection
+    def __init__(self, cursor: sqlite3.Cursor, dialect: Dialect) -> None:
+        self._cursor = cursor
         self._dialect = dialect
 
     def refusal(self, condition: Condition) -> Refusal | None:
@@ -100,5 +98,5 @@ class Judge:
 
     def _value(self, statement: Statement, values: dict[str, Any]) -> Any:
         compiled = statement.on(self._dialect)
-        row = self._connection.execute(compiled.text, compiled.arguments(values)).fetchone()
+        row = self._cursor.execute(compiled.text, compiled.arguments(values)).fetchone()
         return None if row is None else row[0]

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def hop(
-    driver: aiosqlite.Connection, body: Callable[[sqlite3.Connection], T], *, commit: bool
-) -> Awaitable[T]:
+def hop(driver: aiosqlite.Connection, body: Callable[[sqlite3.Cursor], T], *, commit: bool) -> Awaitable[T]:
     """Run a unit of work as one function in the connection's thread.
 
     With ``commit`` it is a transaction of its own, begun IMMEDIATE; without, it joins the open one, and
@@ -34,16 +32,19 @@ def hop(
     def unit(connection: sqlite3.Connection) -> T:
         # A connection that the application lent us may be inside its own transaction.
         own = commit and not connection.in_transaction
-        connection.execute("BEGIN IMMEDIATE" if own else "SAVEPOINT esource_unit")
+        cursor = connection.cursor()  # one for all statements: `Connection.execute` makes one for each
+        cursor.row_factory = None  # a lent connection may make dicts of its rows
+        execute = cursor.execute
+        execute("BEGIN IMMEDIATE" if own else "SAVEPOINT esource_unit")
         try:
-            result = body(connection)
+            result = body(cursor)
             if own and place is not None:
                 place.check()
-            connection.execute("COMMIT" if own else "RELEASE esource_unit")
+            execute("COMMIT" if own else "RELEASE esource_unit")
         except BaseException:
             if connection.in_transaction:  # some errors, such as a full disk, have rolled it back already
                 for undo in ("ROLLBACK",) if own else ("ROLLBACK TO esource_unit", "RELEASE esource_unit"):
-                    connection.execute(undo)
+                    execute(undo)
             raise
         return result
 

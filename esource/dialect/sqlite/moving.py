@@ -99,9 +99,9 @@ def _insert(
     rows: Sequence[Any],
     dialect: Dialect,
     places: tuple[int, int] | None,
-    connection: sqlite3.Connection,
+    cursor: sqlite3.Cursor,
 ) -> None:
-    connection.executemany(text, rows)
+    cursor.executemany(text, rows)
     if places is not None:
         tags, position = places
-        index_tags(connection, dialect, ((row[tags], row[position]) for row in rows))
+        index_tags(cursor, dialect, ((row[tags], row[position]) for row in rows))

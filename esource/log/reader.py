@@ -69,16 +69,17 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
     that it is at its end always means the end of what was to be read.
     """
 
-    __slots__ = ("_begin", "_call", "_decode", "_is_over", "_pages", "rows")
+    __slots__ = ("_begin", "_call", "_decode", "_is_over", "_pages", "fetching", "rows")
 
     def __init__(self, call: str, begin: Callable[[], AsyncGenerator[Page, None]]) -> None:
         self._call = call
         self._begin = begin
-        """Makes pages from where the reading has come to. They do not know this reader: an abandoned one is collected
-        at once."""
+        """Makes pages from where the reading has come to, without knowing this reader: a dropped one is collected at once."""
         self._pages: AsyncGenerator[Page, None] | None = None
         self.rows: Iterator[EventRow] = iter(())
         """What is left of the page that was fetched."""
+        self.fetching: asyncio.Task[Any] | None = None
+        """The task that waits for the next page."""
         self._decode: Callable[[EventRow], DomainEvent]
         self._is_over = False
 
@@ -88,6 +89,7 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
         while not self._is_over:
             if self._pages is None:
                 self._pages = self._begin()
+            self.fetching = asyncio.current_task()
             try:
                 rows, self._decode = await self._pages.__anext__()
             except StopAsyncIteration:
@@ -99,6 +101,8 @@ class EventReader(AsyncGenerator[StoredEvent, None]):
                 self.rows = iter(rows)
                 for row in self.rows:
                     return StoredEvent(row, self._decode)
+            finally:
+                self.fetching = None
         raise StopAsyncIteration
 
     def asend(self, value: None) -> Coroutine[Any, Any, StoredEvent]:
@@ -181,8 +185,7 @@ class LogReader:
     async def _load(self, stream: StreamId, options: ReadOptions) -> tuple[list[DomainEvent], int]:
         """The events wanted of a stream, and the version of the last of them; else the version to begin after."""
         is_whole = options is EVERYTHING and self.tenant_id is None
-        # Most streams are one page. The others come in pages, too, although all of it will be in memory
-        # anyway, to let other tasks run in between.
+        # Most streams are one page. The others come in pages, too, to let other tasks run in between.
         rows = await first_page(self.database, stream, None if is_whole else self.selection(options, stream))
         if not rows:
             return [], options.from_position

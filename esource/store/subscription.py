@@ -16,12 +16,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from operator import length_hint
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from typing_extensions import Self
 
 from esource.checks import check_id, check_names, check_seconds, check_whole, shown
+from esource.database.cancellation import cancellations, uncancel
 from esource.database.wakeup import POLL_SECONDS, Waiter
 from esource.domain.events import DomainEvent
 from esource.domain.queries import Query
@@ -93,6 +94,10 @@ class Subscription:
         """Whether a task is waiting for the next event."""
         self._read_ended: asyncio.Future[None] | None = None
         """What `close` waits for while a task reads."""
+        self._looking: asyncio.Task[Any] | None = None
+        """The task that looks for the end of the log, or waits there."""
+        self._cuts = 0
+        """How often `close` has cancelled the task that reads."""
         self._waiter: Waiter | None = None
         self._held = ExitStack()
         """What is let go at the end: the wake-ups, and the place among the followers that run."""
@@ -134,11 +139,15 @@ class Subscription:
             )
         self._is_read = True
         try:
-            while not self._stopping:
-                event = await self._next()
-                if event is not None:
-                    self._last = event
-                    return event
+            try:
+                while not self._stopping:
+                    event = await self._next()
+                    if event is not None:
+                        self._last = event
+                        return event
+            except asyncio.CancelledError:
+                if not self._is_cut():
+                    raise
             await self._let_go()
             raise StopAsyncIteration
         finally:
@@ -168,7 +177,11 @@ class Subscription:
     async def _next(self) -> StoredEvent | None:
         """The next event; None if there is none yet, or if it was left out."""
         if self._pages is None:
-            await self._look()
+            self._looking = asyncio.current_task()
+            try:
+                await self._look()
+            finally:
+                self._looking = None
             return None
         try:
             event = await self._pages.__anext__()
@@ -275,15 +288,34 @@ class Subscription:
         """End the iteration, from any task of the loop, and let go of what it holds.
 
         A task that waits for the next event gets the end of the iteration instead; a page that is being read
-        is waited for. Afterwards every connection is back.
+        is waited for, for 5 seconds at most. Afterwards every connection is back.
         """
         self.stop()
         while self._is_read:
             if self._read_ended is None:
                 self._read_ended = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._read_ended])
+            _, late = await asyncio.wait([self._read_ended], timeout=self._database.close_seconds)
+            if late:
+                self._cut()
         await self._let_go()
         await self._database.wake_up.settle()
+
+    def _cut(self) -> None:
+        """Cancel the task that reads, while it waits for the database: a network that is gone may never answer."""
+        reading = self._looking if self._pages is None else self._pages.fetching
+        if reading is not None:
+            self._cuts += 1
+            reading.cancel()
+
+    def _is_cut(self) -> bool:
+        """Whether `close` has cancelled the task that reads, and nobody else has."""
+        task = asyncio.current_task()
+        if not self._cuts or task is None:
+            return False
+        for _ in range(self._cuts):
+            uncancel(task)
+        self._cuts = 0
+        return not cancellations(task)
 
     async def _let_go(self) -> None:
         pages, self._pages = self._pages, None

@@ -109,7 +109,7 @@ class Subscription(Driven):
         """End the iteration, from any thread, and let go of what it holds.
 
         A task that waits for the next event gets the end of the iteration instead; a page that is being read
-        is waited for. Afterwards every connection is back.
+        is waited for, for 5 seconds at most. Afterwards every connection is back.
         """
         self._call(self._target.close())
 

@@ -236,6 +236,35 @@ async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     proxy.restore()
 
 
+@pytest.mark.parametrize("read", ["the end of the log", "a page"])
+async def test_a_subscription_whose_read_is_swallowed_is_closed_within_its_limit(
+    monkeypatch, proxy: Proxy, open_stores, read: str
+):
+    """The task, or the thread, that reads gets the end of the iteration."""
+    monkeypatch.setattr("esource.dialect.postgresql.backend.SETTLE_SECONDS", 0.2)
+    store = await open_stores(proxy.url)
+    store._opened.database.close_seconds = 0.2
+    events = several(2000 if read == "a page" else 1)
+    await append(store, events)
+    subscription = store.subscribe()
+    if read == "a page":
+        await subscription.__anext__()
+
+    async def read_on() -> int:
+        return len([stored async for stored in subscription])
+
+    proxy.swallow_all()
+    reading = asyncio.create_task(read_on())
+    while not (subscription._looking if subscription._pages is None else subscription._pages.fetching):
+        await asyncio.sleep(0.001)
+    await bounded(subscription.close())
+    assert await bounded(reading) < len(events)
+    with pytest.raises(StopAsyncIteration):
+        await subscription.__anext__()
+    proxy.restore()
+    assert await bounded(store.get_global_position()) == len(events)
+
+
 async def test_a_store_whose_idle_connections_are_swallowed_can_be_closed(
     proxy: Proxy, open_stores, monkeypatch
 ):

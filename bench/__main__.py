@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         only=given.only or [],
         rounds=given.rounds,
         postgres_url=given.postgres_url,
+        tagged=given.stored,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     document = Run(options).results()
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a contender or a family; repeatable; default: all",
     )
     parser.add_argument("--rounds", type=int, help="turns of each contender that count")
+    parser.add_argument(
+        "--stored",
+        type=int,
+        metavar="EVENTS",
+        help="events in the log that conditions are judged in (stored-...); default: as the profile has it, 1000000 in full",
+    )
     parser.add_argument(
         "--postgres-url",
         help="a server where databases may be created; default: an embedded one, defaults kept",

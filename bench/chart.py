@@ -9,6 +9,7 @@ COLOURS = {
     "esource": "#1f6f54",
     "esource, no hop": "#3fa37f",
     "esource.sync": "#8ccfb4",
+    "esource, plain append": "#c5e3d6",
     "raw": "#8a8f98",
     "raw, no hop": "#b9bdc4",
     "raw asyncpg": "#8a8f98",
@@ -16,6 +17,8 @@ COLOURS = {
     "eventsource-py newest": "#e3b668",
     "eventsourcing": "#4a6fa5",
     "eventsourcing, DB functions": "#8fb0dc",
+    "eventsourcing DCB": "#6f5aa8",
+    "UmaDB": "#b0506a",
 }
 TITLES = {
     "sqlite-full": "SQLite, synchronous=FULL",

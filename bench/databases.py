@@ -16,10 +16,13 @@ from sqlalchemy.engine import make_url
 
 from bench.contenders.base import Target
 
-LOGS = ("events", "stored_events", "application_events")
+LOGS = ("events", "stored_events", "application_events", "dcbapplication_events_tt_main")
 """What the contenders call their log."""
 
 _IDS = ("event_id", "aggregate_id", "originator_id")
+
+_OWN_TAGS = "replace({tags}, '#', k || '#')"
+"""The tags of a copy have its number where they have this letter; a tag without it is on all of them."""
 
 
 class SQLiteFiles:
@@ -53,12 +56,19 @@ class SQLiteFiles:
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({log})")]
             # The contender's own numbering goes on by itself.
             names = [name for name in names if name != "global_position"]
-            values = [f"printf('%08x', k) || substr({n}, 9)" if n in _IDS else n for n in names]
+            own = {name: f"printf('%08x', k) || substr({name}, 9)" for name in _IDS}
+            own["tags"] = _OWN_TAGS.format(tags="tags")
+            values = [own.get(name, name) for name in names]
             connection.execute(
                 f"INSERT INTO {log} ({', '.join(names)}) "
                 f"WITH RECURSIVE copy (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM copy WHERE k < {times - 1}) "
                 f"SELECT {', '.join(values)} FROM copy CROSS JOIN (SELECT * FROM {log} ORDER BY rowid) WHERE {times} > 1"
             )
+            if "tags" in names:
+                connection.execute(
+                    "INSERT OR IGNORE INTO event_tags (tag, global_position) "
+                    "SELECT value, global_position FROM events, json_each(tags)"
+                )
             connection.execute("ANALYZE")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -137,17 +147,16 @@ class PostgreSQLServer:
                     "('global_position', 'notification_id', 'txid')",
                     log,
                 )
-                values = [
-                    f"(lpad(to_hex(k), 8, '0') || substr({name}::text, 9))::{kind}" if name in _IDS else name
-                    for name, kind in columns
-                ]
+                own = {name: f"lpad(to_hex(k), 8, '0') || substr({name}::text, 9)" for name in _IDS}
+                own["tags"] = _OWN_TAGS.format(tags="tags::text")
+                values = [f"({own[name]})::{kind}" if name in own else name for name, kind in columns]
                 order = "global_position" if log == "events" else "notification_id"
                 await connection.execute(
                     f"INSERT INTO {log} ({', '.join(name for name, _ in columns)}) SELECT {', '.join(values)} "
                     f"FROM generate_series(1, {times - 1}) AS k CROSS JOIN {log} ORDER BY k, {order}",
                     timeout=600,
                 )
-                await connection.execute(f"VACUUM ANALYZE {log}", timeout=600)
+                await connection.execute("VACUUM ANALYZE", timeout=600)
             finally:
                 await connection.close()
 

@@ -11,13 +11,18 @@ import os
 import time
 from collections.abc import Coroutine
 from typing import Any
+from uuid import uuid4
 
-from bench.contenders.base import Contender, Target
+from bench.contenders import DECIDING
+from bench.contenders.base import Contender, Items, Target
 from bench.memory import Growth
 
 STREAM_LENGTH = 10
 """Single appends go round streams of this length, so that version checks have something to check."""
 
+
+HOT_TAG = "all"
+"""A tag that every event of a log may have."""
 
 CPU = "BENCH_CPU"
 """The variable of the environment that has a worker count the time that its processor works."""
@@ -46,6 +51,8 @@ class Clock:
 async def warm_up(contender: Contender, kind: str, tasks: int) -> int:
     """Open every connection, import and prepare everything: none of that is to be measured. The number
     of events that it wrote."""
+    if kind in DECIDING:
+        return 0
     if kind in ("seed", "read_all", "project", "move"):
         await contender.version(contender.new_stream())
         return 0
@@ -109,6 +116,75 @@ async def contend(
     refused = await _timed(contender, clock, [write(events) for events in plans])
     written = each * tasks
     return _result(clock, units=written, written=written, refused=sum(refused))
+
+
+async def conditional(
+    contender: Contender, *, operations: int, tasks: int, items: int = 1, hot: bool = False
+) -> dict[str, Any]:
+    """Events of two tags each, appended on the condition that none has come that has both, or those of one of the further
+    items; by so many tasks, which never exclude each other."""
+    each = max(1, operations // tasks)
+    shared = (HOT_TAG,) if hot else ()
+    run = uuid4().hex
+    # What came before is long known, and nothing of the turn.
+    first = await contender.append_if(contender.event(contender.new_stream(), 1), (run, *shared), [(run,)], 0)
+
+    def plan(task: int) -> list[tuple[Any, tuple[str, ...], Items]]:
+        found = []
+        for step in range(each):
+            name = f"{run}-{task}-{step}"
+            queried: Items = [(f"course:{name}-{n}", f"student:{name}-{n}", *shared) for n in range(items)]
+            found.append((contender.event(contender.new_stream(), 1), queried[0], queried))
+        return found
+
+    plans = [plan(task) for task in range(tasks)]
+
+    async def write(plan: list[tuple[Any, tuple[str, ...], Items]]) -> None:
+        after = first
+        for event, tags, queried in plan:
+            after = await contender.append_if(event, tags, queried, after)
+
+    clock = Clock(contender)
+    await _timed(contender, clock, [write(plan) for plan in plans])
+    return _result(clock, units=each * tasks, written=each * tasks + 1)
+
+
+async def decision(contender: Contender, *, state: dict[str, Any], operations: int) -> dict[str, Any]:
+    """What a decision over a course and a student needs: ten events of each, among those of fifty others, and the head."""
+    made, of_each = 50, 10
+    written = 0
+    if not state:
+        state["run"] = uuid4().hex
+        for number in range(made * of_each):
+            for kind in ("course", "student"):
+                tags = (f"{kind}:{state['run']}-{number % made}", f"other:{state['run']}-{number}")
+                event = contender.event(contender.new_stream(), 1)
+                await contender.append_if(event, tags, [tags], written)
+        written = made * of_each * 2
+
+    async def read() -> None:
+        for index in range(operations):
+            name = f"{state['run']}-{index % made}"
+            found = await contender.read_decision([(f"course:{name}",), (f"student:{name}",)])
+            if found != 2 * of_each:
+                raise AssertionError(f"{2 * of_each} events of a decision came back as {found}")
+
+    clock = Clock(contender)
+    await _timed(contender, clock, [read()])
+    return _result(clock, units=operations, written=written)
+
+
+async def enrol(contender: Contender, *, operations: int, people: int) -> dict[str, Any]:
+    """So many students, as many courses, and every student in every course; again and again with others."""
+    runs = [uuid4().hex for _ in range(max(1, operations // people**2))]
+
+    async def enrol_all() -> int:
+        names = [[f"{run}-{number}" for number in range(people)] for run in runs]
+        return sum([await contender.enrol(each, each) for each in names])
+
+    clock = Clock(contender)
+    [written] = await _timed(contender, clock, [enrol_all()])
+    return _result(clock, units=len(runs) * people**2, written=written)
 
 
 async def load(contender: Contender, *, state: dict[str, Any], operations: int, size: int) -> dict[str, Any]:
@@ -184,8 +260,13 @@ async def aggregate(contender: Contender, *, operations: int, tasks: int) -> dic
     return _result(clock, units=changes, written=changes * (STREAM_LENGTH + 1))
 
 
-async def seed(contender: Contender, *, events: int) -> dict[str, Any]:
-    """The first events of a log, for the controller to multiply."""
+async def seed(contender: Contender, *, events: int, tagged: bool = False) -> dict[str, Any]:
+    """The first events of a log, for the controller to multiply; with two tags of their own each and one that all have."""
+    for number in range(events if tagged else 0):
+        tags = (f"course:#{number % 100}", f"student:#{number}", HOT_TAG)
+        await contender.append_if(contender.event(contender.new_stream(), 1), tags, [("none",)], 0)
+    if tagged:
+        return {"written": events}
     for _ in range(events // STREAM_LENGTH):
         stream = contender.new_stream()
         batch = [contender.event(stream, step) for step in range(1, STREAM_LENGTH + 1)]

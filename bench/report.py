@@ -24,7 +24,8 @@ def add_ratios(document: dict[str, Any]) -> None:
             for size in sizes:
                 size["median"] = median(size["rates"])
             if len(sizes) > 1:
-                result["growth"] = _judged(sizes[-1]["rates"], sizes[0]["rates"], targets.GROWTH)
+                target = targets.GROWTH if result["workload"] == "growth" else targets.STORED
+                result["growth"] = _judged(sizes[-1]["rates"], sizes[0]["rates"], target)
             continue
         contenders = result["contenders"]
         for found in contenders.values():

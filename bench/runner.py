@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench import contenders
 from bench.client import Client, WorkerFailedError
 from bench.contenders import Entry
-from bench.contenders.base import Target
+from bench.contenders.base import FOLDER, Target
 from bench.databases import opened
 from bench.environments import NotInstallableError, interpreter
 from bench.measure import STREAM_LENGTH
@@ -33,6 +35,7 @@ class Options:
     only: list[str] = field(default_factory=list)
     rounds: int | None = None
     postgres_url: str | None = None
+    tagged: int | None = None
     say: Callable[[str], None] = print
 
 
@@ -76,6 +79,9 @@ class Run:
         self._profile: Profile = PROFILES[options.profile]
         if options.rounds is not None:
             self._profile = replace(self._profile, rounds=options.rounds)
+        if options.tagged is not None:
+            self._profile = replace(self._profile, tagged=(0, options.tagged))
+        self._grown_logs: dict[int, Seat] = {}
         self._pythons: dict[str, str] = {}
         self._absent: dict[str, str] = {}
         self._clients: dict[tuple[str, int], Client] = {}
@@ -98,6 +104,8 @@ class Run:
             "results": [],
         }
         self._started = time.monotonic()
+        own = options.folder / "data" / "own"
+        os.environ[FOLDER] = str(own)
         try:
             for kind in options.databases:
                 todo = chosen(options.only, [kind], self._profile)
@@ -105,12 +113,16 @@ class Run:
                     continue
                 with opened(kind, options.folder / "data", options.postgres_url) as databases:
                     document["databases"][kind] = databases.about()
-                    document["settings"][kind] = self._settings(kind, databases)
+                    document["settings"][kind] = self._settings(kind, databases, [each for _, each in todo])
                     for _, workload in todo:
                         document["results"].append(self._workload(kind, workload, databases))
+                    for seat in self._grown_logs.values():
+                        databases.remove(seat.target)
+                    self._grown_logs.clear()
         finally:
             for client in self._clients.values():
                 client.stop()
+            shutil.rmtree(own, ignore_errors=True)
         document["seconds"] = round(time.monotonic() - self._started)
         return document
 
@@ -129,10 +141,12 @@ class Run:
             self._clients[name, number] = Client(name, self._pythons[name])
         return self._clients[name, number]
 
-    def _settings(self, kind: str, databases: Any) -> dict[str, Any]:
+    def _settings(self, kind: str, databases: Any, todo: list[Workload]) -> dict[str, Any]:
         """Each contender's versions and durability settings, as it reads them back itself."""
         settings = {}
         for entry in self._entries(kind):
+            if not any(workload.kind in entry.kinds for workload in todo):
+                continue
             target = databases.new(1)
             try:
                 settings[entry.name] = self._client(entry.name).ask("settings", target)
@@ -152,7 +166,7 @@ class Run:
         if workload.kind == "growth":
             result["sizes"] = {seat.name: seat.result() for seat in self._grown(workload, databases)}
             return result
-        entries = self._entries(kind)
+        entries = [entry for entry in self._entries(kind) if workload.kind in entry.kinds]
         seats = [self._seat(e.name, workload, databases) for e in entries if workload.kind not in e.lacks]
         turn = {"read_all": self._read_turn, "processes": self._processes_turn}.get(workload.kind, self._turn)
         events = {"read_all": self._profile.log, "project": self._profile.projected}.get(workload.kind)
@@ -247,31 +261,44 @@ class Run:
     def _fill(self, seat: Seat, databases: Any, events: int) -> None:
         first = min(1000, events)
         first -= first % STREAM_LENGTH
-        seat.client.ask("seed", seat.target, {"events": first})
+        if not first:
+            return
+        tagged = {"tagged": True} if seat.params.get("of") == "conditional" else {}
+        seat.client.ask("seed", seat.target, {"events": first, **tagged})
         databases.multiply(seat.target, events // first)
         seat.written += events
 
     def _grown(self, workload: Workload, databases: Any) -> list[Seat]:
-        """The same appends into logs of several lengths; esource alone."""
+        """The same appends into logs of several lengths; esource alone. Logs with tags serve all workloads that have such."""
         if "esource" not in self._pythons:
             return []
         seats = []
-        for size in self._profile.growth:
-            seat = self._seat("esource", workload, databases)
-            seat.name = str(size)
-            self._guarded(seat, lambda seat=seat, size=size: self._fill(seat, databases, size))
+        is_tagged = workload.params["of"] == "conditional"
+        for size in self._profile.tagged if is_tagged else self._profile.growth:
+            seat = self._grown_logs.get(size) if is_tagged else None
+            if seat is None:
+                seat = self._seat("esource", workload, databases)
+                seat.name = str(size)
+                self._guarded(seat, lambda seat=seat, size=size: self._fill(seat, databases, size))
+            else:
+                seat = replace(seat, params=dict(workload.params), rates=[], stored=None)
+            del seat.params["of"]
+            if is_tagged:
+                self._grown_logs[size] = seat
             seats.append(seat)
         databases.settle()
-        self._rounds(seats, replace(workload, kind="append"), self._turn)
-        self._finish(seats, databases)
+        self._rounds(seats, replace(workload, kind=workload.params["of"]), self._turn)
+        self._finish(seats, databases, keep=is_tagged)
         return seats
 
-    def _finish(self, seats: list[Seat], databases: Any) -> None:
+    def _finish(self, seats: list[Seat], databases: Any, *, keep: bool = False) -> None:
         """Compare what is stored with what was acknowledged, and clean up."""
         for seat in seats:
-            if seat.target.kind != "memory" and not seat.failed:
+            counted = seat.name.isdigit() or contenders.entry(seat.name).is_counted
+            if seat.target.kind != "memory" and not seat.failed and counted:
                 try:
                     seat.stored = databases.count(seat.target)
                 except Exception as error:
                     seat.failed = seat.failed or str(error)
-            databases.remove(seat.target)
+            if not keep:
+                databases.remove(seat.target)

@@ -39,14 +39,22 @@ _SQLITE = {
     "execute-32": _of(None, None, 4),
 }
 
+_CONDITIONS = {
+    "conditional-1": {"plain append": 0.75},
+    "conditional-32": {"plain append": 0.8},
+}
+
 RATIOS: dict[str, dict[str, dict[str, float]]] = {
     "sqlite-full": {
         **_SQLITE,
+        **_CONDITIONS,
+        "conditional-1": {"plain append": 0.75, "UmaDB": 1},
         "append-1": _of(1.9, 0.95, 0.9, 0.95),
         "append-32": _of(9, 4, 3.5, other_ways=1),
     },
     "sqlite-normal": {
         **_SQLITE,
+        **_CONDITIONS,
         "append-1": _of(2.5, 0.75, 0.9, 0.9),
         "append-32": _of(9, 3, 2, other_ways=1),
     },
@@ -69,6 +77,9 @@ RATIOS: dict[str, dict[str, dict[str, float]]] = {
         "catch-up": _of(3, 3, None),
         "execute-8": _of(None, None, 2),
         "execute-32": _of(None, None, 4),
+        "conditional-1": {"plain append": 0.75, "eventsourcing DCB": 1.2, "UmaDB": 1},
+        "conditional-32": {"plain append": 0.8, "eventsourcing DCB": 8},
+        "enrol": {"eventsourcing DCB": 1.3, "eventsourcing": 1.2},
     },
     "memory": {
         "append-1": _of(None, 0.3, None),
@@ -82,6 +93,9 @@ MEMORY_MIB = {"sqlite-normal": 12, "postgresql": 8}
 
 GROWTH = 0.8
 """Of the append rate into the smallest log, what is left in the largest."""
+
+STORED = 0.9
+"""The same of appends on a condition, beside an empty log."""
 
 
 def ratio(database: str, workload: str, family: str) -> float | None:

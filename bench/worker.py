@@ -36,7 +36,7 @@ class Worker:
         await self.contender.open(target)
         try:
             written = await measure.warm_up(self.contender, kind, params.get("tasks", 1))
-            if kind == "load":
+            if kind in ("load", "decision"):
                 # A database in memory is a new one on each opening.
                 state = {} if target.kind == "memory" else self.states.setdefault(target.address, {})
                 params = {**params, "state": state}

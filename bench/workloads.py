@@ -18,7 +18,7 @@ class Workload:
     """As ``--only`` takes it."""
     title: str
     kind: str
-    """The function in `bench.measure`, or processes, growth."""
+    """The function in `bench.measure`, or processes; growth: the function that ``params`` names, in logs of several sizes."""
     databases: tuple[str, ...]
     params: dict[str, Any] = field(default_factory=dict)
     operations: int = 0
@@ -78,7 +78,30 @@ WORKLOADS = (
         "processes-4", "4 processes of 8 writers", "processes", LOGS,
         {"processes": 4, "tasks": 8, "batch": 1}, 160, writers=8,
     ),
-    Workload("growth", "32 writers into a grown log", "growth", LOGS, {"tasks": 32, "batch": 1}, 640, writers=32),
+    Workload(
+        "growth", "32 writers into a grown log", "growth", LOGS, {"of": "append", "tasks": 32, "batch": 1}, 640,
+        writers=32,
+    ),
+    *(
+        Workload(
+            f"conditional-{tasks}", f"appends on a condition over two tags by {tasks} tasks", "conditional",
+            (*SQLITE, "postgresql"), {"tasks": tasks}, operations, writers=tasks,
+        )
+        for tasks, operations in ((1, 300), (8, 400), (32, 640))
+    ),
+    Workload("decision", "read the 20 events of a decision", "decision", LOGS, operations=100, unit="reads/s"),
+    Workload(
+        "enrol", "10 students join 10 courses each", "enrol", ("sqlite-full", *LOGS), {"people": 10}, 100, "joins/s"
+    ),
+    *(
+        Workload(
+            f"stored-{items}{'-hot' if hot else ''}",
+            f"{items} items with two tags each{' and one that all events have' if hot else ''}, in a log that is full of them",
+            "growth", LOGS, {"of": "conditional", "tasks": 1, "items": items, "hot": hot}, 200,
+        )
+        for items in (1, 5, 20)
+        for hot in (False, True)
+    ),
 )  # fmt: skip
 
 
@@ -100,12 +123,14 @@ class Profile:
     """Events in the logs that grew."""
     longest: int
     """The longest stream that is loaded."""
+    tagged: tuple[int, ...]
+    """Events in the logs that conditions are judged in."""
 
 
 PROFILES = {
-    "full": Profile(5, 0.4, 1.0, 200_000, 4_000, (10_000, 100_000, 1_000_000), 10_000),
-    "quick": Profile(2, 0.0, 0.2, 10_000, 2_000, (1_000, 4_000, 16_000), 1000),
-    "tiny": Profile(1, 0.0, 0.05, 1_000, 1_000, (200, 400, 800), 1000),
+    "full": Profile(5, 0.4, 1.0, 200_000, 4_000, (10_000, 100_000, 1_000_000), 10_000, (0, 1_000_000)),
+    "quick": Profile(2, 0.0, 0.2, 10_000, 2_000, (1_000, 4_000, 16_000), 1000, (0, 16_000)),
+    "tiny": Profile(1, 0.0, 0.05, 1_000, 1_000, (200, 400, 800), 1000, (0, 2_000)),
 }
 
 MOST = 25

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+COMMON = ("append", "contend", "load", "read_all", "project", "aggregate", "processes", "growth")
+"""The kinds of workload about streams and the log."""
+
+DECIDING = ("conditional", "decision", "enrol")
+"""The kinds about tags and conditions over them."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -20,8 +26,12 @@ class Entry:
     requirements: tuple[str, ...] = ()
     """What pip installs into the contender's own environment; nothing: it runs in ours."""
     databases: tuple[str, ...] = ("sqlite-full", "sqlite-normal", "postgresql", "memory")
+    kinds: tuple[str, ...] = COMMON
+    """The kinds of workload that it takes part in."""
     lacks: tuple[str, ...] = ()
-    """Kinds of workload that it has nothing for."""
+    """Kinds of workload of these that it has nothing for."""
+    is_counted: bool = True
+    """Whether its events are in the database of the run, where they can be counted behind its back."""
     beside: str | None = "esource"
     """The way of driving esource that it is compared with: synchronous beside synchronous, a hop beside a hop."""
 
@@ -35,11 +45,13 @@ _EVENTSOURCE = "eventsource-py[sqlite,postgresql]"
 _EVENTSOURCING = ("eventsourcing[postgres]", "psycopg[binary]")
 
 SQLITE = ("sqlite-full", "sqlite-normal")
+_ALL = (*COMMON, *DECIDING)
 
 ENTRIES = (
-    Entry("esource", "esource", "esource:Esource", beside=None),
-    Entry("esource, no hop", "esource", "esource:EsourceWithoutHop", databases=SQLITE),
-    Entry("esource.sync", "esource", "esource_sync:EsourceSync", lacks=("project",)),
+    Entry("esource", "esource", "esource:Esource", kinds=_ALL, beside=None),
+    Entry("esource, no hop", "esource", "esource:EsourceWithoutHop", databases=SQLITE, kinds=_ALL),
+    Entry("esource.sync", "esource", "esource_sync:EsourceSync", kinds=_ALL, lacks=("project",)),
+    Entry("esource, plain append", "plain append", "esource:EsourcePlain", kinds=("conditional",)),
     Entry(
         "raw",
         "raw",
@@ -80,6 +92,7 @@ ENTRIES = (
         "eventsourcing",
         "eventsourcing:EventSourcing",
         _EVENTSOURCING,
+        kinds=(*COMMON, "enrol"),
         beside="esource.sync",
     ),
     Entry(
@@ -89,6 +102,23 @@ ENTRIES = (
         _EVENTSOURCING,
         databases=("postgresql",),
         beside="esource.sync",
+    ),
+    Entry(
+        "eventsourcing DCB",
+        "eventsourcing DCB",
+        "eventsourcing_dcb:EventSourcingDCB",
+        (*_EVENTSOURCING, "msgspec"),
+        databases=("postgresql",),
+        kinds=DECIDING,
+    ),
+    Entry(
+        "UmaDB",
+        "UmaDB",
+        "uma:UmaDB",
+        ("umadb",),
+        databases=("sqlite-full", "postgresql"),
+        kinds=("conditional", "decision"),
+        is_counted=False,
     ),
 )
 

@@ -25,6 +25,12 @@ CONTENT: dict[str, Any] = {
 
 AGGREGATE_TYPE = "Order"
 
+FOLDER = "BENCH_FOLDER"
+"""The variable of the environment with the folder for what a contender's own server writes."""
+
+Items = list[tuple[str, ...]]
+"""A query: events of the type that all workloads append, with all tags of any of these."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -116,6 +122,19 @@ class Contender:
 
     async def change_aggregate(self, identifier: Any) -> None:
         """Load an aggregate, give one command, save."""
+        raise NotImplementedError
+
+    async def append_if(self, event: Any, tags: tuple[str, ...], items: Items, after: int) -> int:
+        """Append a typed event with tags, unless one that the query selects has come past a position; its own position."""
+        raise NotImplementedError
+
+    async def read_decision(self, items: Items) -> int:
+        """Decode what a query selects, and learn the head of the log; the number of typed events."""
+        raise NotImplementedError
+
+    async def enrol(self, students: list[str], courses: list[str]) -> int:
+        """Register each, and then every student for every course: no course takes more students than there are, no student
+        more courses than there are, and nobody twice. The number of events that it took."""
         raise NotImplementedError
 
     async def prepare_move(self, source: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -10,10 +11,12 @@ from sqlalchemy import Column, Float, Integer, MetaData, Table, Text, func, sele
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bench.contenders.base import AGGREGATE_TYPE, CONTENT, SYNCHRONOUS, Contender, Target
+from bench.contenders.base import AGGREGATE_TYPE, CONTENT, SYNCHRONOUS, Contender, Items, Target
+from bench.contenders.courses import Course, Student, define, join, query_of, register
 from bench.contenders.typed import LineAdded, Order
 from esource import (
     AggregateRepository,
+    AppendCondition,
     EventStore,
     InMemoryEventStore,
     OptimisticLockError,
@@ -103,6 +106,24 @@ class Esource(Contender):
         order.add_line()
         await self.orders.save(order)
 
+    async def append_if(self, event: Any, tags: tuple[str, ...], items: Items, after: int) -> int:
+        condition = AppendCondition(query_of(items), after)
+        return (await self.store.append([event], condition=condition, tags=tags)).global_position
+
+    async def read_decision(self, items: Items) -> int:
+        found = await self.store.read_query(query_of(items))
+        return sum([stored.event.quantity > 0 for stored in found.events])  # type: ignore[attr-defined]
+
+    async def enrol(self, students: list[str], courses: list[str]) -> int:
+        for student in students:
+            await self.store.decide(partial(register, places=len(courses)), Student(student))
+        for course in courses:
+            await self.store.decide(partial(define, places=len(students)), Course(course))
+        for student in students:
+            for course in courses:
+                await self.store.decide(join, Student(student), Course(course))
+        return len(students) + len(courses) + len(students) * len(courses)
+
     async def move(self, source: Target) -> None:
         await copy(source.address if "://" in source.address else f"sqlite:///{source.address}", self.store)
 
@@ -118,6 +139,13 @@ class EsourceWithoutHop(Esource):
     """In the thread of the loop."""
 
     execution = "caller"
+
+
+class EsourcePlain(Esource):
+    """The same appends without tags and condition."""
+
+    async def append_if(self, event: Any, tags: tuple[str, ...], items: Items, after: int) -> int:
+        return (await self.store.append([event])).global_position
 
 
 def read_model(name: str) -> Table:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from bench.contenders.base import AGGREGATE_TYPE, CONTENT, SYNCHRONOUS, BlockingContender, Target
+from bench.contenders.base import AGGREGATE_TYPE, CONTENT, SYNCHRONOUS, BlockingContender, Items, Target
+from bench.contenders.courses import Course, Student, define, join, query_of, register
 from bench.contenders.typed import LineAdded, Order
 from esource.sync import (
     AggregateRepository,
+    AppendCondition,
     EventStore,
     InMemoryEventStore,
     OptimisticLockError,
@@ -89,3 +92,21 @@ class EsourceSync(BlockingContender):
         order = self.orders.load(identifier)
         order.add_line()
         self.orders.save(order)
+
+    async def append_if(self, event: Any, tags: tuple[str, ...], items: Items, after: int) -> int:
+        condition = AppendCondition(query_of(items), after)
+        return self.store.append([event], condition=condition, tags=tags).global_position
+
+    async def read_decision(self, items: Items) -> int:
+        found = self.store.read_query(query_of(items))
+        return sum([stored.event.quantity > 0 for stored in found.events])  # type: ignore[attr-defined]
+
+    async def enrol(self, students: list[str], courses: list[str]) -> int:
+        for student in students:
+            self.store.decide(partial(register, places=len(courses)), Student(student))
+        for course in courses:
+            self.store.decide(partial(define, places=len(students)), Course(course))
+        for student in students:
+            for course in courses:
+                self.store.decide(join, Student(student), Course(course))
+        return len(students) + len(courses) + len(students) * len(courses)

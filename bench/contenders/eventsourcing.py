@@ -46,6 +46,26 @@ class Order(Aggregate):
         self.total += quantity * price
 
 
+class Student(Aggregate):
+    @event("Registered")
+    def __init__(self, places: int):
+        self.places, self.courses = places, []
+
+    @event("Joined")
+    def join(self, course_id: UUID):
+        self.courses.append(course_id)
+
+
+class Course(Aggregate):
+    @event("Defined")
+    def __init__(self, places: int):
+        self.places, self.students = places, []
+
+    @event("Accepted")
+    def accept(self, student_id: UUID):
+        self.students.append(student_id)
+
+
 class EventSourcing(BlockingContender):
     conflicts = (IntegrityError,)
     functions = "no"
@@ -159,6 +179,24 @@ class EventSourcing(BlockingContender):
         order = self.app.repository.get(identifier)
         order.add_line(**CONTENT)
         self.app.save(order)
+
+    async def enrol(self, students: list[str], courses: list[str]) -> int:
+        """With two aggregates for each rule, saved together."""
+        made = [Student(places=len(courses)) for _ in students]
+        places = [Course(places=len(students)) for _ in courses]
+        for each in (*made, *places):
+            self.app.save(each)
+        for student_id in [student.id for student in made]:
+            for course_id in [course.id for course in places]:
+                student, course = self.app.repository.get(student_id), self.app.repository.get(course_id)
+                if len(student.courses) >= student.places or len(course.students) >= course.places:
+                    raise ValueError("no place is left")
+                if course_id in student.courses:
+                    raise ValueError("the student has joined already")
+                student.join(course_id=course_id)
+                course.accept(student_id=student_id)
+                self.app.save(student, course)
+        return len(students) + len(courses) + 2 * len(students) * len(courses)
 
     async def prepare_move(self, source: Target) -> None:
         env = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": source.address}

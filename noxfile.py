@@ -83,6 +83,26 @@ def execution(session: nox.Session, execution: str) -> None:
     run_tests(session, "-m", which, ESOURCE_TEST_EXECUTION=execution)
 
 
+@nox.session
+def append_lock(session: nox.Session) -> None:
+    """The contract of stores on a PostgreSQL whose logs draw their positions from a row."""
+    install_wheel(session, "all", "test")
+    # A transaction of the application's that is REPEATABLE READ is told that others came before it, not of its condition.
+    run_tests(
+        session,
+        *(
+            "-k",
+            "not cannot_judge",
+            "tests/dialect/test_append_lock.py",
+            "tests/log",
+            "tests/store",
+            "tests/testing",
+        ),
+        ESOURCE_TEST_APPEND_LOCK="row",
+        ESOURCE_TEST_DATABASES="postgresql",
+    )
+
+
 @nox.session(python=[PYTHONS[0], PYTHONS[-1]], venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """The suite on the oldest releases that pyproject.toml allows of what it names, extras and tests included."""

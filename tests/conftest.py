@@ -6,6 +6,7 @@ failure, never a skip. No other test uses a test's database at the same time, an
 ``ESOURCE_TEST_DATABASES`` (comma-separated: sqlite, memory, postgresql) narrows the matrix, as nox does.
 ``ESOURCE_TEST_EXECUTION=caller`` has SQLite work in the loop's own thread; ``sync`` has every store driven by
 `esource.sync`, from threads.
+``ESOURCE_TEST_APPEND_LOCK=row`` has the stores on PostgreSQL draw positions from a row, where a test does not say how.
 ``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
 with a replica, ``ESOURCE_TEST_POWERCUT`` takes the disk away under both databases; the tests that need one are left out
 without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED``
@@ -32,6 +33,7 @@ from support.threads import stand_in
 
 import esource
 
+APPEND_LOCK = os.environ.get("ESOURCE_TEST_APPEND_LOCK", "advisory")
 EXECUTION = os.environ.get("ESOURCE_TEST_EXECUTION", "thread")
 if EXECUTION == "sync":
     stand_in()
@@ -252,6 +254,8 @@ async def open_stores(through_pooler: Any) -> AsyncIterator[StoreFactory]:
         if url.startswith("sqlite"):
             chosen.setdefault("synchronous", "NORMAL")  # nobody switches the machine off in a test
             chosen.setdefault("execution", EXECUTION)
+        else:
+            chosen.setdefault("append_lock", APPEND_LOCK)
         url, needed = through_pooler(url)
         store = open_store(url, **needed, **chosen)
         await store.initialize()

@@ -29,7 +29,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 PANELS = {
-    "The schema": ("init", "upgrade", "downgrade", "current", "history", "check", "sql", "adopt"),
+    "The schema": (
+        "init",
+        "upgrade",
+        "downgrade",
+        "current",
+        "history",
+        "check",
+        "sql",
+        "adopt",
+        "append-lock",
+    ),
     "Looking": ("info", "inspect", "streams", "show", "event", "tail", "doctor", "verify"),
     "Moving": ("copy", "cut-over", "reopen", "verify-copy"),
     "Files": ("backup", "export", "import"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, NamedTuple
 
 import typer
@@ -45,7 +46,8 @@ async def make_tables(url: str | None) -> None:
             raise SchemaTooNewError(store.name, found, schema.HEAD)
         if found not in (None, schema.HEAD):
             raise SchemaOutdatedError(store.name, found, schema.HEAD)
-        await store.initialize()
+        async with schema.opened_database(store) as database:
+            await schema.initialize(database)  # as a store of any option would have it
         done = f"is at schema {schema.HEAD} already" if found else f"was created, at schema {schema.HEAD}"
         Output().say(f"{store.name} {done}.")
 
@@ -95,6 +97,36 @@ async def downgrade(
         await schema.downgrade(store, wanted)
         gone = "has no esource tables any more" if wanted == BASE else f"went from {found} to {wanted}"
         Output().say(f"{store.name} {gone}.")
+
+
+class _AppendLock(str, Enum):
+    ROW = "row"
+    ADVISORY = "advisory"
+
+
+@commands.command("append-lock")
+@asynchronous
+async def append_lock(
+    lock: Annotated[
+        _AppendLock,
+        typer.Argument(
+            help="row: positions come from a row that appends lock. advisory: from the sequence, as by default."
+        ),
+    ],
+    url: DatabaseUrl = None,
+) -> None:
+    """Change how a PostgreSQL log draws its positions, in one transaction. They go on where they have come to.
+
+    Stores must be opened with the same append_lock: those with the other one are refused from then on. You may repeat it: a
+    row that is lost, or behind the log, is mended.
+    """
+    async with writing(url) as store:
+        change = schema.create_append_lock if lock is _AppendLock.ROW else schema.drop_append_lock
+        try:
+            await change(store)
+        except InvalidOptionError as error:
+            raise Refusal(str(error)) from error
+        Output().say(f"{store.name} has append_lock={lock.value!r}. Open its stores with it.")
 
 
 class _Current(NamedTuple):

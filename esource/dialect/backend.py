@@ -105,8 +105,10 @@ class Backend(ABC):
     """Whether a database can have several logs, each in a schema of its own."""
     supports_partitions: ClassVar[bool] = False
     """Whether a table can be made of parts."""
-    append_lock_script: ClassVar[Sequence[str]] = ()
-    """Makes the row that ``append_lock="row"`` locks, where there is such a choice."""
+    append_lock_scripts: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Brings a log to each way of drawing its positions, by the value of ``append_lock``, where there is such a choice."""
+    append_lock: str = "advisory"
+    """The way in which the store wants its log to draw them."""
     tag_triggers: ClassVar[Sequence[str]] = ()
     """Makes the triggers that keep the index of the tags, in a schema that is made at once."""
     default_options: ClassVar[Mapping[str, Any]]
@@ -251,6 +253,10 @@ class Backend(ABC):
     @abstractmethod
     async def lock_log(self, driver: Any) -> None:
         """Take the append lock until the open transaction ends, and see what was committed before."""
+
+    async def append_lock_of(self, driver: Any) -> str:
+        """In which way the log draws its positions."""
+        return self.append_lock
 
     @abstractmethod
     async def watch(self, driver: Any, watched: Watched) -> None:

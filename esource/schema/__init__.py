@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         create_append_lock,
         create_script,
         downgrade,
+        drop_append_lock,
         in_memory,
         initialize,
         migrate,
+        settle_append_lock,
         upgrade,
     )
     from esource.schema.revisions import (
@@ -60,6 +62,7 @@ __all__ = [
     "create_script",
     "current",
     "downgrade",
+    "drop_append_lock",
     "in_memory",
     "include_name",
     "include_name_outside",
@@ -70,6 +73,7 @@ __all__ = [
     "require_head",
     "run_migrations",
     "scripts",
+    "settle_append_lock",
     "upgrade",
     "whole_store",
 ]
@@ -80,7 +84,8 @@ _HOMES = {
     "database.sources": "opened_database",
     "schema.alembic": "run_migrations",
     "schema.migrating": (
-        "ROW_LEVEL_SECURITY adopt create_append_lock create_script downgrade in_memory initialize migrate upgrade"
+        "ROW_LEVEL_SECURITY adopt create_append_lock create_script downgrade drop_append_lock in_memory initialize migrate "
+        "settle_append_lock upgrade"
     ),
     "schema.revisions": (
         "HEAD REVISIONS TABLES alembic_config comparison_options include_name include_name_outside record_revision scripts"

@@ -12,6 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from esource.checks import shown
 from esource.database.database import Database
 from esource.database.sources import Source, opened_database
+from esource.dialect.postgresql.positions import other_append_lock
 from esource.dialect.postgresql.row_level_security import DISABLE, ENABLE
 from esource.dialect.urls import inspection_of
 from esource.errors import (
@@ -57,6 +58,23 @@ async def initialize(database: Database, *, upgrade: bool | None = None) -> None
     await migrate(database, "upgrade", "head")
 
 
+async def settle_append_lock(database: Database) -> None:
+    """Refuse a log that draws its positions in another way than a store was opened for. In an empty log the row is made.
+
+    Raises:
+        InvalidOptionError: it does, and holds events or has the row.
+    """
+    backend = database.backend
+    if (
+        not backend.append_lock_scripts
+        or await database.inspect(backend.append_lock_of) == backend.append_lock
+    ):
+        return
+    if backend.append_lock == "advisory" or await _has_events(database):
+        raise other_append_lock(database.name, backend.append_lock)
+    await _draw_positions(database, backend.append_lock)
+
+
 async def _has_events(database: Database) -> bool:
     try:
         return bool(await database.rows(_ANY_EVENT, {}))
@@ -95,16 +113,43 @@ async def adopt(database: Source) -> None:
 
 
 async def create_append_lock(database: Source) -> None:
-    """Make the row that stores opened with ``append_lock="row"`` lock; may be repeated. It is a table of its own
-    and no part of the schema's versions: drop it when no such store is left.
+    """Let a log draw its positions from a row that the appends lock, for stores with ``append_lock="row"``.
+
+    The row goes on where the sequence has come to. It is in a table of its own, and no part of the schema's versions. From then
+    on stores without that option are refused. An empty database gets the tables. May be repeated: if the row is lost or behind
+    the log, it is made anew. Waits up to 10 s for the transactions that use the log, and keeps others waiting meanwhile.
 
     Raises:
         InvalidOptionError: the database is not PostgreSQL.
+        SchemaError: the tables are older or newer than this library's.
+        DatabaseBusyError: a transaction uses the log for longer. Nothing was changed.
+        DatabaseReadOnlyError: the connected role does not own the tables.
     """
+    await _switch_append_lock(database, "row")
+
+
+async def drop_append_lock(database: Source) -> None:
+    """Let a log draw its positions from its sequence again, and drop the row. The sequence goes on where the row has come to.
+
+    Stores with ``append_lock="row"`` are refused from then on. May be repeated. Raises what `create_append_lock` raises.
+    """
+    await _switch_append_lock(database, "advisory")
+
+
+async def _switch_append_lock(database: Source, way: str) -> None:
     async with opened_database(database) as opened:
-        if not opened.backend.append_lock_script:
+        if not opened.backend.append_lock_scripts:
             raise InvalidOptionError(f"{opened.name} has one writer at a time: there is nothing to lock")
-        await opened.run_script(opened.backend.append_lock_script)
+        await initialize(opened)
+        await _draw_positions(opened, way)
+
+
+async def _draw_positions(database: Database, way: str) -> None:
+    async with database.transaction(changes_schema=True) as unit:
+        with database.backend.errors(database.name):
+            await database.backend.lock_schema(unit.connection, database.schema)
+            for statement in database.backend.append_lock_scripts[way]:
+                await unit.connection.exec_driver_sql(statement)
 
 
 async def _command(database: Source, command: str, revision: str) -> None:

@@ -28,6 +28,7 @@ projections over all tenants run as the owner, or as a role bound to no tenant i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from esource.checks import check_id
 from esource.database.database import Database
 from esource.database.sources import Source, opened_database
+from esource.dialect.postgresql.positions import IS_FROM_ROW
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import (
     BIND,
@@ -113,8 +115,7 @@ async def bind_role(database: Source, role: str, tenant_id: UUID | None) -> None
                 await connection.exec_driver_sql(BIND, (role, tenant_id))
                 if tenant_id is None:
                     return
-                for statement in rights(identifier(role), await _schema(connection)):
-                    await connection.exec_driver_sql(statement)
+                await _run(connection, rights, role)
 
 
 async def unbind_role(database: Source, role: str) -> None:
@@ -133,8 +134,7 @@ async def unbind_role(database: Source, role: str) -> None:
                 tenant_id = (await connection.exec_driver_sql(UNBIND, (role,))).scalar()
                 exists = (await connection.exec_driver_sql(UNFIT_ROLE, (role,))).scalar() is not None
                 if tenant_id is not None and exists:
-                    for statement in revocations(identifier(role), await _schema(connection)):
-                        await connection.exec_driver_sql(statement)
+                    await _run(connection, revocations, role)
 
 
 async def _switch(database: Source, setting: str) -> None:
@@ -155,5 +155,8 @@ async def _is_enabled(connection: AsyncConnection) -> bool:
     return bool((await connection.exec_driver_sql(IS_ENABLED)).scalar())
 
 
-async def _schema(connection: AsyncConnection) -> str:
-    return identifier(str((await connection.exec_driver_sql("SELECT current_schema()")).scalar()))
+async def _run(connection: AsyncConnection, statements: Callable[..., list[str]], role: str) -> None:
+    schema = identifier(str((await connection.exec_driver_sql("SELECT current_schema()")).scalar()))
+    from_row = bool((await connection.exec_driver_sql(IS_FROM_ROW)).scalar())
+    for statement in statements(identifier(role), schema, from_row=from_row):
+        await connection.exec_driver_sql(statement)

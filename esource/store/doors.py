@@ -145,9 +145,9 @@ class PostgreSQLEventStore(EventStore):
         transaction_pooling: A pooler stands before the server and lends its connections for a transaction at
             a time (PgBouncer with ``pool_mode = transaction``). Nothing is kept in a session then: no
             prepared statements, and no LISTEN, so that subscriptions poll.
-        append_lock: What keeps the log in order: ``"advisory"``, or ``"row"``, the lock of a row, for
-            servers without advisory locks; `esource.schema.create_append_lock` makes the row. All stores
-            on one log must have the same.
+        append_lock: What keeps the log in order: ``"advisory"``, a lock beside a sequence; or ``"row"``, a row that holds the last
+            position, for servers without advisory locks and logs that move between servers. Positions have no holes then.
+            `esource.schema.create_append_lock` makes the row; all stores on one log must have the same.
         notify: Whether appends call NOTIFY and subscriptions LISTEN; without, subscriptions poll.
         read_only: Only read: all transactions are READ ONLY. Writing raises `DatabaseReadOnlyError`.
         retry_seconds: How long appends and reads go on trying to reach a server that is away. A network that

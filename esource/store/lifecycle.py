@@ -75,7 +75,9 @@ class Lifecycle:
             SchemaOutdatedError: the schema is older and was not to be upgraded.
             SchemaTooNewError: the schema is newer than this library.
             SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
-            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names.
+            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names; or the log
+                draws its positions in another way than the store was opened for (``append_lock``).
         """
         await self.open()
         await schema.initialize(self._database, upgrade=upgrade)
+        await schema.settle_append_lock(self._database)

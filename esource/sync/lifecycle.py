@@ -65,6 +65,7 @@ class Lifecycle(Driven):
             SchemaOutdatedError: the schema is older and was not to be upgraded.
             SchemaTooNewError: the schema is newer than this library.
             SchemaUnmanagedError: the tables exist without a version; see `esource.schema.adopt`.
-            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names.
+            InvalidOptionError: an upgrade would lose or meet something of the application's, which the error names; or the log
+                draws its positions in another way than the store was opened for (``append_lock``).
         """
         self._call(self._target.initialize(upgrade=upgrade))

@@ -81,6 +81,7 @@ async def test_a_subscription_without_notify_polls(bare, admin, postgres_url, op
 
 async def test_without_a_lock_row_the_error_says_how_to_make_it(postgres_url, open_stores):
     store = await open_stores(postgres_url, **WITHOUT)
+    await execute(postgres_url, "DROP TABLE esource_append_lock")
     event = placed()
 
     async def attempts():
@@ -93,6 +94,8 @@ async def test_without_a_lock_row_the_error_says_how_to_make_it(postgres_url, op
     await attempts()
     await schema.create_append_lock(postgres_url)
     await execute(postgres_url, "DELETE FROM esource_append_lock")
+    await attempts()
+    await execute(postgres_url, "DROP FUNCTION esource_draw_positions(bigint)")
     await attempts()
     assert await rows(postgres_url, "SELECT count(*) FROM events") == [(0,)]
     await schema.create_append_lock(postgres_url)

@@ -165,6 +165,32 @@ async def test_from_an_empty_database_each_role_does_its_work_and_no_more(
         await connection.close()
 
 
+async def test_the_writer_appends_to_a_log_of_a_row_that_nobody_but_the_migrator_sets(
+    empty_postgres_url, names, as_role, open_stores
+):
+    await create_roles(empty_postgres_url, schema='the log\'s "own" 50%', **names)
+    await schema.create_append_lock(as_role("migrator"))
+    for _ in range(2):
+        writer = await open_stores(as_role("writer"), append_lock="row")
+        order = uuid4()
+        await writer.append_events(order, "Order", several(3, order), 0)
+        for kind in ("writer", "reader"):
+            other = await session(as_role(kind))
+            assert await other.fetchval("SELECT last_position FROM esource_append_lock") in (3, 6)
+            for forbidden in (
+                "UPDATE esource_append_lock SET last_position = 9",
+                "DELETE FROM esource_append_lock",
+                *(["SELECT esource_draw_positions(1)"] if kind == "reader" else []),
+            ):
+                with pytest.raises(DENIED):
+                    await other.execute(forbidden)
+            await other.close()
+        await create_roles(empty_postgres_url, schema='the log\'s "own" 50%', **names)
+    with pytest.raises(DatabaseReadOnlyError):
+        await schema.drop_append_lock(as_role("writer"))
+    assert (await writer.append_events(order, "Order", several(1, order), 3)).global_position == 7
+
+
 async def test_the_tables_of_an_older_owner_go_over_to_the_migrator_who_upgrades_them(
     empty_postgres_url, names, as_role, open_stores
 ):

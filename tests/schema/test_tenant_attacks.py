@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from support.orders import placed, several
 from support.relays import Sink, relay_of
 from support.schemas import execute, rows
 from support.tenants import BLUE, DENIED, OURS, RED, THEIRS, as_role, session
 
-from esource import OutboxRepository
+from esource import OutboxRepository, schema
 from esource.schema import partitioning, row_level_security
 
 INSERT = (
@@ -203,3 +204,51 @@ async def test_rows_that_it_locks_while_they_are_published_hold_up_nobody_elses(
 async def test_what_it_learns_of_a_stream_is_only_whether_its_name_is_taken(red):
     for stream in (THEIRS, OURS, uuid4()):
         assert await red.fetchval("SELECT esource_own_stream($1, 'Order', 3)", stream) == (stream == OURS)
+
+
+AT = INSERT.replace("(event_id,", "(global_position, event_id,").replace("VALUES (", "VALUES ($5, ")
+
+
+@pytest.mark.parametrize("first", ["bound before the row is made", "bound after it"])
+async def test_where_a_row_holds_the_last_position_a_role_sends_only_those_that_it_draws_itself(
+    owner, roles, postgres_url, open_stores, first
+):
+    role = await roles()
+    if first == "bound after it":
+        await row_level_security.disable(owner)
+        await schema.create_append_lock(owner)
+        await row_level_security.enable(owner)
+    await row_level_security.bind_role(owner, role, RED)
+    await schema.create_append_lock(owner)
+    await execute(postgres_url, "DELETE FROM events WHERE global_position = 5")
+    by_row = await open_stores(postgres_url, append_lock="row")
+    store = await open_stores(as_role(postgres_url, role), append_lock="row")
+    stream = uuid4()
+    mine = [placed(stream, tenant_id=RED) for _ in range(3)]
+    assert (await store.append_events(stream, "Order", mine, 0)).global_position == 11
+    async with session(as_role(postgres_url, role)) as red:
+        for position in (5, 12, 1000):
+            await denied(red, AT, stream, "E", RED, 4, position)
+        for statement in (
+            "UPDATE esource_append_lock SET last_position = 100",
+            "UPDATE esource_append_lock SET drawn_by = pg_current_xact_id()",
+            "DELETE FROM esource_append_lock",
+            "INSERT INTO esource_append_lock (id, last_position) VALUES (1, 1)",
+        ):
+            await denied(red, statement, match="permission denied")
+        for number in (-1, 10**9):
+            with pytest.raises(asyncpg.RaiseError):
+                await red.fetchval("SELECT esource_draw_positions($1)", number)
+        assert await red.fetchval("SELECT esource_draw_positions(1)") == 11
+        await denied(red, AT, stream, "E", RED, 4, 12)  # of a transaction that has ended
+        async with red.transaction():
+            assert await red.fetchval("SELECT esource_draw_positions(1)") == 12
+            await red.execute(AT, stream, "E", RED, 4, 13)
+    other = uuid4()
+    assert (await by_row.append_events(other, "Order", [placed(other)], 0)).global_position == 14
+
+    await schema.drop_append_lock(postgres_url)
+    async with session(as_role(postgres_url, role)) as red:
+        await denied(red, AT, stream, "E", RED, 5, 15, match="permission denied")
+        await red.execute(INSERT, stream, "E", RED, 5)
+    assert (await rows(postgres_url, "SELECT max(global_position) FROM events")) == [(15,)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Integer,
     Text,
     bindparam,
@@ -27,6 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID, aggregate_ord
 from esource.dialect.backend import STANDARD, Switches
 from esource.dialect.plan import Plan
 from esource.dialect.postgresql.conditions import as_json
+from esource.dialect.postgresql.positions import FROM_ROW
 from esource.tables.constructs import CHANNEL, LISTENING_KEY, version_or_closed
 from esource.tables.model import event_outbox, events
 from esource.tables.names import LOCK_TABLE
@@ -51,10 +53,9 @@ _LAST_VERSION = 2**31 - 1
 lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
 )
-lock_table = table(LOCK_TABLE, column("id", Integer()))
-"""Has one row: its lock serves where there are no advisory locks. Not a table of every database: see
-`esource.schema.create_append_lock`."""
-lock_row = select(lock_table.c.id.label("granted")).with_for_update()
+lock_table = table(LOCK_TABLE, column("last_position", BigInteger()))
+"""Has one row, which holds the last position. Not a table of every database: see `esource.schema.create_append_lock`."""
+lock_row = select(lock_table.c.last_position.label("granted")).with_for_update()
 _NOTIFY = f"CAST(pg_notify({CHANNEL}, '') AS text)"
 # Delivered at the commit. PostgreSQL lets one such commit at a time on the whole server, so that logs which have
 # nothing to do with each other would wait for each other: nobody is told where nobody listens. Whoever listens shares a
@@ -117,8 +118,12 @@ _OUTBOX_COLUMNS = [
 
 
 def lock_statement(switches: Switches) -> Select[Any]:
-    """What takes the append lock until the open transaction ends; one row."""
-    return lock_row if switches.append_lock == "row" else select(lock_log.label("granted"))
+    """What takes the append lock until the open transaction ends; one row. With the advisory lock that row says whether the
+    log draws its positions from a row instead, which is to be locked as well."""
+    if switches.append_lock == "row":
+        return lock_row
+    from_row: ColumnElement[Any] = literal_column(FROM_ROW)
+    return select(from_row.label("from_row"), cast(lock_log, Text()).label("granted"))
 
 
 def _statement(
@@ -131,7 +136,9 @@ def _statement(
     before it is granted. The snapshot is older than the lock, so a version read here can be stale; the
     unique constraint then refuses, and the caller repeats the batch with the lock taken beforehand.
     """
-    lock = lock_statement(switches).cte("log_lock").prefix_with("MATERIALIZED")
+    by_row = switches.append_lock == "row"
+    granted: Select[Any] = lock_row if by_row else select(cast(lock_log, Text()).label("granted"))
+    lock = granted.cte("log_lock").prefix_with("MATERIALIZED")
     wanted = _given("wanted", _STREAM_VALUES | (_CONDITION if conditional else {}), many=streams)
     # The stream as a range of the unique index, read backwards. With equalities the planner takes the
     # index by type, or the whole of a young table, to be as cheap, and keeps that plan while the table
@@ -170,24 +177,30 @@ def _statement(
     )
     stream = select(*found.c, accepted.label("accepted")).cte("stream").prefix_with("MATERIALIZED")
     row = _given("row", {**_PLACE_VALUES, **_ROW_VALUES} if streams else _ROW_VALUES, many=rows)
+    placed = (
+        select(
+            stream.c.aggregate_id,
+            stream.c.aggregate_type,
+            (stream.c.version + (row.c.step if streams else cast(row.c.ordinal, Integer()))).label("version"),
+            *(
+                cast(row.c[name], JSONB()).label(name)
+                if isinstance(events.c[name].type, Json)
+                else row.c[name]
+                for name in EncodedEvent._fields
+            ),
+        )
+        .select_from(row.join(stream, stream.c.ordinal == row.c.stream if streams else true()))
+        .where(stream.c.accepted)
+    )
+    names = ["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields]
+    if by_row:
+        names, placed = ["global_position", *names], _at_drawn_positions(placed, row, rows=rows)
+    elif rows:
+        # PostgreSQL draws a sequence default after the sort: positions follow the plan's order.
+        placed = placed.order_by(row.c.ordinal)
     written: Insert = (
         insert(events)
-        .from_select(
-            ["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields],
-            select(
-                stream.c.aggregate_id,
-                stream.c.aggregate_type,
-                stream.c.version + (row.c.step if streams else cast(row.c.ordinal, Integer())),
-                *(
-                    cast(row.c[name], JSONB()) if isinstance(events.c[name].type, Json) else row.c[name]
-                    for name in EncodedEvent._fields
-                ),
-            )
-            .select_from(row.join(stream, stream.c.ordinal == row.c.stream if streams else true()))
-            .where(stream.c.accepted)
-            # PostgreSQL draws a sequence default after the sort: positions follow the plan's order.
-            .order_by(*([row.c.ordinal] if rows else [])),
-        )
+        .from_select(names, placed)
         .returning(*[events.c[name] for name in (_OUTBOX_COLUMNS if outbox else ["global_position"])])
     )
     inserted = written.cte("inserted")
@@ -217,6 +230,26 @@ def _statement(
             .cte("outbox")
         )
     return result
+
+
+def _at_drawn_positions(placed: Select[Any], row: FromClause, *, rows: bool) -> Select[Any]:
+    """The accepted rows behind the last position, which moves on by their number."""
+    ordinal = func.row_number().over(order_by=row.c.ordinal) if rows else row.c.ordinal
+    accepted = placed.add_columns(ordinal.label("place")).cte("accepted").prefix_with("MATERIALIZED")
+    drawn = (
+        select(
+            func.esource_draw_positions(select(func.count()).select_from(accepted).scalar_subquery()).label(
+                "before"
+            )
+        )
+        .cte("drawn")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        select(drawn.c.before + accepted.c.place, *(each for each in accepted.c if each.name != "place"))
+        .select_from(accepted.join(drawn, true()))
+        .order_by(*([accepted.c.place] if rows else []))
+    )
 
 
 Shape: TypeAlias = "tuple[bool, bool, bool, bool]"

@@ -20,6 +20,7 @@ from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
     STATEMENTS,
     arguments,
+    lock_row,
     lock_statement,
     shape,
     statements,
@@ -27,8 +28,9 @@ from esource.dialect.postgresql.append import (
 from esource.dialect.postgresql.conditions import refusals
 from esource.dialect.postgresql.errors import classify, explain, without_lock_row
 from esource.dialect.postgresql.joined import JoinedConnection
+from esource.dialect.postgresql.positions import APPENDERS, IS_FROM_ROW, TO_ROW, TO_SEQUENCE
 from esource.dialect.postgresql.quoting import identifier
-from esource.dialect.postgresql.row_level_security import HAS_PROGRESS, PROGRESS
+from esource.dialect.postgresql.row_level_security import AFTER_SWITCH, HAS_PROGRESS, PROGRESS, owners_only
 from esource.dialect.postgresql.schemas import IS_THERE, LOCK_MIGRATIONS, make
 from esource.dialect.postgresql.url import for_asyncpg, schema_of
 from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
@@ -59,6 +61,7 @@ POOLED_CONNECT_ARGS = {
 """For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
 Our advisory locks are the transaction's, and need no session either."""
 
+_LOCK_ROW = Statement(lock_row).on(asyncpg_dialect()).text  # type: ignore[no-untyped-call]
 _SCHEMA = "SELECT current_schema()"
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
 _END_WAIT = """
@@ -95,10 +98,10 @@ class PostgreSQLBackend(Backend):
     supports_row_level_security: ClassVar[bool] = True
     supports_schemas: ClassVar[bool] = True
     supports_partitions: ClassVar[bool] = True
-    append_lock_script: ClassVar[Sequence[str]] = (
-        f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (id int PRIMARY KEY CHECK (id = 1))",
-        f"INSERT INTO {LOCK_TABLE} (id) VALUES (1) ON CONFLICT DO NOTHING",  # noqa: S608 - our own name
-    )
+    append_lock_scripts: ClassVar[Mapping[str, Sequence[str]]] = {
+        "row": (*TO_ROW, *owners_only(LOCK_TABLE), APPENDERS, *AFTER_SWITCH),
+        "advisory": (*TO_SEQUENCE, *AFTER_SWITCH),
+    }
     default_options: ClassVar[Mapping[str, Any]] = {"read_only": False}
 
     def __init__(self, switches: Switches = STANDARD) -> None:
@@ -108,6 +111,7 @@ class PostgreSQLBackend(Backend):
         self.tells = switches.notify and switches.append_lock == "advisory"
         self._pooled = switches.transaction_pooling
         self._appends = STATEMENTS if switches == STANDARD else statements(switches)
+        self.append_lock = switches.append_lock
         self._lock = self.compiled(Statement(lock_statement(switches))).text
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
@@ -247,8 +251,14 @@ class PostgreSQLBackend(Backend):
             await connection.exec_driver_sql(make(schema))
 
     async def lock_log(self, driver: _Connection) -> None:
-        if not await driver.fetch(self._lock):
+        found = await driver.fetchrow(self._lock)
+        if found is not None and found[0] is True:  # whoever reads or copies the log, with the standard lock
+            found = await driver.fetchrow(_LOCK_ROW)
+        if found is None:
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
+
+    async def append_lock_of(self, driver: _Connection) -> str:
+        return "row" if await driver.fetchval(IS_FROM_ROW) else "advisory"
 
     async def watch(self, driver: _Connection, watched: Watched) -> None:
         await watch(driver, watched, with_locks=self.tells)
@@ -287,7 +297,7 @@ class PostgreSQLBackend(Backend):
         return isinstance(error, asyncpg.UndefinedColumnError)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
-        return explain(error, database)
+        return explain(error, database, self.append_lock)
 
 
 async def _begin(connection: AsyncConnection, driver: _Connection, statement: str) -> AsyncTransaction:

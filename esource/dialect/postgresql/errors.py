@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from esource.dialect.backend import Failure
 from esource.dialect.errors import driver_error, pool_exhausted, unavailable
 from esource.dialect.moving import MOVED, MOVED_FENCE
+from esource.dialect.postgresql.positions import REMEDY, other_append_lock
 from esource.errors import (
     ConstraintError,
     DatabaseBusyError,
@@ -24,6 +25,8 @@ from esource.errors import (
 )
 from esource.tables.model import metadata
 from esource.tables.names import LOCK_TABLE, PARTITION_PREFIX
+
+_POSITION = "global_position"
 
 
 def classify(error: BaseException) -> Failure:
@@ -39,11 +42,13 @@ def classify(error: BaseException) -> Failure:
     return "other"
 
 
-def explain(error: BaseException, database: str) -> EventSourceError | None:
+def explain(error: BaseException, database: str, append_lock: str) -> EventSourceError | None:
     """Our error for asyncpg's, or for the pool's; None for what is no error of these."""
     cause = driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
-        return _refused(cause, database)
+        return _refused(cause, database, append_lock)
+    if isinstance(cause, asyncpg.UndefinedFunctionError) and "esource_draw_positions" in str(cause):
+        return without_lock_row(database, cause)
     if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
         return _missing(cause, database)
     if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
@@ -67,7 +72,9 @@ def explain(error: BaseException, database: str) -> EventSourceError | None:
     return pool_exhausted(cause, database)
 
 
-def _refused(cause: Any, database: str) -> EventSourceError:
+def _refused(cause: Any, database: str, append_lock: str) -> EventSourceError:
+    if isinstance(cause, asyncpg.NotNullViolationError) and cause.column_name == _POSITION:
+        return other_append_lock(database, append_lock)
     if isinstance(cause, asyncpg.CheckViolationError) and cause.constraint_name is None:
         return ConstraintError(
             "events",
@@ -77,7 +84,7 @@ def _refused(cause: Any, database: str) -> EventSourceError:
     name = cause.constraint_name or cause.column_name or "a constraint"
     behind = _counted_key(cause)
     if behind is not None:
-        return _counter_behind(name, *behind, database)
+        return _counter_behind(name, *behind, database, append_lock)
     return ConstraintError(name, f"{database}: {name} refused the row ({cause})")
 
 
@@ -97,12 +104,15 @@ def _counted_key(error: Any) -> tuple[str, str] | None:
     return None if declared is None or counted is None else (declared.name, counted.name)
 
 
-def _counter_behind(name: str, table: str, column: str, database: str) -> ConstraintError:
+def _counter_behind(name: str, table: str, column: str, database: str, append_lock: str) -> ConstraintError:
+    by_row = column == _POSITION and append_lock == "row"
+    counter = f"row of {LOCK_TABLE}" if by_row else "sequence"
+    remedy = REMEDY if by_row else set_counter(table, column)
     return ConstraintError(
         name,
-        f"{database}: the sequence that counts {table}.{column} is behind the rows of the table: its next number is taken. "
-        "That happens when rows are restored or inserted without their sequence. Nothing was written. Set it as the owner "
-        f"of the table, while no program writes: {set_counter(table, column)}",
+        f"{database}: the {counter} that counts {table}.{column} is behind the rows of the table: its next number is taken. "
+        f"That happens when rows are restored or inserted without their {counter.split(maxsplit=1)[0]}. Nothing was written. Set it as "
+        f"the owner of the table, while no program writes: {remedy}",
     )
 
 
@@ -118,10 +128,10 @@ def _missing(error: Any, database: str) -> EventSourceError:
 
 
 def without_lock_row(database: str, problem: object) -> DatabaseError:
-    """The error where ``append_lock="row"`` finds no row that it could lock."""
+    """The error where ``append_lock="row"`` finds no row that it could lock, or nothing that draws from it."""
     return DatabaseError(
-        f"{database}: {problem}. append_lock='row' needs a lock row: call esource.schema.create_append_lock(url) "
-        "as the role that migrates."
+        f"{database}: {problem}. append_lock='row' needs a row that holds the last position: {REMEDY}. Or open the store "
+        "without that option: then it draws from the sequence."
     )
 
 

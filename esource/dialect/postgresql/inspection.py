@@ -9,8 +9,9 @@ from typing import Any
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
 from esource.dialect.postgresql.append import LOG_LOCK_CLASS
 from esource.dialect.postgresql.errors import set_counter
+from esource.dialect.postgresql.positions import IS_FROM_ROW, REMEDY
 from esource.errors import InvalidOptionError
-from esource.tables.names import OUR_TABLES, VERSION_TABLE, is_ours
+from esource.tables.names import LOCK_TABLE, OUR_TABLES, VERSION_TABLE, is_ours
 
 _OURS = sorted(OUR_TABLES)
 
@@ -48,7 +49,8 @@ _IDLE = f"""
     SELECT a.pid, coalesce(a.usename::text, '?'), coalesce(nullif(a.application_name, ''), '?'),
         extract(epoch FROM now() - a.state_change)::int,
         EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted
-            AND l.classid = {LOG_LOCK_CLASS} AND l.objid = to_regclass('events'))
+            AND l.classid = {LOG_LOCK_CLASS} AND l.objid = to_regclass('events')
+            OR l.pid = a.pid AND l.relation = to_regclass('{LOCK_TABLE}') AND l.mode = 'RowShareLock' AND l.granted)
     FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
         AND now() - a.state_change > $1 * interval '1 second'
@@ -57,6 +59,13 @@ _MAY_COUNT = """
     SELECT coalesce(has_sequence_privilege(to_regclass('events_global_position_seq')::oid, 'SELECT')
         AND has_table_privilege(to_regclass('events')::oid, 'SELECT'), false)
 """
+_MAY_COUNT_ROW = f"SELECT coalesce(has_table_privilege(to_regclass('{LOCK_TABLE}')::oid, 'SELECT'), false)"
+_COUNTER_ROW = f"""
+    SELECT (SELECT last_position + 1 FROM {LOCK_TABLE}) AS next,
+        (SELECT coalesce(max(global_position), 0) FROM events) AS last,
+        EXISTS (SELECT FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+            WHERE adrelid = to_regclass('events') AND attname = 'global_position') AS counts_twice
+"""  # noqa: S608 - our own name
 _COUNTER = """
     SELECT last_value + is_called::int AS next, (SELECT coalesce(max(global_position), 0) FROM events) AS last
     FROM events_global_position_seq
@@ -99,6 +108,8 @@ class PostgreSQLInspection(Inspection):
         ]
 
     async def counter(self, driver: Any) -> Symptom | None:
+        if await driver.fetchval(IS_FROM_ROW):
+            return await self._row(driver)
         found = await driver.fetchrow(_COUNTER) if await driver.fetchval(_MAY_COUNT) else None
         if found is None or found["next"] > found["last"]:
             return None
@@ -107,6 +118,26 @@ class PostgreSQLInspection(Inspection):
             f"log ends at {found['last']}. What is appended before that is stored where readers have passed, or refused",
             f"While no program writes, as the owner of the table: {set_counter('events', 'global_position')}",
         )
+
+    async def _row(self, driver: Any) -> Symptom | None:
+        found = await driver.fetchrow(_COUNTER_ROW) if await driver.fetchval(_MAY_COUNT_ROW) else None
+        if found is None:
+            return None
+        if found["next"] is None:
+            problem = f"the table {LOCK_TABLE} has lost its row: no event can be appended"
+        elif found["counts_twice"]:
+            problem = (
+                "the log draws its positions from a row, and events.global_position has a default all the same: programs "
+                "that use it do not wait for the others, and readers skip events"
+            )
+        elif found["next"] <= found["last"]:
+            problem = (
+                f"the row of {LOCK_TABLE} is behind the log: its next position is {found['next']}, and the log ends at "
+                f"{found['last']}. What is appended before that is stored where readers have passed, or refused"
+            )
+        else:
+            return None
+        return Symptom(problem, f"While no program writes, {REMEDY}")
 
     async def _settings(self, driver: Any) -> list[Symptom]:
         found = []

@@ -25,8 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import REGCLASS
 
 from esource.dialect.moving import LOCK_SECONDS, MOVED, MOVED_FENCE, Moving
+from esource.dialect.postgresql.positions import IS_FROM_ROW, LAST, SET_LAST
 from esource.dialect.postgresql.quoting import literal
 from esource.moments import from_iso
+from esource.tables.model import events
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Json, Timestamp
 
@@ -115,6 +117,8 @@ class PostgreSQLMoving(Moving):
         await self._run(driver, "SET LOCAL synchronous_commit = off")
 
     async def counter(self, driver: Any, table: Table) -> int | None:
+        if await self._is_from_row(driver, table):
+            return int(await driver.fetchval(LAST) or 0)
         sequence = await self._sequence(driver, table)
         if sequence is None:
             return None
@@ -123,8 +127,14 @@ class PostgreSQLMoving(Moving):
         return int(last) if is_called else int(last) - 1
 
     async def set_counter(self, driver: Any, table: Table, value: int) -> None:
+        if await self._is_from_row(driver, table):
+            await driver.fetch(SET_LAST, value)
+            return
         sequence = await self._sequence(driver, table)
         await self._fetch(driver, _SET, sequence=sequence, value=max(value, 1), is_called=value > 0)
+
+    async def _is_from_row(self, driver: Any, table: Table) -> bool:
+        return table is events and bool(await driver.fetchval(IS_FROM_ROW))
 
     async def _sequence(self, driver: Any, table: Table) -> str | None:
         [key] = table.primary_key.columns

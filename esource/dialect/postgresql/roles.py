@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from esource.dialect.postgresql.positions import FUNCTIONS as POSITIONS
 from esource.dialect.postgresql.quoting import identifier, literal
 from esource.dialect.postgresql.row_level_security import FUNCTIONS
-from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
+from esource.tables.names import LOCK_TABLE, OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
 
@@ -24,9 +25,9 @@ def statements(names: Roles) -> list[str]:
     schema, migrator, writer, reader = map(identifier, names)
     roles = (migrator, writer, reader)
     every_role = ", ".join(roles)
-    ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE)}
+    ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE, LOCK_TABLE)}
     events, version, tenant_roles = ours["events"], ours[VERSION_TABLE], ours[ROLES_TABLE]
-    tags = ours["event_tags"]
+    tags, row = ours["event_tags"], ours[LOCK_TABLE]
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
     return [
         *(
@@ -53,7 +54,7 @@ def statements(names: Roles) -> list[str]:
         f"{default} GRANT SELECT ON SEQUENCES TO {reader}",
         # Only its owner may alter a table; a sequence goes with the table of its column.
         *(_if_there(table, f"ALTER TABLE {table} OWNER TO {migrator}") for table in ours.values()),
-        *(_own(f"{schema}.{function}", migrator) for function in (*FUNCTIONS, *TAG_FUNCTIONS)),
+        *(_own(f"{schema}.{function}", migrator) for function in (*FUNCTIONS, *TAG_FUNCTIONS, *POSITIONS)),
         *(
             _if_there(
                 ours[table],
@@ -78,6 +79,17 @@ def statements(names: Roles) -> list[str]:
             version,
             f"REVOKE INSERT, UPDATE, DELETE ON {version} FROM {writer}",
             f"GRANT SELECT ON {version} TO {writer}, {reader}",
+        ),
+        # Its functions move it on, with the rights of the owner; who may set the id, which is always 1, may lock it.
+        _if_there(
+            row,
+            f"REVOKE INSERT, UPDATE, DELETE ON {row} FROM {writer}",
+            f"GRANT SELECT, UPDATE (id) ON {row} TO {writer}",
+            f"GRANT SELECT ON {row} TO {reader}",
+        ),
+        _if(
+            f"to_regprocedure({literal(f'{schema}.{POSITIONS[0]}')}) IS NOT NULL",
+            f"GRANT EXECUTE ON FUNCTION {schema}.{POSITIONS[0]} TO {writer}",
         ),
         _if_there(tenant_roles, f"REVOKE ALL ON {tenant_roles} FROM {writer}, {reader}"),
     ]

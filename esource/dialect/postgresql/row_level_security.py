@@ -12,6 +12,7 @@ switch the policies off anyway, so no such role is taken for a tenant's.
 
 from __future__ import annotations
 
+from esource.dialect.postgresql import positions
 from esource.tables.names import OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 from esource.tables.rows import EncodedEvent
 from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
@@ -84,6 +85,7 @@ TRIGGER_FUNCTIONS = ("esource_keep_event_keys()", "esource_drop_event_keys()", T
 _OFF = [
     *(f"DROP POLICY IF EXISTS esource_tenants ON {table}" for table in OUR_TABLES),
     "DROP POLICY IF EXISTS esource_texts_as_tags ON events",
+    positions.DROP_POLICY,
     "DROP POLICY IF EXISTS esource_own_rows ON event_outbox",
     "DROP POLICY IF EXISTS esource_kept_row ON event_outbox",
     *(f"ALTER TABLE IF EXISTS {table} DISABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
@@ -127,39 +129,50 @@ _OF_A_ROW = (
 _OF_AN_ATTEMPT = "status, published_at, retry_count, last_error, available_at, claimed_by, claimed_until"
 _OWN_ROWS = ("projection_checkpoints", "dead_letter_queue", "snapshots")
 _REVOKED = [
-    f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM <role>",
-    f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM <role>",
-    "REVOKE USAGE ON SCHEMA <schema> FROM <role>",
+    f"REVOKE ALL ON {', '.join((*OUR_TABLES, VERSION_TABLE))} FROM {{role}}",
+    f"REVOKE ALL ON SEQUENCE {', '.join(SEQUENCES)} FROM {{role}}",
+    "REVOKE USAGE ON SCHEMA {schema} FROM {role}",
 ]
 _GRANTED = [
-    "GRANT USAGE ON SCHEMA <schema> TO <role>",
-    f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO <role>",
-    f"GRANT SELECT, INSERT ({_OF_A_ROW}), UPDATE ({_OF_AN_ATTEMPT}), DELETE ON event_outbox TO <role>",
-    f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_OWN_ROWS)} TO <role>",
-    "GRANT SELECT ON event_tags TO <role>",
-    f"GRANT SELECT ON {VERSION_TABLE} TO <role>",
-    f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO <role>",
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
+    f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO {{role}}",
+    f"GRANT SELECT, INSERT ({_OF_A_ROW}), UPDATE ({_OF_AN_ATTEMPT}), DELETE ON event_outbox TO {{role}}",
+    f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_OWN_ROWS)} TO {{role}}",
+    "GRANT SELECT ON event_tags TO {role}",
+    f"GRANT SELECT ON {VERSION_TABLE} TO {{role}}",
+    f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO {{role}}",
 ]
 """What a tenant's role needs, and no more: nothing stored is changed, and no position is chosen."""
 
 
-def _for_tenants_roles(statements: list[str]) -> str:
-    execute = "".join(
-        f"EXECUTE replace(replace('{statement}', '<schema>', quote_ident(current_schema())), '<role>', "
-        "quote_ident(tenant_role));"
-        for statement in statements
-    )
+def _filled_in(template: str, role: str, schema: str) -> str:
+    return template.format(role=role, schema=schema)  # in one go: a name may look like another's place
+
+
+def _for_tenants_roles(statements: list[str], from_row: list[str]) -> str:
+    """Run statements for each role that is bound to a tenant, and more where positions are drawn from a row."""
+
+    def each(templates: list[str]) -> str:
+        return "".join(
+            f"EXECUTE format('{_filled_in(template, role='%1$I', schema='%2$I')}', tenant_role, current_schema());"
+            for template in templates
+        )
+
     return f"""
 DO $do$ DECLARE tenant_role name; BEGIN
     IF to_regclass('{ROLES_TABLE}') IS NOT NULL THEN
         FOR tenant_role IN SELECT rolname FROM {ROLES_TABLE} JOIN pg_roles ON rolname = role_name
-            WHERE tenant_id IS NOT NULL LOOP {execute} END LOOP;
+            WHERE tenant_id IS NOT NULL LOOP
+            {each(statements)}
+            IF {positions.FROM_ROW} THEN {each(from_row)} END IF;
+        END LOOP;
     END IF;
 END $do$"""
 
 
 _RIGHTS = [*_REVOKED, *_GRANTED]
 """Gives a tenant's role its rights, and takes away what an earlier release gave beside them."""
+_RIGHTS_FROM_ROW = [*positions.REVOKED, *positions.GRANTED]
 
 _OWN_OR_NEW = (
     "coalesce((SELECT tenant_id IS NOT DISTINCT FROM <schema>.esource_tenant() FROM <schema>.events "
@@ -234,6 +247,7 @@ ENABLE = [
         for table in OUR_TABLES
     ),
     TEXTS_AS_TAGS,
+    positions.policy(_SEES_ALL),
     (
         "CREATE POLICY esource_own_rows ON event_outbox AS RESTRICTIVE FOR INSERT "
         f"WITH CHECK ({_SEES_ALL} OR esource_own_row(to_jsonb(event_outbox)))"
@@ -245,17 +259,26 @@ ENABLE = [
     ),
     *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in OUR_TABLES),
     *map(only_the_owner_calls, TRIGGER_FUNCTIONS),
-    _for_tenants_roles(_RIGHTS),
+    _for_tenants_roles(_RIGHTS, _RIGHTS_FROM_ROW),
 ]
 """Idempotent; inside the transaction of the migration."""
 
 DISABLE = [
     # Without the policies, what the tenants' roles may do, they may do to the rows of all tenants.
-    _for_tenants_roles(_REVOKED),
+    _for_tenants_roles(_REVOKED, positions.REVOKED),
     *_OFF,
     f"DROP TABLE IF EXISTS {ROLES_TABLE}",
 ]
 """Idempotent; the tenants' roles lose their rights."""
+
+AFTER_SWITCH = [
+    f"""
+DO $do$ BEGIN IF to_regclass('{ROLES_TABLE}') IS NOT NULL THEN
+    {positions.DROP_POLICY}; {positions.policy(_SEES_ALL)};
+END IF; END $do$""",
+    _for_tenants_roles(_RIGHTS, _RIGHTS_FROM_ROW),
+]
+"""What row-level security needs after a log has changed the way in which it draws its positions."""
 
 UNFIT_ROLE = (
     "SELECT rolsuper OR rolbypassrls OR pg_has_role(oid, (SELECT relowner FROM pg_class "
@@ -271,15 +294,13 @@ BIND = (
 UNBIND = f"DELETE FROM {ROLES_TABLE} WHERE role_name = CAST($1 AS name) RETURNING tenant_id"
 
 
-def rights(role: str, schema: str) -> list[str]:
-    """Gives a tenant's role its rights. Both names come quoted."""
-    return [_filled_in(statement, role, schema) for statement in _RIGHTS]
+def rights(role: str, schema: str, *, from_row: bool) -> list[str]:
+    """Gives a tenant's role its rights. Both names come quoted. With ``from_row`` positions are drawn from a row."""
+    templates = [*_RIGHTS, *(_RIGHTS_FROM_ROW if from_row else ())]
+    return [_filled_in(template, role, schema) for template in templates]
 
 
-def revocations(role: str, schema: str) -> list[str]:
+def revocations(role: str, schema: str, *, from_row: bool) -> list[str]:
     """Takes a tenant's role its rights. Both names come quoted."""
-    return [_filled_in(statement, role, schema) for statement in _REVOKED]
-
-
-def _filled_in(statement: str, role: str, schema: str) -> str:
-    return statement.replace("<schema>", schema).replace("<role>", role)
+    templates = [*_REVOKED, *(positions.REVOKED if from_row else ())]
+    return [_filled_in(template, role, schema) for template in templates]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -19,11 +21,12 @@ from adversity.torture.log import check_log, whole_log
 from adversity.torture.writer import Written, batch
 from esource import EventStore, ReadOptions, StoredEvent
 
+StoreFactory = Callable[..., Awaitable[EventStore]]
 WRITER = Path(__file__).with_name("writer.py")
 
 
-def start_writer(url: str, *, tasks: int, enough: int, seed: int) -> subprocess.Popen[str]:
-    command = [*program(WRITER), url, str(tasks), str(enough), str(seed)]
+def start_writer(url: str, *options: str, tasks: int, enough: int, seed: int) -> subprocess.Popen[str]:
+    command = [*program(WRITER), url, str(tasks), str(enough), str(seed), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -114,6 +117,44 @@ async def test_a_writer_that_is_killed_every_second_loses_nothing_and_leaves_no_
     assert not missing, "acknowledged appends are gone"
     tally.judge_follower([event.event_id for event in log][: len(seen)], [event.event_id for event in seen])
     tally.written = sum(claimed.values())
+    tally.conclude()
+
+
+@pytest.mark.slow
+async def test_positions_of_a_row_have_no_hole_whatever_is_rolled_back_or_killed(
+    postgres_url: str, open_stores: StoreFactory
+):
+    store = await open_stores(postgres_url, append_lock="row")
+    start = partial(start_writer, postgres_url, "append_lock=row")
+    done = asyncio.Event()
+    reader = asyncio.create_task(follow(store, done))
+    survivors = [start(tasks=8, enough=examples(2_000), seed=3000 * seed() + number) for number in range(2)]
+    tally = tally_of(store, "SIGKILL of a writer that draws positions from a row")
+    claimed: dict[UUID, int] = {}
+    for number in range(examples(3)):
+        victim = start(tasks=8, enough=10**9, seed=3000 * seed() + 10 + number)
+        assert victim.stdout is not None
+        line = await asyncio.to_thread(victim.stdout.readline)  # it is at work
+        victim.kill()
+        tally.injected += 1
+        claimed |= {UUID(line.split()[0]): int(line.split()[1])} | await acknowledged(victim)
+    for survivor in survivors:
+        claimed |= await acknowledged(survivor)
+    async with (
+        store.transaction() as transaction
+    ):  # behind whatever the server still does for the last victim
+        await transaction.append_events(UUID(int=77), "Torture", batch_of(UUID(int=77)))
+    done.set()
+    seen = await reader
+    assert [survivor.returncode for survivor in survivors] == [0, 0]
+    log = await whole_log(store)
+    assert [event.global_position for event in log] == list(range(1, len(log) + 1))
+    assert [event.event_id for event in seen] == [event.event_id for event in log]
+    batches = check_log(log)
+    assert {batch_id: batches[batch_id] for batch_id in claimed} == claimed
+    tally.judge(claimed, list(batches))
+    tally.judge_follower([event.event_id for event in log], [event.event_id for event in seen])
+    tally.written = len(log)
     tally.conclude()
 
 

@@ -80,4 +80,5 @@ async def write(url: str, tasks: int, enough: int, seed: int, **options: Any) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(write(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    given = dict(option.split("=") for option in sys.argv[5:])
+    asyncio.run(write(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), **given))

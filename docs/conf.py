@@ -49,6 +49,7 @@ NAVIGATION = {
         "how-to/scripts",
         "how-to/separate-tenants",
         "how-to/several-logs",
+        "how-to/many-logs",
         "how-to/test",
         "how-to/migrate",
         "moving",

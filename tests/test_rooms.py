@@ -89,9 +89,11 @@ def test_rooms_floors_and_arrows_are_few():
         return 1 + max((floor(other) for other in rooms[room] - {"esource"}), default=0)
 
     inside = [room for room in rooms if room.startswith("esource.")]
-    assert len(rooms) <= 27
+    assert len(rooms) <= 28
     assert max(map(floor, inside)) <= 14
-    assert sum(len(others) for others in rooms.values()) <= 175  # the synchronous side has 14 of them
+    assert (
+        sum(len(others) for others in rooms.values()) <= 192
+    )  # the synchronous side has 14 of them, the directory of logs 16
 
 
 def test_the_contract_has_few_layers_and_leaves_nothing_out():

@@ -11,6 +11,7 @@ from esource.cli import (
     dead_letters,
     inspecting,
     keeping,
+    logs,
     looking,
     moving,
     outbox,
@@ -55,6 +56,7 @@ app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
 app.add_typer(serving.commands)
 app.add_typer(schemas.commands, name="schemas", rich_help_panel="The schema")
+app.add_typer(logs.commands, name="logs", rich_help_panel="Many logs")
 app.add_typer(projections.commands, name="projections", rich_help_panel="Followers of the log")
 app.add_typer(dead_letters.commands, name="dlq", rich_help_panel="Followers of the log")
 app.add_typer(outbox.commands, name="outbox", rich_help_panel="Followers of the log")

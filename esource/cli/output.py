@@ -151,6 +151,8 @@ _NAMES = {
     "CopyResult.tables": "changes",
     "Revision.id": "schema",
     "LogSchema.version": "schema",
+    "LogReport.revision": "schema",
+    "LogReport.size": "bytes",
 }
 """What JSON calls a field, where the classes of the library have several names for one thing, or one for several."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from esource.database.cancellation import uninterrupted, unseen
-from esource.database.lanes import Lane, LanePool
+from esource.database.lanes import Lane, LanePool, put_back
 from esource.dialect.backend import Backend
 from esource.errors import (
     DatabaseBusyError,
@@ -242,6 +243,34 @@ class Connections:
         if self._owns_engine:
             await self.engine.dispose()
             self._engine = None
+
+    async def rest(self) -> bool:
+        """Close connections that nothing uses, until the next use; whether nothing used them."""
+        engine = self._engine
+        if engine is None or not self.is_ready or not all(pool.is_idle for pool in self._pools()):
+            return False
+        pools = self._pools()
+        event.remove(engine.sync_engine, "engine_disposed", self._on_disposed)
+        self._engine = None
+        self._forget()
+        for pool in pools:
+            for lane in pool.close():
+                await self.disconnect(lane)
+        await engine.dispose()
+        return True
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Any]:
+        """The driver's connection for a watch over what others append; None if the only one is for transactions."""
+        await self.ensure_open()
+        if self.passing.limit == 1:
+            yield None
+            return
+        lane = await self.passing.take()
+        try:
+            yield lane.driver
+        finally:
+            await uninterrupted(put_back(lane))
 
     async def _cut(self, pools: list[LanePool], late: set[asyncio.Task[None]]) -> None:
         """Take the connections from the tasks that are late to give them back."""

@@ -18,12 +18,14 @@ from esource.database.connections import Connections
 from esource.database.lanes import put_back
 from esource.database.outages import Outage
 from esource.database.patience import retry
+from esource.database.shared import Server, SharedConnections
 from esource.database.transactions import Connection, Transactions
 from esource.database.unit_of_work import Unit, open_units
 from esource.database.wakeup import WakeUp
 from esource.dialect.backend import STANDARD, Backend, Switches, Watched
 from esource.dialect.plan import Plan, Written
 from esource.dialect.urls import backend_for_engine, backend_for_url, moving_of, parse_url
+from esource.errors import StoreMovedError
 from esource.tables.statement import Statement
 
 T = TypeVar("T")
@@ -39,7 +41,9 @@ CLOSE_SECONDS = 5.0
 class Database:
     """An engine (or one lent connection), its backend, and what runs on it. Opened on first use."""
 
-    def __init__(self, backend: Backend, url: URL, **connections: Any) -> None:
+    def __init__(
+        self, backend: Backend, url: URL, shared: SharedConnections | None = None, **connections: Any
+    ) -> None:
         self.backend = backend
         self.url = url
         self.name = backend.describe(url)
@@ -47,10 +51,12 @@ class Database:
         self.close_seconds = CLOSE_SECONDS
         self.limits = STANDARD_LIMITS
         """What may be written, by whatever shares this database: those of its store."""
-        self.connections = Connections(backend, url, **connections)
+        self.connections = shared or Connections(backend, url, **connections)
         self._transactions = Transactions(self.connections, backend, self.name)
         self.outage = Outage(backend, self.name)
         """Whether it is known to be away."""
+        self.find: Callable[[], Awaitable[bool]] | None = None
+        """Finds where the log has moved, and leads there; whether it is there. None if nobody knows."""
         self.wake_up = WakeUp(self._watch)
         """Calls those who wait for appends to this database."""
 
@@ -65,6 +71,32 @@ class Database:
     def from_engine(cls, engine: AsyncEngine, switches: Switches = STANDARD) -> Database:
         """A database on the application's engine, which stays the application's. No I/O."""
         return cls(backend_for_engine(engine, switches), engine.url, engine=engine)
+
+    @classmethod
+    def of_server(cls, server: Server, url: URL) -> Database:
+        """A database that takes its connections from those of its server, which others share. No I/O."""
+        return cls(server.backend, url, SharedConnections(server, url))
+
+    def lead_to(self, server: Server, url: URL) -> None:
+        """Work on another server (of the same kind) from now on, because the log has moved there. A transaction that is
+        open ends where it began.
+
+        Only for a database made by `of_server`.
+        """
+        assert isinstance(self.connections, SharedConnections)
+        self.connections.lead_to(server, url)
+        self.url, self.name = url, self.backend.describe(url)
+        self.outage = Outage(self.backend, self.name)
+        self._transactions.rename(self.name)
+        self.wake_up.watch_anew()
+
+    async def follow(self, error: BaseException) -> bool:
+        """Whether an error says that the log has moved, and this database leads to its new place by now, so that what
+        failed can be done again there."""
+        if self.find is None:
+            return False
+        moved = self.backend.translate(error, self.name)
+        return isinstance(moved or error, StoreMovedError) and await self.find()
 
     @property
     def schema(self) -> str | None:
@@ -100,14 +132,10 @@ class Database:
         if connections.is_lent or connections.is_private or not self.backend.listens:
             # No other program can append, or there is nothing to watch with.
             await asyncio.Event().wait()
-        await connections.ensure_open()
-        if connections.passing.limit == 1:
-            await asyncio.Event().wait()  # the only one is for transactions, and the poll must do
-        lane = await connections.passing.take()
-        try:
-            await self.backend.watch(lane.driver, watched)
-        finally:
-            await uninterrupted(put_back(lane))
+        async with connections.watching() as driver:
+            if driver is None:
+                await asyncio.Event().wait()  # the poll must do
+            await self.backend.watch(driver, watched)
 
     def current_unit(self) -> Unit | None:
         """The open transaction of this database that the running task is inside of."""
@@ -205,11 +233,16 @@ class Database:
         with self.backend.errors(self.name):
             # The application may have a stricter isolation level as its default: the database then refuses a
             # statement that another one has overtaken, and nothing of it is written.
-            rows = await retry(
-                partial(self._run, write, writing=True),
-                while_=lambda error: self.backend.classify(error) == "again",
-                seconds=self.retry_seconds,
-            )
+            try:
+                rows = await retry(
+                    partial(self._run, write, writing=True),
+                    while_=lambda error: self.backend.classify(error) == "again",
+                    seconds=self.retry_seconds,
+                )
+            except Exception as error:
+                if not await self.follow(error):
+                    raise
+                rows = await self._run(write, writing=True)
             self.wake_up.saved()
             return compiled.decode(rows)
 
@@ -244,8 +277,13 @@ class Database:
         Inside another one it is a savepoint. The end is shielded: a cancelled task still commits or
         rolls back as a whole. With ``changes_schema`` the database may write tables anew in it.
         """
-        async with self._transactions.transaction(changes_schema=changes_schema) as unit:
-            yield unit
+        try:
+            async with self._transactions.transaction(changes_schema=changes_schema) as unit:
+                yield unit
+        except StoreMovedError as error:
+            if self.current_unit() is None:
+                await self.follow(error)  # whoever repeats it does so in the new place
+            raise
         self.wake_up.set()
 
     def reading(self) -> AbstractAsyncContextManager[Unit]:

@@ -136,6 +136,11 @@ class LanePool:
         """Whether there is no connection, and none is being made."""
         return not self._count
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no task has a connection, or is about to get one."""
+        return len(self.idle) == self._count
+
     async def empty(self) -> None:
         """Wait until every connection has come back and is closed."""
         while self._count:

@@ -63,6 +63,11 @@ class Transactions:
         self._open: list[Unit] = []
         self.neighbours = Neighbours(connections, backend, name)
 
+    def rename(self, name: str) -> None:
+        """Begin the next ones in another database, which the connections lead to by now."""
+        self._name = name
+        self.neighbours = Neighbours(self._connections, self._backend, name)
+
     def current(self) -> Unit | None:
         """The open transaction of this database that the running task is inside of."""
         for unit in reversed(open_units.get()):

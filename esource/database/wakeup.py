@@ -119,6 +119,13 @@ class WakeUp:
             self._watcher = asyncio.get_running_loop().create_task(self._keep_watching())
             self._watcher.add_done_callback(self._ended)
 
+    def watch_anew(self) -> None:
+        """Watch another place from now on, if anybody listens."""
+        self._stop()
+        if self._waiters:
+            self.watch()
+        self.set()
+
     def _ended(self, watcher: asyncio.Task[None]) -> None:
         self._ending.discard(watcher)
         if not watcher.cancelled():

@@ -13,6 +13,7 @@ from esource.errors import EventSourceError, SchemaMissingError, SchemaOutdatedE
 from esource.tables.statement import Compiled, Statement
 
 if TYPE_CHECKING:
+    import asyncio
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -152,6 +153,22 @@ class Backend(ABC):
     def schema_of(self, url: URL) -> str | None:
         """The schema that a URL names."""
         return None
+
+    async def enter(  # noqa: B027 - most databases have no schemas
+        self, driver: Any, schema: str | None, *, for_application: bool = False
+    ) -> None:
+        """Let a connection that several logs share work in the schema of one; None for where it began. Not inside a
+        transaction.
+
+        Args:
+            driver: The connection.
+            schema: The log's.
+            for_application: Its code gets the connection, and may change the schema: ask nothing of what was noted.
+        """
+
+    def shared_watcher(self, driver: Any, lock: asyncio.Lock, schema: str | None) -> Any:
+        """A connection for `watch` that watches over other logs use, too: one at a time, each in its log's schema."""
+        return driver
 
     @abstractmethod
     def fetch(self, driver: Any, text: str, arguments: Sequence[Any]) -> Awaitable[list[Any]]:

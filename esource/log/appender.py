@@ -147,7 +147,7 @@ class Appender:
             try:
                 versions, accepted, known, positions, refusals = await self._database.append(plan)
             except Exception as error:
-                outcome = None if self._is_open_question(error) else self._explain(error)
+                outcome = None if await self._is_open_question(error) else self._explain(error)
             else:
                 if accepted[0]:
                     return AppendResult(True, versions[0] + len(events), positions[-1])
@@ -233,13 +233,14 @@ class Appender:
         try:
             return list(batch.outcomes(await self._database.append(batch.plan)))
         except Exception as error:
-            if self._is_open_question(error):
+            if await self._is_open_question(error):
                 return [(append, None) for append in batch.appends]
             return await self._give_up(batch.appends, error)
 
-    def _is_open_question(self, error: Exception) -> bool:
-        """Whether it has to be found out what became of a batch that failed."""
-        return self._database.backend.classify(error) in ("unique", "lost", "again")
+    async def _is_open_question(self, error: Exception) -> bool:
+        """Whether it has to be found out what became of a batch that failed, or where the log has moved it belongs to."""
+        kind = self._database.backend.classify(error)
+        return kind in ("unique", "lost", "again") or await self._database.follow(error)
 
     async def _decide_exactly(self, appends: list[Append]) -> list[tuple[Append, Outcome | None]]:
         """Decide appends in a transaction that locks the log first; repeat it while the server is away."""
@@ -251,6 +252,8 @@ class Appender:
         try:
             return await self._database.persist(attempt)
         except Exception as error:
+            if await self._database.follow(error):
+                return await self._decide_exactly(appends)
             return await self._give_up(appends, error)
 
     async def _give_up(self, appends: list[Append], error: Exception) -> list[tuple[Append, Outcome | None]]:

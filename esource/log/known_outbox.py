@@ -12,10 +12,10 @@ class KnownOutbox:
     """Whether a store writes outbox rows with its events. Where some are found, an event without one would never be
     published, and it stays so."""
 
-    __slots__ = ("_asked_until", "_has")
+    __slots__ = ("_asked_until", "_has", "told")
 
     def __init__(self, told: bool | None) -> None:
-        self._has = told
+        self._has = self.told = told
         self._asked_until: float | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from esource import schema
 from esource.database.database import Database
 from esource.errors import AsyncRequiredError
 from esource.log.appender import Appender
+from esource.log.reader import LogReader
+from esource.log.writer import LogWriter
 
 
 class Lifecycle:
@@ -18,11 +21,29 @@ class Lifecycle:
 
     _database: Database
     _appender: Appender
+    reader: LogReader
+    writer: LogWriter
 
     @property
     def tenant_id(self) -> UUID | None:
         """The tenant that the store is bound to; None for the whole store."""
         raise NotImplementedError
+
+    def _beside(self, database: Database) -> Self:
+        """A store on another database, with this one's options. No I/O, and no connection."""
+        database.limits = self._database.limits
+        database.retry_seconds = self._database.retry_seconds
+        other = copy(self)
+        other._take(database)  # noqa: SLF001 - its own class
+        return other
+
+    def _take(self, database: Database) -> None:
+        """Work on another database from now on."""
+        reader = self.reader
+        self._database = database
+        self._appender = Appender(database, outbox=self._appender.outbox.told)
+        self.reader = LogReader(database, reader.codec, reader.key_store, None, reader.tracer)
+        self.writer = LogWriter(self.reader, self._appender, database.limits)
 
     @property
     def is_connected(self) -> bool:

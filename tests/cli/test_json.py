@@ -37,6 +37,8 @@ copy {file} {copy} --verify | verify-copy {file} {copy} | cut-over {file} {copy}
 export {folder}/all.jsonl | init --url {fresh} | import {folder}/all.jsonl --url {fresh}
 archive {folder}/closed.jsonl --url {old} --keep | restore {folder}/closed.jsonl --url {old}
 dlq retry --app support.application:Seen | alive {folder}/health.json
+logs create red --url {logs} | logs list --url {logs} | logs upgrade --url {logs} | logs verify --url {logs}
+logs where red --url {logs} | logs move red {folder}/red.db --url {logs}
 """
 ON_POSTGRESQL = {"schemas list"}
 """`schema/test_schemas.py` tries it."""
@@ -87,6 +89,7 @@ async def store_of_everything(tmp_path: Path) -> dict[str, Any]:
         "copy": tmp_path / "copy.db",
         "old": tmp_path / "old.db",
         "fresh": tmp_path / "fresh.db",
+        "logs": tmp_path / "logs.db",
         "folder": tmp_path,
         "stream": f"{first.aggregate_id}:Order",
         "event": second.event_id,
@@ -99,7 +102,7 @@ async def test_every_name_is_listed_and_every_listed_name_is_used(store_of_every
         words = command.format(**store_of_everything).split()
         if "{file}" not in command and "--url" not in command and words[0] not in ("history", "alive"):
             words += ["--url", str(store_of_everything["file"])]
-        json_too = [] if words[0] in ("reopen", "init") else ["--json"]
+        json_too = [] if words[0] in ("reopen", "init") or words[:2] == ["logs", "create"] else ["--json"]
         done = await esource(*words, *json_too)
         assert done.exit_code in (0, 1), (command, done.stderr)
         if json_too:

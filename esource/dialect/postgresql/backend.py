@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import event
@@ -33,7 +34,7 @@ from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import AFTER_SWITCH, HAS_PROGRESS, PROGRESS, owners_only
 from esource.dialect.postgresql.schemas import IS_THERE, LOCK_MIGRATIONS, make
 from esource.dialect.postgresql.url import for_asyncpg, schema_of
-from esource.dialect.postgresql.watch import SETTLE_SECONDS, watch
+from esource.dialect.postgresql.watch import SETTLE_SECONDS, SharedWatcher, watch
 from esource.errors import (
     EventSourceError,
     InvalidOptionError,
@@ -110,6 +111,8 @@ class PostgreSQLBackend(Backend):
         self.listens = switches.notify and not switches.transaction_pooling
         self.tells = switches.notify and switches.append_lock == "advisory"
         self._pooled = switches.transaction_pooling
+        self._entered: WeakKeyDictionary[_Connection, tuple[str | None]] = WeakKeyDictionary()
+        """The schemas that connections which several logs share have entered."""
         self._appends = STATEMENTS if switches == STANDARD else statements(switches)
         self.append_lock = switches.append_lock
         self._lock = self.compiled(Statement(lock_statement(switches))).text
@@ -133,6 +136,17 @@ class PostgreSQLBackend(Backend):
 
     def schema_of(self, url: URL) -> str | None:
         return schema_of(url)
+
+    async def enter(self, driver: _Connection, schema: str | None, *, for_application: bool = False) -> None:
+        if not for_application and self._entered.get(driver) == (schema,):
+            return
+        self._entered.pop(driver, None)  # if this is cancelled, it is not known where the connection works
+        await driver.execute(f"SET search_path TO {'DEFAULT' if schema is None else identifier(schema)}")
+        if not for_application:
+            self._entered[driver] = (schema,)
+
+    def shared_watcher(self, driver: _Connection, lock: asyncio.Lock, schema: str | None) -> SharedWatcher:
+        return SharedWatcher(driver, lock, partial(self.enter, driver, schema))
 
     async def fetch(self, driver: _Connection, text: str, arguments: Sequence[Any]) -> list[Any]:
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from esource.dialect.backend import Watched
@@ -94,3 +95,42 @@ async def _end(driver: Any, channel: str, listener: Any, shared: set[str], with_
     if shared:
         await driver.fetch(_LEAVE, list(shared))
     await driver.remove_listener(channel, listener)
+
+
+class SharedWatcher:
+    """A connection on which several logs are watched: their statements take turns, each in its log's schema.
+
+    Args:
+        driver: An `asyncpg.Connection` that is used for nothing else.
+        lock: Held by the watch whose turn it is.
+        enter: Lets the connection work in the schema of this log.
+    """
+
+    def __init__(self, driver: Any, lock: asyncio.Lock, enter: Callable[[], Awaitable[None]]) -> None:
+        self._driver = driver
+        self._lock = lock
+        self._enter = enter
+        self.is_closed = driver.is_closed
+        self.terminate = driver.terminate
+        self.add_termination_listener = driver.add_termination_listener
+        self.remove_termination_listener = driver.remove_termination_listener
+
+    async def _in_turn(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        async with self._lock:
+            await self._enter()
+            return await call(*arguments)
+
+    async def fetchval(self, text: str) -> Any:
+        return await self._in_turn(self._driver.fetchval, text)
+
+    async def fetch(self, text: str, *arguments: Any) -> Any:
+        return await self._in_turn(self._driver.fetch, text, *arguments)
+
+    async def execute(self, text: str) -> Any:
+        return await self._in_turn(self._driver.execute, text)
+
+    async def add_listener(self, channel: str, listener: Callable[..., None]) -> None:
+        await self._in_turn(self._driver.add_listener, channel, listener)
+
+    async def remove_listener(self, channel: str, listener: Callable[..., None]) -> None:
+        await self._in_turn(self._driver.remove_listener, channel, listener)

@@ -1,0 +1,314 @@
+"""The directory: many logs under one name, which one a tenant or a key lives in, and stores that share connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from os import PathLike
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.engine import URL
+from typing_extensions import Self
+
+from esource import schema
+from esource.checks import check_seconds, check_whole
+from esource.database.cancellation import drop
+from esource.directory.moving import Moves
+from esource.directory.places import MOST_FILES, Places, check_log_name
+from esource.directory.records import CREATING, MOVING, OPEN, LogEntry, Records, drawn, key_of
+from esource.domain.registry import EventRegistry
+from esource.errors import EventSourceError, InvalidOptionError
+from esource.store.store import EventStore
+
+logger = logging.getLogger("esource")
+
+REFRESH_SECONDS = 5.0
+"""After so many seconds at most a store notices that its log has moved, if it only reads."""
+
+FIND_SECONDS = 10.0
+"""So long a writer waits for the directory to say where a log is that has just moved."""
+
+MOST_KEYS = 100_000
+"""Of so many keys a directory remembers which log they live in."""
+
+
+class Directory(Moves):
+    """Many logs under one name, on one or several servers, or in files.
+
+    Logs lie beside the directory, each in a schema of its own, or wherever they were created or moved. All stores on one
+    server share its connections: a thousand logs need no more of them than one. Making it does no I/O.
+
+    Example:
+        >>> async with Directory("postgresql://user@host/database") as directory:
+        ...     await directory.create("tenant_7")
+        ...     store = await directory.log("tenant_7")
+
+    Args:
+        url: The database with the directory's own tables: a URL, or the path of a SQLite file. It may hold a log, too.
+        event_registry: The event types of all stores; the default registry if left out.
+        refresh_seconds: How often to look whether logs have moved. A store that writes notices at once.
+        most_files: How many SQLite files are kept open, unless more are in use.
+        options: Those of the stores, as for `esource.open_store`. For PostgreSQL ``pool_size`` and ``max_overflow`` (5 and
+            10 if left out) say how many connections to each server there are at most, for all its logs together.
+
+    Raises:
+        InvalidOptionError: the database is in memory, or an option that shared connections cannot have.
+    """
+
+    def __init__(
+        self,
+        url: str | URL | PathLike[str],
+        event_registry: EventRegistry | None = None,
+        *,
+        refresh_seconds: float = REFRESH_SECONDS,
+        most_files: int = MOST_FILES,
+        **options: Any,
+    ) -> None:
+        self._refresh_seconds = check_seconds("refresh_seconds", refresh_seconds)
+        most = check_whole("most_files", most_files, least=1)
+        self.places = Places(url, event_registry, most, options)
+        self.records = Records(self.places.database(self.places.url))
+        self._entries: dict[str, LogEntry] = {}
+        self._stores: dict[str, EventStore] = {}
+        self._keys: dict[str, str] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it. It holds no password."""
+        return f"the directory in {self.records.database.name}"
+
+    async def open(self) -> None:
+        """Read where the logs are, and look again now and then. ``async with`` does this.
+
+        Raises:
+            DatabaseUnavailableError: the directory's database cannot be reached.
+        """
+        if self._refreshing is None:
+            self._entries = {entry.name: entry for entry in await self.records.logs_if_any()}
+            self._refreshing = asyncio.get_running_loop().create_task(self._keep_refreshing())
+
+    async def close(self) -> None:
+        """Close all stores that it has opened, and all connections."""
+        task, self._refreshing = self._refreshing, None
+        if task is not None:
+            await drop([task])
+        for store in self._stores.values():
+            await store.close()
+        self._stores.clear()
+        await self.records.database.close()
+        await self.places.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create(
+        self, name: str, *, at: str | URL | PathLike[str] | None = None, takes_keys: bool = False
+    ) -> LogEntry:
+        """Create a log, or take one in that is there already. May be repeated; what was broken off goes on.
+
+        Args:
+            name: Its name: small letters, digits, ``_`` and ``-``.
+            at: Where; left out, beside the directory: in a schema of this name, or in a file of this name in the
+                folder that is named like the directory's file. Else the URL of a database, with ``?schema=`` if it has
+                several logs, without a password; ``?schema=...`` alone is one beside the directory; or a file's path.
+            takes_keys: Whether keys that nobody has assigned may come into it; see `store`.
+
+        Raises:
+            InvalidOptionError: the name or the place cannot be used, or one of them is taken.
+            SchemaOutdatedError: the log that is there has an older schema; upgrade it first.
+        """
+        check_log_name(name)
+        place = self.places.usual(name) if at is None else self.places.place(at)
+        url = self.places.resolve(place)
+        self._refuse_own(url)
+        await self.records.create_tables()
+        entry = await self.records.add(name, place, takes_keys=takes_keys)
+        if entry.state == CREATING:
+            await self.places.store(url).initialize()
+            await self.records.set_revision(name, schema.HEAD)
+            entry = await self.records.set_state(entry, OPEN)
+        self._entries[name] = entry
+        return entry
+
+    def _refuse_own(self, url: URL) -> None:
+        """A file holds the directory or a log."""
+        if self.places.in_files and self.places.place(url) == self.places.place(self.places.url):
+            raise InvalidOptionError(f"{self.name} lies in that file: give the log another one")
+
+    async def logs(self) -> list[LogEntry]:
+        """All logs, by name, as they are noted now. One query."""
+        return await self.records.logs()
+
+    async def entry(self, name: str) -> LogEntry:
+        """A log as it is noted now. One query.
+
+        Raises:
+            InvalidOptionError: there is no such log.
+        """
+        return await self.records.log(name)
+
+    async def log(self, name: str) -> EventStore:
+        """The store of a log. It connects on its first use, on connections that all logs of its server share, and follows
+        its log when that is moved. Opening it costs no I/O if the log was there when the directory looked last.
+
+        It is one object for each log: close the directory, and not the store.
+
+        Raises:
+            InvalidOptionError: there is no such log, or it is not ready.
+        """
+        store = self._stores.get(name)
+        if store is None:
+            entry = self._entries.get(name)
+            if entry is None or entry.state not in (OPEN, MOVING):
+                entry = await self.records.log(name)
+            if entry.state not in (OPEN, MOVING):
+                raise InvalidOptionError(
+                    f"the log {name!r} is not ready: {entry.state} it was broken off, or goes on. The same call, or `esource "
+                    "logs` command, takes it up again"
+                )
+            self._entries[name] = entry
+            store = self._stores.get(name) or self._opened(entry)
+        return store
+
+    def _opened(self, entry: LogEntry) -> EventStore:
+        store = self.places.store(self.places.resolve(entry.place))
+        name = entry.name
+
+        async def find() -> bool:
+            return await self._find(name)
+
+        store.reader.database.find = find
+        self._stores[name] = store
+        return store
+
+    async def store(self, key: str | UUID) -> EventStore:
+        """The store of the log that a key, or a tenant, lives in.
+
+        That is the log that it was assigned to; or else the log of this name; or else one of the logs that take keys,
+        drawn by a hash and noted: a key stays where it is, whatever logs come later. One query for a key that this
+        directory has not met.
+
+        Raises:
+            InvalidOptionError: it lives nowhere, and no log takes keys.
+        """
+        return await self.log(await self.where(key, note=True))
+
+    async def where(self, key: str | UUID, *, note: bool = False) -> str:
+        """The name of the log that a key lives in, or would live in; see `store`.
+
+        Args:
+            key: A text or a UUID.
+            note: Assign it where it would live, if it was drawn.
+        """
+        name = key_of(key)
+        found = self._keys.get(name)
+        if found is not None:
+            return found
+        found = await self.records.assigned(name)
+        if found is None:
+            found = name if await self._has(name) else None
+        if found is None:
+            taking = [
+                entry.name
+                for entry in await self.logs()
+                if entry.takes_keys and entry.state in (OPEN, MOVING)
+            ]
+            if not taking:
+                raise InvalidOptionError(
+                    f"{self.name} has no log for the key {name!r}: assign it to one, create a log of this name, or one that "
+                    "takes keys"
+                )
+            found = drawn(name, taking)
+            if not note:
+                return found
+            found = await self.records.assign(name, found)
+        if len(self._keys) >= MOST_KEYS:
+            self._keys.clear()
+        self._keys[name] = found
+        return found
+
+    async def assign(self, key: str | UUID, log: str) -> None:
+        """Let a key, or a tenant, live in a log. A key that lives somewhere stays there, because its events do.
+
+        Raises:
+            InvalidOptionError: there is no such log, or the key lives in another one.
+        """
+        name = key_of(key)
+        await self.records.log(log)
+        found = name if name != log and await self._has(name) else None
+        if found is None:
+            found = await self.records.assign(name, log)
+        if found != log:
+            raise InvalidOptionError(
+                f"the key {name!r} lives in the log {found!r}, and its events are there: it cannot be assigned to {log!r}"
+            )
+
+    async def _has(self, name: str) -> bool:
+        if name not in self._entries:
+            await self._refresh()
+        return name in self._entries
+
+    async def _keep_refreshing(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_seconds)
+            try:
+                await self._refresh()
+            except EventSourceError as error:
+                logger.warning("%s: it cannot be read now, and is asked again: %s", self.name, error)
+
+    async def _refresh(self) -> None:
+        """Read where the logs are, and lead open stores to those that have moved."""
+        entries = {entry.name: entry for entry in await self.records.logs_if_any()}
+        for name, entry in entries.items():
+            before = self._entries.get(name)
+            if before is not None and before.generation != entry.generation:
+                self._lead(entry)
+        for name in self._entries.keys() - entries.keys():
+            self._stores.pop(name, None)
+        self._entries = entries
+
+    def _lead(self, entry: LogEntry) -> None:
+        """Lead the open store of a log to where it has moved."""
+        self._entries[entry.name] = entry
+        store = self._stores.get(entry.name)
+        if store is None:
+            return
+        url = self.places.resolve(entry.place)
+        server, database = self.places.server(url), store.reader.database
+        if server.backend is not database.backend:
+            # Its statements are another database's. Whoever asks next gets a new store.
+            del self._stores[entry.name]
+            return
+        database.lead_to(server, url)
+        logger.info("the log %s has moved to %s", entry.name, database.name)
+
+    async def _noticed(self, entry: LogEntry) -> None:
+        await self._refresh()
+        if entry.name not in self._entries:
+            self._keys = {key: log for key, log in self._keys.items() if log != entry.name}
+
+    async def _find(self, name: str) -> bool:
+        """Whether the store of a log that has met its fence leads to where the log is by now."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + FIND_SECONDS
+        while True:
+            entry = await self.records.log(name)
+            known, store = self._entries.get(name), self._stores.get(name)
+            if known is None or known.generation != entry.generation:
+                self._lead(entry)
+                return name in self._stores
+            # Another task may have found it before; or the move has come to its end, and is about to be noted.
+            if store is not None and await store.reader.database.moved_to() is None:
+                return True
+            if entry.state != MOVING or clock() >= until:
+                return False
+            await asyncio.sleep(0.1)

@@ -1,0 +1,196 @@
+"""Work on all logs of a directory, or on some: how they are, upgrading and verifying them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from esource import schema
+from esource.copying.integrity import verify_store
+from esource.database.database import Database
+from esource.dialect.urls import inspection_of
+from esource.directory.places import Places
+from esource.directory.records import OPEN, LogEntry, Records
+from esource.errors import EventSourceError, InvalidOptionError, error_text
+from esource.repositories.checkpoint import CheckpointRepository
+from esource.store.store import EventStore
+
+T = TypeVar("T")
+
+AT_ONCE = 4
+"""So many logs are worked on at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """A log, and how it is doing."""
+
+    name: str
+    place: str
+    state: str
+    keys: int
+    """Keys that were assigned to it."""
+    revision: str | None = None
+    """The revision of its tables."""
+    position: int | None = None
+    """The global position of its last event."""
+    size: int | None = None
+    """How many bytes its database takes; on PostgreSQL the tables and indexes of its schema."""
+    behind: int | None = None
+    """By how many positions the checkpoint that is farthest behind is behind; None without checkpoints."""
+    error: str | None = None
+    """Why it cannot be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one log in a round over many."""
+
+    name: str
+    done: str
+    """What was done or found; empty if it failed."""
+    error: str | None = None
+    """Why it failed, or what was found wrong."""
+
+
+OnOutcome = Callable[[Outcome], None]
+"""Called when a round is done with a log."""
+
+
+class Upkeep:
+    """The part of `Directory` that works on whole logs."""
+
+    places: Places
+    records: Records
+
+    @asynccontextmanager
+    async def _whole(self, entry: LogEntry) -> AsyncIterator[EventStore]:
+        """A store of its own at the place of a log, for work on the whole of it. It does not wait for a server."""
+        store = self.places.store(self.places.resolve(entry.place))
+        store.reader.database.retry_seconds = 0.0
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def _chosen(self, names: Collection[str] | None) -> list[LogEntry]:
+        entries = await self.records.logs()
+        if names is None:
+            return entries
+        for name in sorted(set(names) - {entry.name for entry in entries}):
+            raise self.records.unknown(name)
+        return [entry for entry in entries if entry.name in set(names)]
+
+    async def report(self, names: Collection[str] | None = None) -> list[LogReport]:
+        """How the logs are doing, all or those of these names: schema, last position, size, lag. A log that cannot be
+        reached holds up no other.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+        counts = await self.records.counts()
+
+        async def look(entry: LogEntry) -> LogReport:
+            known = entry.name, entry.place, entry.state, counts.get(entry.name, 0)
+            try:
+                async with self._whole(entry) as store:
+                    database = store.reader.database
+                    revision = await schema.current(store)
+                    if revision is None:
+                        return LogReport(*known)
+                    position = await store.get_global_position()
+                    checkpoints = await CheckpointRepository(database).get_all_checkpoints()
+                    reached = [
+                        found.global_position for found in checkpoints if found.global_position is not None
+                    ]
+                    sizes = await _bytes(database)
+            except EventSourceError as error:
+                return LogReport(*known, error=error_text(error))
+            return LogReport(*known, revision, position, sizes, position - min(reached) if reached else None)
+
+        return await _each(await self._chosen(names), look)
+
+    async def upgrade(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Bring the logs to the newest schema, all or those of these names. One that fails is told of, and stops no other;
+        what is upgraded already is passed over, so that a round that was broken off can be repeated.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+
+        async def bring(store: EventStore, entry: LogEntry) -> str:
+            before = await schema.current(store)
+            if before != schema.HEAD:
+                await schema.upgrade(store)
+            if entry.revision != schema.HEAD:
+                await self.records.set_revision(entry.name, schema.HEAD)
+            return (
+                f"is at {before} already" if before == schema.HEAD else f"went from {before} to {schema.HEAD}"
+            )
+
+        return await self._round(names, bring, on_outcome)
+
+    async def verify(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Look at every row of the logs, all or those of these names; see `esource.copying.integrity.verify_store`.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+
+        async def look(store: EventStore, entry: LogEntry) -> str:
+            found = await verify_store(store)
+            if not found.is_whole:
+                raise EventSourceError("; ".join(map(str, found.findings)))
+            return f"is in order: {', '.join(f'{count} {table}' for table, count in found.rows.items())}"
+
+        return await self._round(names, look, on_outcome)
+
+    async def _round(
+        self,
+        names: Collection[str] | None,
+        work: Callable[[EventStore, LogEntry], Awaitable[str]],
+        on_outcome: OnOutcome | None,
+    ) -> list[Outcome]:
+        async def one(entry: LogEntry) -> Outcome:
+            try:
+                _require_rest(entry)
+                async with self._whole(entry) as store:
+                    outcome = Outcome(entry.name, await work(store, entry))
+            except Exception as error:  # whatever it is, the other logs are not to wait for it
+                outcome = Outcome(entry.name, "", error_text(error))
+            if on_outcome is not None:
+                on_outcome(outcome)
+            return outcome
+
+        return await _each(await self._chosen(names), one)
+
+
+async def _bytes(database: Database) -> int:
+    """How much the log takes; where several lie in one database, without what belongs to all."""
+    whole, *parts = await database.inspect(inspection_of(database.backend).sizes)
+    return sum(part.bytes for part in parts) if database.backend.supports_schemas else whole.bytes
+
+
+async def _each(entries: list[LogEntry], work: Callable[[LogEntry], Awaitable[T]]) -> list[T]:
+    """Do the work for each log, a few at a time; the results in the order of the logs."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(entry: LogEntry) -> T:
+        async with free:
+            return await work(entry)
+
+    return list(await asyncio.gather(*map(one, entries)))
+
+
+def _require_rest(entry: LogEntry) -> None:
+    if entry.state != OPEN:
+        raise InvalidOptionError(
+            f"the log {entry.name!r} is not at rest: {entry.state} it was broken off, or goes on"
+        )

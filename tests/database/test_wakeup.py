@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from support.read_models import until
+from support.schemas import rows
 
 from esource.database.wakeup import Waiter, WakeUp
 
@@ -55,3 +56,26 @@ async def test_a_watch_that_comes_to_its_end_late_leaves_the_next_one_as_it_is()
         assert wake_up.covers(frozenset({"mails"}))
     await wake_up.close()
     assert not wake_up.is_watching
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_a_watch_that_is_cancelled_while_it_ends_leaves_no_lock_and_no_listener(
+    postgres_url: str, open_stores, turns: int
+):
+    store = await open_stores(postgres_url)
+    database = store._opened.database
+    with database.wake_up.listening(frozenset({"mails"})):
+        await until(lambda: database.wake_up.covers(frozenset({"mails"})))
+        watcher = database.wake_up._watcher
+        watcher.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        watcher.cancel()  # as a program does that cancels all its tasks
+    await database.wake_up.settle()
+    await asyncio.wait([watcher])
+    advisory = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    while await rows(postgres_url, advisory) != [(0,)]:  # the server takes a moment to end a session
+        await asyncio.sleep(0)
+    async with store.transaction() as transaction:
+        channels = await transaction.connection.exec_driver_sql("SELECT pg_listening_channels()")
+        assert channels.all() == []

@@ -70,8 +70,12 @@ async def watch(driver: Any, watched: Watched, *, with_locks: bool) -> None:
                 await asyncio.wait_for(
                     _end(driver, channel, on_notification, shared, with_locks), SETTLE_SECONDS
                 )
-            except Exception:  # a network that swallows everything: do not wait for it
+            except BaseException as error:
+                # A network that swallows everything, or a program that cancels all its tasks once more: in the pool the
+                # connection would go on listening, and each append would tell it.
                 driver.terminate()
+                if not isinstance(error, Exception):
+                    raise
 
 
 async def _share(driver: Any, wanted: frozenset[str], shared: set[str]) -> bool:

@@ -145,7 +145,7 @@ class Transactions:
             open_units.set(before)
             self._open.remove(unit)
             unit.effects.settle()
-            await uninterrupted(self._release(lane, kind))
+            await uninterrupted(self._release(lane, kind, was_lent=unit.was_lent))
 
     async def join(self, connection: Connection) -> Unit:
         """The caller's own transaction as a `Unit`; beginning, committing and closing stay the caller's."""
@@ -207,10 +207,12 @@ class Transactions:
             await uninterrupted(self._forsake(lane, error, kind))
             raise
 
-    async def _release(self, lane: Lane, kind: _Kind) -> None:
+    async def _release(self, lane: Lane, kind: _Kind, *, was_lent: bool = False) -> None:
         try:
             if not lane.is_cut and self._backend.is_alive(lane.driver):
                 await kind.after(lane.driver)
+                if was_lent:
+                    await self._backend.take_back(lane.driver, self._connections.schema)
         finally:
             await put_back(lane)
 

@@ -120,6 +120,11 @@ class Unit:
             )
         return self._lent
 
+    @property
+    def was_lent(self) -> bool:
+        """Whether the application has had the connection."""
+        return self._lent is not None
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Say in our words why a statement of the application failed in a reading: it writes, or the store is closed."""

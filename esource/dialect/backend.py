@@ -248,6 +248,10 @@ class Backend(ABC):
     async def after_schema_change(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """Undo, after that transaction, what `before_schema_change` did."""
 
+    async def take_back(self, driver: Any, schema: str | None) -> None:  # noqa: B027 - most databases need nothing
+        """Undo what the application may have set on a connection that it was lent, so that the connection works in the schema
+        again that is given, if one is."""
+
     async def before_reading(self, driver: Any) -> None:  # noqa: B027 - most databases need nothing
         """What lets a connection refuse to write, where `begin_reading` does not."""
 
@@ -268,8 +272,12 @@ class Backend(ABC):
         """Let no other process migrate until the open transaction ends. A schema that the URL names is made."""
 
     @abstractmethod
-    async def lock_log(self, driver: Any) -> None:
-        """Take the append lock until the open transaction ends, and see what was committed before."""
+    async def lock_log(self, driver: Any, schema: str | None = None) -> None:
+        """Take the append lock until the open transaction ends, and see what was committed before.
+
+        Raises:
+            InvalidOptionError: the connection works in another schema than the one that is given, if one is.
+        """
 
     async def append_lock_of(self, driver: Any) -> str:
         """In which way the log draws its positions."""

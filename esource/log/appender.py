@@ -272,7 +272,7 @@ class Appender:
     async def _settle_exactly(self, unit: Unit, appends: list[Append]) -> list[tuple[Append, Outcome | None]]:
         """Decide and write appends in an open transaction. Valid once that transaction commits."""
         backend = self._database.backend
-        await backend.lock_log(unit.driver)
+        await backend.lock_log(unit.driver, self._database.schema)
         outbox = self.outbox.has
         if outbox is None:
             compiled = OUTBOX_OF_THE_LOG.on(backend.sqlalchemy_dialect)

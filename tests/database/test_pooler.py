@@ -11,11 +11,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from support.clusters import SERVER_CONNECTIONS
 from support.orders import placed
-from support.schemas import rows
+from support.schemas import execute, rows
 
 from esource import PostgreSQLEventStore, open_store
 from esource.dialect.postgresql.backend import POOLED_CONNECT_ARGS
-from esource.errors import DatabaseError
+from esource.errors import DatabaseError, EventSourceError, InvalidOptionError
 
 
 @pytest.fixture
@@ -104,3 +104,31 @@ async def test_an_engine_of_the_applications_own_works_with_these_arguments(pool
         await asyncio.gather(*(work() for _ in range(10)))
         assert await store.get_global_position() >= 10
     await engine.dispose()
+
+
+async def test_a_schema_that_the_pooler_keeps_from_the_server_is_told_and_one_of_the_role_works(
+    pooled_url, postgres_url, open_stores
+):
+    with pytest.raises(InvalidOptionError, match="ALTER ROLE"):
+        PostgreSQLEventStore(pooled_url, schema="red", transaction_pooling=True)
+    store = PostgreSQLEventStore(pooled_url, schema="red")
+    with pytest.raises(EventSourceError, match="search_path"):
+        await store.open()
+    await store.close()
+    database = make_url(postgres_url).database
+    await execute(
+        postgres_url,
+        "CREATE SCHEMA red",
+        f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET search_path = red",
+    )
+    try:
+        by_role = await open_stores(postgres_url)
+        await by_role.initialize()
+        assert (await append_one(by_role)).global_position == 1
+        async with by_role.transaction() as transaction:
+            await transaction.connection.exec_driver_sql("SET LOCAL search_path = public")
+        assert (await append_one(by_role)).global_position == 2
+        assert await rows(postgres_url, "SELECT count(*) FROM red.events") == [(2,)]
+        assert await rows(postgres_url, "SELECT count(*) FROM public.events") == [(0,)]
+    finally:
+        await execute(postgres_url, f"ALTER ROLE CURRENT_USER IN DATABASE {database} RESET search_path")

@@ -17,7 +17,7 @@ from support.commands import esource
 from support.orders import OrderPlaced, placed, several
 from support.read_models import until
 from support.schemas import CHECKOUT, alembic, execute, rows
-from support.tenants import RED, as_role
+from support.tenants import PASSWORD, RED, as_role
 
 from esource import (
     CheckpointRepository,
@@ -204,6 +204,24 @@ async def test_projections_and_relays_work_off_their_own_log(two):
     assert events[0].event_id in published
     assert events[1].event_id not in published
     assert [e.event_id for e in await OutboxRepository(two[1]).get_pending_events()][-1] == events[1].event_id
+
+
+async def test_a_path_that_the_application_sets_leads_no_statement_into_another_log(own_url, open_stores):
+    first = await open_stores(own_url, schema=FIRST, pool_size=1, max_overflow=1)
+    quoted = '"' + SECOND.replace('"', '""') + '"'
+    for scope in ("SESSION", "LOCAL"):
+        event = placed()
+        async with first.transaction() as tx:
+            await tx.connection.exec_driver_sql(f"SET {scope} search_path = {quoted}")
+            with pytest.raises(InvalidOptionError, match="into another log"):
+                await tx.append_events(event.aggregate_id, "Order", [event])
+        async with first.reading() as connection:
+            await connection.exec_driver_sql(f"SET {scope} search_path = {quoted}")
+        await append_one(first)
+        async with first.transaction():
+            await append_one(first)
+    assert await rows(own_url, f"SELECT count(*) FROM {FIRST}.events") == [(4,)]
+    assert await rows(own_url, f"SELECT count(*) FROM {quoted}.events") == [(0,)]
 
 
 async def test_a_store_without_a_schema_does_not_see_the_logs_of_others(two, shared_url):
@@ -531,3 +549,34 @@ async def test_keys_in_another_schema_are_in_the_database_of_the_events(shared_u
             inside(shared_url, FIRST),
             key_store=DatabaseKeyStore(inside(shared_url, "keys"), master_key=new_master_key()),
         )
+
+
+@pytest.mark.parametrize("name", ["<role>", "{role}", "o'brien; $do$"])
+async def test_names_that_look_like_places_of_our_statements_are_names(name, empty_postgres_url, open_stores):
+    if "$" in name:
+        schema_name, role_name = "plain", name
+    else:
+        schema_name, role_name = name, "<schema>"
+    url = inside(empty_postgres_url, schema_name)
+    owner = await open_stores(url)
+    await row_level_security.enable(owner)
+    await schema.create_append_lock(owner)
+    role = f"{role_name} {uuid4().hex}"
+    quoted = '"' + role.replace('"', '""') + '"'
+    await execute(url_without(url), f"CREATE ROLE {quoted} LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        await row_level_security.bind_role(owner, role, RED)
+        await schema.drop_append_lock(owner)
+        await row_level_security.enable(owner)
+        store = await open_stores(as_role(url, role))
+        event = placed(tenant_id=RED)
+        await store.append_events(event.aggregate_id, "Order", [event], 0)
+        await row_level_security.unbind_role(owner, role)
+        with pytest.raises(SchemaMissingError):
+            await store.get_events(event.aggregate_id)
+    finally:
+        await execute(url_without(url), f"DROP OWNED BY {quoted}", f"DROP ROLE {quoted}")
+
+
+def url_without(url):
+    return make_url(url).difference_update_query(["schema"]).render_as_string(hide_password=False)

@@ -118,12 +118,13 @@ _OUTBOX_COLUMNS = [
 
 
 def lock_statement(switches: Switches) -> Select[Any]:
-    """What takes the append lock until the open transaction ends; one row. With the advisory lock that row says whether the
-    log draws its positions from a row instead, which is to be locked as well."""
+    """What takes the append lock until the open transaction ends; one row, with the schema in which that log lies. With the
+    advisory lock that row says whether the log draws its positions from a row instead, which is to be locked as well."""
+    schema = func.current_schema().label("schema")
     if switches.append_lock == "row":
-        return lock_row
+        return select(lock_table.c.last_position.label("granted"), schema).with_for_update()
     from_row: ColumnElement[Any] = literal_column(FROM_ROW)
-    return select(from_row.label("from_row"), cast(lock_log, Text()).label("granted"))
+    return select(from_row.label("granted"), schema, cast(lock_log, Text()))
 
 
 def _statement(

@@ -33,6 +33,7 @@ from esource.dialect.postgresql.positions import APPENDERS, IS_FROM_ROW, TO_ROW,
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import AFTER_SWITCH, HAS_PROGRESS, PROGRESS, owners_only
 from esource.dialect.postgresql.schemas import IS_THERE, LOCK_MIGRATIONS, make
+from esource.dialect.postgresql.session import only_read, require_path, require_same
 from esource.dialect.postgresql.url import for_asyncpg, schema_of
 from esource.dialect.postgresql.watch import SETTLE_SECONDS, SharedWatcher, watch
 from esource.errors import (
@@ -126,9 +127,9 @@ class PostgreSQLBackend(Backend):
         options["connect_args"] = {"connection_class": Connection, **arguments}
         engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), **options)
         if schema is not None:
-            event.listen(engine.sync_engine, "connect", partial(_require_path, schema))
+            event.listen(engine.sync_engine, "connect", partial(require_path, schema))
         if read_only:
-            event.listen(engine.sync_engine, "connect", _only_read)
+            event.listen(engine.sync_engine, "connect", only_read)
         return engine
 
     def describe(self, url: URL) -> str:
@@ -192,7 +193,7 @@ class PostgreSQLBackend(Backend):
                 f"{database}: the connection is in AUTOCOMMIT: each statement would be stored by itself, and no rollback "
                 "takes it back. Give a connection whose isolation_level is READ COMMITTED."
             )
-        _require_same(schema, found, database)
+        require_same(schema, found, database)
         return driver
 
     synchronous_driver = "psycopg 3"
@@ -224,7 +225,7 @@ class PostgreSQLBackend(Backend):
                 f"{database}: the connection is in AUTOCOMMIT. Give one inside a transaction."
             )
         if schema is not None or not has_begun:
-            _require_same(schema, await joined.fetchval(_SCHEMA), database)
+            require_same(schema, await joined.fetchval(_SCHEMA), database)
         return joined
 
     async def commit(self, transaction: AsyncTransaction, driver: _Connection) -> bool:
@@ -264,12 +265,19 @@ class PostgreSQLBackend(Backend):
         if schema and not (await connection.exec_driver_sql(IS_THERE, (schema,))).scalar():
             await connection.exec_driver_sql(make(schema))
 
-    async def lock_log(self, driver: _Connection) -> None:
+    async def lock_log(self, driver: _Connection, schema: str | None = None) -> None:
         found = await driver.fetchrow(self._lock)
-        if found is not None and found[0] is True:  # whoever reads or copies the log, with the standard lock
-            found = await driver.fetchrow(_LOCK_ROW)
+        if found is not None:
+            require_same(schema, found["schema"], "PostgreSQL")
+            if found["granted"] is True:  # whoever reads or copies the log, with the standard lock
+                found = await driver.fetchrow(_LOCK_ROW)
         if found is None:
             raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
+
+    async def take_back(self, driver: _Connection, schema: str | None) -> None:
+        # From PostgreSQL 18 on the server tells what the path is; before, it is set in any case.
+        if schema is not None and getattr(driver.get_settings(), "search_path", None) != identifier(schema):
+            await driver.execute("RESET search_path")
 
     async def append_lock_of(self, driver: _Connection) -> str:
         return "row" if await driver.fetchval(IS_FROM_ROW) else "advisory"
@@ -319,29 +327,3 @@ async def _begin(connection: AsyncConnection, driver: _Connection, statement: st
     await connection.execution_options(isolation_level="AUTOCOMMIT")
     await driver.execute(statement)
     return await connection.begin()
-
-
-def _require_same(schema: str | None, found: Any, database: str) -> None:
-    if schema is not None and found != schema:
-        raise InvalidOptionError(
-            f"{database}: the connection works in the schema {found}, so that it would write into another log. Give one "
-            "whose search_path begins with the schema of the store"
-        )
-
-
-def _require_path(schema: str, connection: Any, record: Any) -> None:
-    """Refuse a connection whose statements would go to another log: a pooler can be told to ignore what it does not know."""
-    found = connection.run_async(lambda driver: driver.fetchval("SHOW search_path"))
-    if found != identifier(schema):
-        raise InvalidOptionError(
-            f"a connection for the schema {schema!r} has the search_path {found}: a pooler before the server ignores the "
-            "setting. Connect to the server itself, or set the search_path of the role (ALTER ROLE ... SET search_path) and "
-            "leave the schema out"
-        )
-
-
-def _only_read(connection: Any, record: Any) -> None:
-    # Not a start-up parameter: connection poolers refuse those that they do not know.
-    connection.run_async(
-        lambda driver: driver.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-    )

@@ -314,7 +314,7 @@ class SQLiteBackend(Backend):
     async def lock_schema(self, connection: AsyncConnection, schema: str | None) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 
-    async def lock_log(self, driver: aiosqlite.Connection) -> None:
+    async def lock_log(self, driver: aiosqlite.Connection, schema: str | None = None) -> None:
         """Nothing to do: `begin` has made this the only writer."""
 
     async def watch(self, driver: aiosqlite.Connection, watched: Watched) -> None:

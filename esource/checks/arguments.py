@@ -131,7 +131,7 @@ def check_names(name: str, value: Iterable[str] | None) -> frozenset[str] | None
     """
     if value is None:
         return None
-    if isinstance(value, str):
+    if isinstance(value, (str, bytes)):
         raise InvalidOptionError(
             f"{name} must be a collection of names, not {shown(value)}: write [{shown(value)}]"
         )

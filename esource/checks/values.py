@@ -37,9 +37,14 @@ def check_text(field: str, value: str, limit: int | None = NAME_LENGTH) -> str:
     return value
 
 
-@lru_cache(maxsize=4096)
 def check_name(field: str, value: str, limit: int = NAME_LENGTH) -> str:
-    """`check_text` for names that recur with every event, remembered; they may not be empty either."""
+    """`check_text` for names that recur with every append, remembered; they may not be empty either."""
+    # What is no text may have no hash to be remembered by.
+    return _remembered(field, value, limit) if isinstance(value, str) else check_text(field, value, limit)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(field: str, value: str, limit: int) -> str:
     if value == "":
         raise InvalidEventError(field, "is empty")
     return check_text(field, value, limit)

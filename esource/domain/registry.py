@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
-from esource.checks import check_names
+from esource.checks import check_names, shown
 from esource.domain.events import DomainEvent
 from esource.domain.impossible import require_possible
 from esource.domain.tags import tagged_fields
@@ -32,13 +32,15 @@ class EventRegistry:
 
         Raises:
             DuplicateEventTypeError: a different class has that name.
-            InvalidOptionError: it is not a class of events, or has a field whose values can never come back, or that is
+            InvalidOptionError: it is not a class of events, the type is not text, or it has a field whose values can never come back, or that is
                 marked as a tag and can be none.
         """
         if not (isinstance(event_class, type) and issubclass(event_class, DomainEvent)):
             raise InvalidOptionError(
                 f"only a class derived from DomainEvent can be registered: {event_class!r}"
             )
+        if event_type is not None and not isinstance(event_type, str):
+            raise InvalidOptionError(f"event_type must be text, not {shown(event_type)}")
         name = event_type or _name_of(event_class)
         existing = self.classes.get(name)
         if existing is not None and (existing.__module__, existing.__qualname__) != (
@@ -60,7 +62,7 @@ class EventRegistry:
         """
         try:
             return self.classes[event_type]
-        except KeyError:
+        except (KeyError, TypeError):  # a list, for instance, has no hash
             raise self.unknown(event_type) from None
 
     def unknown(self, event_type: str) -> UnknownEventTypeError:
@@ -120,10 +122,15 @@ def check_event_types(
     Raises:
         InvalidOptionError: they are not.
     """
-    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+    if value is None or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         check_names("event_types", value)
         return None
-    wanted = frozenset(value)
+    given: list[Any] = list(value)
+    try:
+        wanted = frozenset(given)
+    except TypeError:  # something without a hash, which is no name
+        check_names("event_types", given)
+        raise
     names: set[Any] = {
         each for each in wanted if not (isinstance(each, type) and issubclass(each, DomainEvent))
     }

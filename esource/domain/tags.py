@@ -127,7 +127,7 @@ def given_tags(tags: Iterable[str]) -> frozenset[str]:
     Raises:
         InvalidOptionError: one cannot, or they are a single text.
     """
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise InvalidOptionError(f'tags must be several texts, as in ["course:c1"], not {shown(tags)}')
     return frozenset([_checked("a tag", tag) for tag in tags])
 

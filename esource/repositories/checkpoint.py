@@ -248,10 +248,11 @@ class CheckpointRepository:
     ) -> LagMetrics | None:
         """How far the projection is behind, counting only these event types if given; None if it has no
         checkpoint. Three queries."""
+        types = self._types(event_types)
         checkpoint = await self.get_checkpoint_data(projection_name)
         if checkpoint is None:
             return None
-        latest = await self._access.read(_LATEST, table="events", one=1, **self._types(event_types))
+        latest = await self._access.read(_LATEST, table="events", one=1, **types)
         pending, seconds = await self.get_lag(checkpoint.global_position or 0, event_types)
         at = checkpoint.last_processed_at
         return LagMetrics(

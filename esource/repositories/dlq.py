@@ -73,8 +73,8 @@ _GET = Statement(ENTRIES.where(_id))
 _LIST = Statement(
     ENTRIES.where(
         or_(
-            bindparam("projection_name", type_=Text()).is_(None),
-            _table.projection_name == bindparam("projection_name", type_=Text()),
+            bindparam("of_projection", type_=Text()).is_(None),
+            _table.projection_name == bindparam("of_projection", type_=Text()),
         ),
         member_of(_table.status, "statuses"),
     )
@@ -207,7 +207,7 @@ class DLQRepository:
             raise InvalidOptionError(f"status must be one of {', '.join(STATUSES)}, not {shown(status)}")
         rows = await self._access.read(
             _LIST,
-            projection_name=projection_name,
+            of_projection=projection_name,
             statuses=self._access.database.backend.names([status] if status else STATUSES),
             page=check_whole("limit", limit, least=1),
         )
@@ -223,12 +223,19 @@ class DLQRepository:
         return entry_of(rows[0]) if rows else None
 
     async def mark_resolved(self, dlq_id: int | str, resolved_by: str | UUID) -> bool:
-        """Close an entry; whether it exists."""
+        """Close an entry; whether it exists.
+
+        Raises:
+            InvalidOptionError: an id that is no whole number.
+            InvalidEventError: a name that cannot be stored.
+        """
         return bool(
             await self._access.write(
                 _RESOLVE,
                 id=_row_id(dlq_id),
-                resolved_by=check_name("resolved_by", str(resolved_by)),
+                resolved_by=check_name(
+                    "resolved_by", str(resolved_by) if isinstance(resolved_by, UUID) else resolved_by
+                ),
                 now=utc_now(),
             )
         )

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Concatenate, Generic, ParamSpec
 from uuid import UUID
 
-from esource.checks import check_choice, check_whole
+from esource.checks import check_choice, check_whole, shown
 from esource.database.patience import Retry
-from esource.domain.aggregates import require_restorable
+from esource.domain.aggregates import AggregateRoot, require_restorable
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
 from esource.log.streams import AppendResult, EventStream
@@ -192,8 +192,10 @@ class AggregateRepository(Generic[TAggregate]):
             OptimisticLockError: another writer came first; the aggregate keeps its events.
             StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
-            InvalidOptionError: there is a snapshot store, and the events have personal fields.
+            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate.
         """
+        if not isinstance(aggregate, AggregateRoot):
+            raise InvalidOptionError(f"save takes an aggregate, not {shown(aggregate)}")
         saved = await self._store(aggregate)
         if saved.is_settled:
             await saved.tell()

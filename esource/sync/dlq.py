@@ -65,7 +65,12 @@ class DLQRepository(Driven):
         return self._call(self._target.get_failed_event(dlq_id))
 
     def mark_resolved(self, dlq_id: int | str, resolved_by: str | UUID) -> bool:
-        """Close an entry; whether it exists."""
+        """Close an entry; whether it exists.
+
+        Raises:
+            InvalidOptionError: an id that is no whole number.
+            InvalidEventError: a name that cannot be stored.
+        """
         return self._call(self._target.mark_resolved(dlq_id, resolved_by))
 
     def mark_retrying(self, dlq_id: int | str) -> bool:

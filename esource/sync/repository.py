@@ -128,7 +128,7 @@ class AggregateRepository(Driven, Generic[TAggregate]):
             OptimisticLockError: another writer came first; the aggregate keeps its events.
             StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
-            InvalidOptionError: there is a snapshot store, and the events have personal fields.
+            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate.
         """
         return self._call(self._target.save(aggregate))
 

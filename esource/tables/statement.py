@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 
+_KEYS = frozenset({"aggregate_type", "projection_name"})
+"""Parameters for columns that are never NULL, wherever they are."""
+
+
 def _check_id(name: str, value: Any) -> Any:
     """An id, or its text, which only PostgreSQL would refuse if it is none."""
     if value is None or isinstance(value, UUID):
@@ -39,10 +43,19 @@ def _check_words(name: str, value: Any) -> Any:
         raise InvalidOptionError(str(error)) from None
 
 
-def _check_of(kind: TypeEngine[Any]) -> Callable[[str, Any], Any] | None:
+def _check_key(name: str, value: Any) -> Any:
+    """Text that a row is found by: None would find none, without a word."""
+    if value is None:
+        raise InvalidOptionError(f"{name} must be text, not None")
+    return _check_words(name, value)
+
+
+def _check_of(name: str, kind: TypeEngine[Any]) -> Callable[[str, Any], Any] | None:
     if isinstance(kind, (Identifier, Uuid)):
         return _check_id
-    return _check_words if isinstance(kind, String) else None
+    if not isinstance(kind, String):
+        return None
+    return _check_key if name in _KEYS else _check_words
 
 
 def checked_names(values: Sequence[Any]) -> list[Any]:
@@ -118,7 +131,7 @@ class Statement:
         return Compiled(
             str(compiled),
             tuple(
-                (name, kinds[name].bind_processor(dialect), _check_of(kinds[name]))
+                (name, kinds[name].bind_processor(dialect), _check_of(name, kinds[name]))
                 for name in compiled.positiontup or ()
             ),
             {name: bind.value for name, bind in compiled.binds.items() if not bind.required},

@@ -95,11 +95,13 @@ def test_what_is_no_collection_of_types_is_refused(types: Any):
 
 
 WRONG = [
+    "",
     "5",
     5,
     1.5,
     None,
     True,
+    b"",
     b"x",
     "x" * 300,
     -1,
@@ -111,6 +113,10 @@ WRONG = [
     object(),
     (),
     (1,),
+    [],
+    [1],
+    [[]],
+    {},
 ]
 
 CALLS: dict[str, Callable[[EventStore, Any], Any]] = {
@@ -136,10 +142,16 @@ CALLS: dict[str, Callable[[EventStore, Any], Any]] = {
         f"subscribe, {name}": lambda s, x, name=name: s.subscribe(live=False, **{name: x})
         for name in ("from_position", "checkpoint", "tenant_id", "event_types", "partition", "poll_seconds")
     },
+    "read_all, event type": lambda s, x: s.read_all(ReadOptions(event_types=[x])),
+    "read_all, aggregate type": lambda s, x: s.read_all(ReadOptions(aggregate_types=[x])),
+    "subscribe, event type": lambda s, x: s.subscribe(live=False, event_types=[x]),
     "subscribe, number": lambda s, x: s.subscribe(live=False, partition=(x, 2)),
     "subscribe, of": lambda s, x: s.subscribe(live=False, partition=(0, x)),
+    "subscribe, aggregate_types": lambda s, x: s.subscribe(live=False, aggregate_types=x),
     "event_exists": lambda s, x: s.event_exists(x),
     "get_stream_version": lambda s, x: s.get_stream_version(uuid4(), x),
+    "get_stream_version, id": lambda s, x: s.get_stream_version(x, "Order"),
+    "is_closed, type": lambda s, x: s.is_closed(uuid4(), x),
     "is_closed": lambda s, x: s.is_closed(x, "Order"),
     "close_stream": lambda s, x: s.close_stream(x, "Order"),
     "close_stream, type": lambda s, x: s.close_stream(uuid4(), x),
@@ -147,25 +159,48 @@ CALLS: dict[str, Callable[[EventStore, Any], Any]] = {
     "append_events": lambda s, x: s.append_events(x, "Order", []),
     "append_events, type": lambda s, x: s.append_events(uuid4(), x, []),
     "append_events, events": lambda s, x: s.append_events(uuid4(), "Order", x),
+    "append_events, tags": lambda s, x: s.append_events(uuid4(), "Order", [placed()], tags=x),
+    "append": lambda s, x: s.append(x),
+    "append, tags": lambda s, x: s.append([placed()], tags=x),
+    "append, condition": lambda s, x: s.append([placed()], condition=x),
     "append_events, event": lambda s, x: s.append_events(uuid4(), "Order", [x]),
     "append_events, version": lambda s, x: s.append_events(uuid4(), "Order", [], x),
     "append_events, connection": lambda s, x: s.append_events(uuid4(), "Order", [], connection=x),
     "wait_for_position": lambda s, x: s.wait_for_position(x, timeout_seconds=0),
     "wait_for_position, seconds": lambda s, x: s.wait_for_position(0, timeout_seconds=x) if x != 5 else None,
+    "wait_for, checkpoint": lambda s, x: s.wait_for(0, checkpoint=x, timeout=0.001),
     "for_tenant": lambda s, x: s.for_tenant(x),
     "save_position": lambda s, x: CheckpointRepository(s).save_position("a", x, uuid4(), "Order"),
     "save_position, name": lambda s, x: CheckpointRepository(s).save_position(x, 1, uuid4(), "Order"),
+    "save_position, type": lambda s, x: CheckpointRepository(s).save_position("a", 1, uuid4(), x),
+    "update_checkpoint, name": lambda s, x: CheckpointRepository(s).update_checkpoint(x, uuid4(), "Order"),
+    "update_checkpoint, id": lambda s, x: CheckpointRepository(s).update_checkpoint("a", x, "Order"),
+    "update_checkpoint, type": lambda s, x: CheckpointRepository(s).update_checkpoint("a", uuid4(), x),
+    "move_past": lambda s, x: CheckpointRepository(s).move_past(x, 0, 1),
+    "get_checkpoint": lambda s, x: CheckpointRepository(s).get_checkpoint(x),
+    "get_checkpoint_data": lambda s, x: CheckpointRepository(s).get_checkpoint_data(x),
+    "get_position": lambda s, x: CheckpointRepository(s).get_position(x),
+    "reset_checkpoint": lambda s, x: CheckpointRepository(s).reset_checkpoint(x),
+    "get_lag_metrics, types": lambda s, x: CheckpointRepository(s).get_lag_metrics("a", x),
     "get_lag_metrics": lambda s, x: CheckpointRepository(s).get_lag_metrics(x),
     "get_lag, types": lambda s, x: CheckpointRepository(s).get_lag(0, x),
     "dead letters": lambda s, x: DLQRepository(s).get_failed_events(x),
     "dead letters, status": lambda s, x: DLQRepository(s).get_failed_events(None, x),
     "dead letters, limit": lambda s, x: DLQRepository(s).get_failed_events(limit=x),
     "mark_resolved": lambda s, x: DLQRepository(s).mark_resolved(x, "me"),
+    "mark_resolved, by": lambda s, x: DLQRepository(s).mark_resolved(1, x),
     "outbox, limit": lambda s, x: OutboxRepository(s).get_pending_events(x),
     "outbox, event": lambda s, x: OutboxRepository(s).add_event(x),
     "outbox, id": lambda s, x: OutboxRepository(s).mark_published(x),
     "cleanup_published": lambda s, x: OutboxRepository(s).cleanup_published(x),
     "get_snapshot": lambda s, x: SnapshotStore(s).get_snapshot(x, "Order"),
+    "get_snapshot, type": lambda s, x: SnapshotStore(s).get_snapshot(uuid4(), x),
+    "snapshot_exists, type": lambda s, x: SnapshotStore(s).snapshot_exists(uuid4(), x),
+    "delete_snapshot, type": lambda s, x: SnapshotStore(s).delete_snapshot(uuid4(), x),
+    "delete_snapshots_by_type": lambda s, x: SnapshotStore(s).delete_snapshots_by_type(x),
+    "an aggregate": lambda s, x: AggregateRepository(s, Order).save(x),
+    "a class of events": lambda s, x: EventRegistry().get(x),
+    "a registered type": lambda s, x: EventRegistry().register(OrderPlaced, x),
     "save_snapshot": lambda s, x: SnapshotStore(s).save_snapshot(x),
     "open_store": lambda s, x: open_store(x),
     "a path": lambda s, x: SQLiteEventStore(x),
@@ -192,6 +227,39 @@ async def test_a_wrong_argument_never_is_an_error_of_python_or_of_the_driver(sto
                 await result.close() if hasattr(result, "close") else await result.aclose()
         except EventSourceError:
             pass
+
+
+NAMES = [
+    "append_events, type",
+    "close_stream, type",
+    "get_stream_version",
+    "is_closed, type",
+    "save_position, name",
+    "save_position, type",
+    "update_checkpoint, name",
+    "update_checkpoint, type",
+    "move_past",
+    "get_checkpoint",
+    "get_checkpoint_data",
+    "get_position",
+    "reset_checkpoint",
+    "get_lag_metrics",
+    "mark_resolved, by",
+    "get_snapshot, type",
+    "snapshot_exists, type",
+    "delete_snapshot, type",
+    "delete_snapshots_by_type",
+]
+"""Calls of `CALLS` with a name that has to be text."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, [], b"", 1, object()], ids=["none", "list", "bytes", "int", "object"]
+)
+async def test_what_is_no_name_is_refused_and_finds_nothing_quietly(store: EventStore, wrong: Any):
+    for call in NAMES:
+        with pytest.raises(EventSourceError, match="text"):
+            await CALLS[call](store, wrong)
 
 
 @pytest.mark.parametrize("names", ["user_id", [1]])

@@ -115,7 +115,7 @@ class Places:
                 return f"sqlite:///{file}"
             return str(file.relative_to(self._folder) if file.is_relative_to(self._folder) else file)
         own = self.url
-        if url.password is not None and (url.username, url.password) != (own.username, own.password):
+        if url.password and (url.username, url.password) != (own.username, own.password):
             raise InvalidOptionError(
                 "a directory notes no passwords. Leave it out of the URL: a log on another server is opened with the user and "
                 "the password of the directory's own URL, or with what PGPASSFILE or PGPASSWORD says"

@@ -189,6 +189,17 @@ class Records:
         assert found is not None
         return found
 
+    async def present(self, work: str, worker: str, seconds: float) -> list[str]:
+        """Note that a worker is alive for so many seconds more; all that are, of its crew."""
+        its = {"work": work, "its_work": work}
+        await self.database.write(tables.ATTEND, {**its, "worker": worker, "seconds": seconds})
+        await self.database.write(tables.SWEEP, {**its, "no_seconds": 0.0})
+        return [row[0] for row in await self.database.read(tables.PRESENT, its)]
+
+    async def leave(self, work: str, worker: str) -> None:
+        """Note that a worker has ended."""
+        await self.database.write(tables.LEAVE, {"its_work": work, "its_worker": worker})
+
     async def counts(self) -> dict[str, int]:
         """How many keys were assigned to each log. Reads all of them."""
         with self._there():

@@ -117,11 +117,10 @@ ASSIGN = Statement(
 COUNT_KEYS = Statement(select(keys.c.log, func.count()).group_by(keys.c.log))
 RELEASE_KEYS = Statement(delete(keys).where(*_of(keys, "log")).returning(keys.c.key))
 
+_attend = upsert(workers).values(**_values(workers, "work", "worker"), until=moment_after("seconds"))
 ATTEND = Statement(
-    upsert(workers)
-    .values(**_values(workers, "work", "worker"), until=moment_after("seconds"))
-    .on_conflict_do_update(
-        index_elements=[workers.c.work, workers.c.worker], set_={"until": moment_after("seconds")}
+    _attend.on_conflict_do_update(
+        index_elements=[workers.c.work, workers.c.worker], set_={"until": _attend.excluded.until}
     )
 )
 LEAVE = Statement(delete(workers).where(*_of(workers, "work", "worker")).returning(workers.c.worker))

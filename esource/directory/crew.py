@@ -1,0 +1,276 @@
+"""One crew of workers for all logs of a directory: each works on its own logs only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from typing_extensions import Self
+
+from esource.checks import check_name, check_seconds, shown
+from esource.database.cancellation import drop, uninterrupted
+from esource.database.supervision import Supervisor
+from esource.database.wakeup import Waiter
+from esource.directory.directory import Directory
+from esource.directory.records import MOVING, OPEN
+from esource.errors import EventSourceError, InvalidOptionError, error_text
+from esource.projections.runner import ProjectionRunner
+from esource.publishing.relay import OutboxRelay
+from esource.repositories.lease import LEASE_SECONDS, new_owner
+from esource.store.store import EventStore
+from esource.telemetry import FollowerStats, Health
+
+logger = logging.getLogger("esource")
+
+LOOKS = 4
+"""So many times within the length of a lease a worker says that it is alive, and looks who else is."""
+
+Follow: TypeAlias = (
+    Callable[[EventStore], ProjectionRunner | OutboxRelay] | Callable[[EventStore], Awaitable[None]]
+)
+"""What works on one log, from its store: a function that makes a projection runner or a relay, or a coroutine function
+that follows the log itself."""
+
+
+def shares(logs: Collection[str], workers: Collection[str]) -> dict[str, set[str]]:
+    """Which worker works on which logs: each has as many as the others, or one more.
+
+    All that know the same logs and workers come to the same answer. When a worker comes or goes, most logs stay
+    where they are.
+    """
+    least, more = divmod(len(logs), len(workers))
+    rooms = {worker: least + (number < more) for number, worker in enumerate(sorted(workers))}
+    found: dict[str, set[str]] = {worker: set() for worker in rooms}
+    for log in sorted(logs):
+        free = [worker for worker, room in rooms.items() if len(found[worker]) < room]
+        found[max(free, key=lambda worker: blake2b(f"{worker}\0{log}".encode()).digest())].add(log)
+    return found
+
+
+class Crew:
+    """A worker of a crew: keeps what follows the logs of a directory at work, for its share of the logs.
+
+    Every worker of a crew runs one of these, under the same name. They share all logs of the directory, those that come later,
+    too: each worker reads its own logs only. If one ends or dies, the others take its logs over. Two never handle an
+    event of one log at once where each log has its lease, as a projection has, or its claims, as a relay has; a
+    coroutine takes a `esource.Lease` itself.
+
+    What fails in one log is begun again after a growing pause, and holds up no other. Making it does no I/O.
+
+    Example:
+        >>> async with Crew(directory, "totals", lambda store: ProjectionRunner(store, Totals())):
+        ...     await serve()
+
+    Args:
+        directory: An open directory.
+        name: What the crew does; its workers find each other by it.
+        follow: Called with the store of each log: a function that makes a `esource.ProjectionRunner` or a
+            `esource.OutboxRelay`, or a coroutine function that follows the log itself, and is cancelled at the end.
+        lease_seconds: How long the others wait for a worker that died, at least.
+        owner: This worker's name, unlike any other's; made up if left out.
+
+    Raises:
+        InvalidOptionError: an option that makes no sense.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        name: str,
+        follow: Follow,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        owner: str | None = None,
+    ) -> None:
+        if not callable(follow):
+            raise InvalidOptionError(f"follow must be a function of a store, not {shown(follow)}")
+        self.name = check_name("name", name)
+        self.owner = check_name("owner", owner or new_owner())
+        self._directory = directory
+        self._follow = follow
+        self._seconds = check_seconds("lease_seconds", lease_seconds)
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._followers: dict[str, ProjectionRunner | OutboxRelay | _Following] = {}
+        self._stores: dict[str, EventStore] = {}
+        self._is_stopped = False
+        self._pause = Waiter()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def logs(self) -> list[str]:
+        """The logs that this worker works on now."""
+        return sorted(self._at_work)
+
+    def health_now(self) -> dict[str, Health]:
+        """How each of its logs is doing, by what this worker has noted itself. No I/O."""
+        return {name: follower.health_now() for name, follower in sorted(self._followers.items())}
+
+    async def health(self) -> dict[str, Health]:
+        """How each of its logs is doing, as their databases say. A log that cannot be asked holds up no other: its
+        `Health.unreachable` says why."""
+        followers = dict(sorted(self._followers.items()))
+        return dict(zip(followers, await asyncio.gather(*map(_asked, followers.values())), strict=True))
+
+    async def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            InvalidOptionError: it runs already.
+        """
+        if self._at_work or (self._task is not None and self._task is not asyncio.current_task()):
+            raise InvalidOptionError(f"the worker {self.owner} of the crew {self.name} is at work already")
+        try:
+            while not self._is_stopped:
+                try:
+                    await self._balance()
+                except EventSourceError as error:
+                    # Those that are at work go on; the leases and claims in the logs keep others away from them.
+                    logger.warning(
+                        "crew %s: the directory cannot be asked, and is asked again: %s", self.name, error
+                    )
+                await self._pause.wait(self._seconds / LOOKS)
+        finally:
+            await uninterrupted(self._leave())
+
+    def stop(self) -> None:
+        """End `run` after what is at hand, from any task of the loop. It stays ended."""
+        self._is_stopped = True
+        self._pause.call()
+
+    async def __aenter__(self) -> Self:
+        """Work in the background until the block ends."""
+        self._task = asyncio.get_running_loop().create_task(self.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
+
+    async def _balance(self) -> None:
+        """Say that this worker is alive, and begin and end work so that it has its share of the logs."""
+        records = self._directory.records
+        workers = await records.present(self.name, self.owner, self._seconds)
+        logs = [entry.name for entry in await records.logs() if entry.state in (OPEN, MOVING)]
+        mine = shares(logs, {*workers, self.owner})[self.owner]
+        for name in mine & self._stores.keys():
+            if (
+                await self._directory.log(name) is not self._stores[name]
+            ):  # it has moved to another kind of database
+                await self._end([name])
+        await self._end([name for name, task in self._at_work.items() if task.done() or name not in mine])
+        for name in sorted(mine - self._at_work.keys()):
+            self._at_work[name] = asyncio.get_running_loop().create_task(self._work_on(name))
+
+    async def _work_on(self, name: str) -> None:
+        """Keep what follows a log at work, until this task is cancelled."""
+        try:
+            store = self._stores[name] = await self._directory.log(name)
+            made = self._made(name, store)
+            self._followers[name] = made
+            async with _background(made):
+                await asyncio.Event().wait()
+        except Exception as error:
+            logger.error(  # noqa: TRY400 - the traceback is there
+                "crew %s: the work on the log %s could not be begun, and is tried again: %s",
+                self.name,
+                name,
+                error_text(error),
+                exc_info=error,
+            )
+            await asyncio.sleep(self._seconds)
+        finally:
+            self._followers.pop(name, None)
+            self._stores.pop(name, None)
+
+    def _made(self, name: str, store: EventStore) -> ProjectionRunner | OutboxRelay | _Following:
+        if iscoroutinefunction(self._follow):
+            return _Following(f"{self.name} on {name}", partial(self._follow, store))
+        made = self._follow(store)
+        if not isinstance(made, (ProjectionRunner, OutboxRelay)):
+            raise InvalidOptionError(
+                "follow must make a ProjectionRunner or an OutboxRelay, or be a coroutine function, and what it returned is "
+                f"{shown(made)}"
+            )
+        return made
+
+    async def _end(self, names: Collection[str]) -> None:
+        """End the work on these logs, and let other workers have them."""
+        tasks = [self._at_work.pop(name) for name in list(names)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _leave(self) -> None:
+        await self._end(self._at_work.keys())
+        try:
+            await self._directory.records.leave(self.name, self.owner)
+        except EventSourceError as error:
+            logger.warning(
+                "crew %s: the others notice later that this worker has ended: %s", self.name, error
+            )
+
+
+class _Following:
+    """A coroutine function that follows a log, begun again after it has failed."""
+
+    def __init__(self, title: str, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._stats = FollowerStats("subscription", title)
+        self._begin = begin
+        self._supervisor = Supervisor(self._stats, self._run, self._cancel)
+        self._running: asyncio.Task[None] | None = None
+
+    async def _run(self) -> None:
+        with self._stats.running(metrics=False):
+            self._running = asyncio.get_running_loop().create_task(self._begin())
+            try:
+                await asyncio.wait([self._running])
+            finally:
+                if not self._running.done():
+                    await uninterrupted(drop([self._running]))
+            if not self._running.cancelled():
+                self._running.result()
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+    def health_now(self) -> Health:
+        return self._stats.noted()
+
+    async def health(self) -> Health:
+        return self._stats.noted()
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._supervisor.end()
+
+
+def _background(follower: ProjectionRunner | OutboxRelay | _Following) -> AbstractAsyncContextManager[object]:
+    return follower.supervised() if isinstance(follower, OutboxRelay) else follower
+
+
+async def _asked(follower: ProjectionRunner | OutboxRelay | _Following) -> Health:
+    try:
+        return await follower.health()
+    except EventSourceError as error:  # its tables are not as they should be
+        return replace(follower.health_now(), unreachable=error_text(error))

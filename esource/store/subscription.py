@@ -12,7 +12,7 @@ database, can ask for the next event again: it continues behind the last one tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import length_hint
 from types import TracebackType
@@ -33,7 +33,7 @@ from esource.log.reader import EventReader, LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.store.progress import Progress
-from esource.tables.rows import AGGREGATE_ID, STORED_AT
+from esource.tables.rows import AGGREGATE_ID, STORED_AT, EventRow
 from esource.telemetry import FollowerStats, Health
 
 
@@ -89,6 +89,8 @@ class Subscription:
         self._last: StoredEvent | None = None
         self._kept: StoredEvent | None = None
         """Fetched for `esource.sync`, and not handed over yet."""
+        self._sifted: Iterator[EventRow] | None = None
+        """What is left of a page without the events of other partitions."""
         self._stopping = False
         self._is_read = False
         """Whether a task is waiting for the next event."""
@@ -167,7 +169,9 @@ class Subscription:
         if self._kept is not None:
             return
         if at_hand:
-            pages = None if self._stopping or self._partition else self._pages
+            pages = None if self._stopping else self._pages
+            if pages is not None and self._partition is not None and pages.rows is not self._sifted:
+                pages.rows = self._sifted = iter([row for row in pages.rows if self._belongs(row)])
             if pages is None or not length_hint(pages.rows):
                 return
         last = self._last
@@ -195,7 +199,7 @@ class Subscription:
             # The pages have ended themselves and given their connection back. They begin anew at the position.
             self._pages = None
             raise
-        if self._stopping or not self._belongs(event):
+        if self._stopping or not self._belongs(event.row):
             return None
         self._position = event.global_position
         self._stats.advance(event.global_position, 1)
@@ -245,11 +249,11 @@ class Subscription:
             tenant_id=self._tenant_id,
         )
 
-    def _belongs(self, event: StoredEvent) -> bool:
+    def _belongs(self, row: EventRow) -> bool:
         if self._partition is None:
             return True
         number, partitions = self._partition
-        return partition_of(event.row[AGGREGATE_ID], partitions) == number
+        return partition_of(row[AGGREGATE_ID], partitions) == number
 
     async def save(self) -> None:
         """Move the checkpoint to the event handed over last: all up to it has been dealt with.

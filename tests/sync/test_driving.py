@@ -23,6 +23,7 @@ from esource.sync import (
     AggregateRepository,
     CheckpointRepository,
     EventStore,
+    ExpectedVersion,
     InMemoryEventStore,
     Lease,
     OutboxRelay,
@@ -33,6 +34,7 @@ from esource.sync import (
     SnapshotStore,
     handles,
     open_store,
+    partition_of,
 )
 from esource.sync.driver import Driver, drive
 
@@ -204,14 +206,22 @@ def test_a_subscription_is_an_iterator_that_another_thread_can_stop(store: Event
     assert len(seen) == 2
 
 
-def test_a_subscription_asks_the_thread_of_the_loop_once_for_a_page(store: EventStore, monkeypatch):
+@pytest.mark.parametrize("partition", [None, (0, 2)], ids=["whole", "partition"])
+def test_a_subscription_asks_the_thread_of_the_loop_once_for_a_page(
+    store: EventStore, monkeypatch, partition: tuple[int, int] | None
+):
     hops, wait = [], Driver._wait
     monkeypatch.setattr(Driver, "_wait", lambda *arguments: hops.append(1) or wait(*arguments))
-    id_ = uuid4()
-    store.append_events(id_, "Order", several(200, id_))
-    with store.subscribe(live=False) as events:
-        assert [stored.stream_position for stored in events] == [*range(1, 201)]
-    assert len(hops) < 50
+    ids = [uuid4() for _ in range(8)] * 3
+    with store.transaction() as tx:
+        for id_ in ids:
+            tx.append_events(id_, "Order", several(20, id_), ExpectedVersion.ANY)
+    own = [id_ for id_ in ids for _ in range(20) if partition is None or partition_of(id_, 2) == 0]
+    before = len(hops)
+    with store.subscribe(live=False, partition=partition) as events:
+        assert [stored.aggregate_id for stored in events] == own
+        assert events.position == 480
+    assert len(hops) - before < 20
 
 
 def test_a_lease_is_held_in_a_block(store: EventStore):

@@ -15,9 +15,9 @@ import pytest
 from support.orders import OrderPlaced, placed, several
 
 from esource.errors import DatabaseBusyError, StoreClosedError
-from esource.log.streams import StoredEvent
 from esource.store.subscription import Subscription
 from esource.sync import EventStore, open_store
+from esource.tables.rows import VERSION, EventRow
 
 
 def versions(store: EventStore) -> list[int]:
@@ -163,11 +163,11 @@ def test_ctrl_c_loses_no_event_of_a_subscription(store: EventStore, default_sigi
     positions = [stored.global_position for stored in store.read_all()]
     main, pressed, belongs = threading.get_ident(), [], Subscription._belongs
 
-    def press(subscription: Subscription, event: StoredEvent) -> bool:
-        if event.stream_position == number and not pressed:
-            pressed.append(event)
+    def press(subscription: Subscription, row: EventRow) -> bool:
+        if row[VERSION] == number and not pressed:
+            pressed.append(row)
             signal.pthread_kill(main, signal.SIGINT)
-        return belongs(subscription, event)
+        return belongs(subscription, row)
 
     monkeypatch.setattr(Subscription, "_belongs", press)
     events, seen = store.subscribe(checkpoint="mails", live=False), []

@@ -1,4 +1,4 @@
-"""The picture of the six tables, drawn from `esource.tables`: ``python docs/schema_diagram.py`` writes it anew."""
+"""The picture of the seven tables, drawn from `esource.tables`: ``python docs/schema_diagram.py`` writes it anew."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from esource.tables import (
     events,
     projection_checkpoints,
     snapshots,
+    tag_fillings,
 )
 
 PICTURE = Path(__file__).parent / "reference" / "schema.svg"
-COLUMNS = [[event_outbox, event_tags], [events, snapshots], [dead_letter_queue, projection_checkpoints]]
+COLUMNS = [
+    [event_outbox, event_tags],
+    [events, snapshots, tag_fillings],
+    [dead_letter_queue, projection_checkpoints],
+]
 """Which tables stand above each other."""
 
 REFERENCES = [
@@ -45,7 +50,7 @@ def svg() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12">\n'
-        f"<title>The six tables of esource</title>\n"
+        f"<title>The seven tables of esource</title>\n"
         f'<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 

@@ -13,6 +13,7 @@
     ├── TenantMismatchError           a store bound to one tenant got data of another; nothing was written
     ├── AggregateNotFoundError        the stream to load has no events
     ├── UnknownEventTypeError         no class is registered for a stored event type
+    ├── TagsIncompleteError           a query asks for tags that stored events are still being given
     ├── DuplicateEventTypeError       another class is registered under this name
     ├── EventDecodeError              a stored event does not fit its class
     ├── ProjectionFailedError         a projection stopped at an event that it could not handle
@@ -222,6 +223,25 @@ class UnknownEventTypeError(EventSourceError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr of the text
         return self.message
+
+
+class TagsIncompleteError(EventSourceError):
+    """A query, or the condition of an append, asks for tags that stored events are still being given; nothing was written.
+
+    Events that were stored before their class declared a tag get it from `esource.copying.fill_tags` (`esource tag`). Until
+    that is at its end, an answer could lack some of them.
+    """
+
+    def __init__(self, event_type: str, tag_name: str) -> None:
+        self.event_type = event_type
+        """The type of these events."""
+        self.tag_name = tag_name
+        """The name of the tag, before its colon."""
+        super().__init__(
+            f"stored events of type {event_type} are still being given their tags {tag_name}:..., and what depends on these would "
+            "miss some. Wait until `esource tag` is at its end; if it was ended, run it again: it goes on where it was. "
+            "`esource doctor` says how far it has come."
+        )
 
 
 class DuplicateEventTypeError(EventSourceError):

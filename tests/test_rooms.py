@@ -23,7 +23,7 @@ MODULES = {
 }
 PACKAGE = [path for name, path in MODULES.items() if name.startswith("esource")]
 LONG = {
-    "esource/errors.py": 560,
+    "esource/errors.py": 570,
     "esource/testing/conformance.py": 400,
 }
 """Every error is in one place, and every promise of a store in one class. The others are at the limit."""

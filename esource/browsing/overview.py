@@ -14,6 +14,7 @@ from esource.database.database import Database
 from esource.database.sources import Source
 from esource.dialect.inspection import IndexUse, Size, Symptom
 from esource.dialect.urls import inspection_of
+from esource.log.filling import TagFilling, tag_fillings_of
 from esource.log.pages import last_position
 from esource.moments import utc_now
 from esource.repositories.checkpoint import CheckpointRepository, LagMetrics
@@ -70,6 +71,8 @@ class Overview:
     outbox: OutboxStats
     dead_letters: DLQStats
     indexes: list[IndexUse]
+    fillings: list[TagFilling]
+    """The tags that stored events are still being given."""
     moved_to: str | None
     """The database that a cut-over has moved this one to, if it has: it takes no more writes."""
 
@@ -97,6 +100,7 @@ async def overview(store: Source) -> Overview:
             outbox=await OutboxRepository(database).get_stats(),
             dead_letters=await DLQRepository(database).get_failure_stats(),
             indexes=await database.inspect(inspection.index_use),
+            fillings=await _unfilled(database),
             moved_to=await database.moved_to(),
         )
 
@@ -153,8 +157,26 @@ async def examine(store: Source) -> list[Symptom]:
                 for difference in await differences(database)
             ]
             found += await _waiting(database)
+            found += await _untagged(database)
         found += await _moved(database)
         return found + await database.inspect(inspection_of(database.backend).symptoms)
+
+
+async def _unfilled(database: Database) -> list[TagFilling]:
+    return [filling for filling in await tag_fillings_of(database) if filling.completed_at is None]
+
+
+async def _untagged(database: Database) -> list[Symptom]:
+    unfilled = await _unfilled(database)
+    last = await last_position(database) if unfilled else 0
+    return [
+        Symptom(
+            f"stored events of type {filling.event_type} are being given their tags {filling.tag_name}:..., up to position "
+            f"{filling.global_position} of {last}; queries over these are refused until the end",
+            "Wait, or go on with `esource tag --app ...` if that was ended",
+        )
+        for filling in unfilled
+    ]
 
 
 async def _moved(database: Database) -> list[Symptom]:

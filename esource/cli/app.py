@@ -13,6 +13,7 @@ from esource.cli import (
     keeping,
     logs,
     looking,
+    mending,
     moving,
     outbox,
     projections,
@@ -42,6 +43,7 @@ PANELS = {
         "append-lock",
     ),
     "Looking": ("info", "inspect", "streams", "show", "event", "tail", "doctor", "verify"),
+    "Tags": ("tag",),
     "Moving": ("copy", "cut-over", "reopen", "verify-copy"),
     "Files": ("backup", "export", "import"),
     "Closing and archiving": ("close", "archive", "restore"),
@@ -54,6 +56,7 @@ app.add_typer(looking.commands)
 app.add_typer(inspecting.commands)
 app.add_typer(moving.commands)
 app.add_typer(keeping.commands)
+app.add_typer(mending.commands)
 app.add_typer(serving.commands)
 app.add_typer(schemas.commands, name="schemas", rich_help_panel="The schema")
 app.add_typer(logs.commands, name="logs", rich_help_panel="Many logs")
@@ -61,7 +64,7 @@ app.add_typer(projections.commands, name="projections", rich_help_panel="Followe
 app.add_typer(dead_letters.commands, name="dlq", rich_help_panel="Followers of the log")
 app.add_typer(outbox.commands, name="outbox", rich_help_panel="Followers of the log")
 
-for _commands in (schema, looking, inspecting, moving, keeping, serving):
+for _commands in (schema, looking, inspecting, moving, keeping, mending, serving):
     for _command in _commands.commands.registered_commands:
         _command.rich_help_panel = next(panel for panel, names in PANELS.items() if _command.name in names)
 

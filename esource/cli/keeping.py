@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from esource import EventRegistry, copying, default_registry
+from esource import copying
 from esource.checks import STANDARD_LIMITS, Limits
 from esource.cli.asking import Yes, confirm
 from esource.cli.errors import wrong_usage
-from esource.cli.loading import loaded
+from esource.cli.loading import App, registry_of
 from esource.cli.moving import Reset, resets, say_checkpoints
 from esource.cli.opening import DatabaseUrl, database_url, reading, writing
 from esource.cli.output import Output
@@ -35,24 +35,6 @@ ArchiveFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="JSON Lines; compressed if the name ends in .gz or .zst.")
 ]
 StreamName = Annotated[str, typer.Argument(metavar="STREAM", help="<aggregate id>:<aggregate type>")]
-App = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODULE[:REGISTRY]",
-        help="The module that defines the event classes, and its registry if it is not the default one.",
-    ),
-]
-
-
-def _registry(app: str | None) -> EventRegistry | None:
-    if app is None:
-        return None
-    found = loaded(app)
-    if ":" not in app:
-        return default_registry
-    if not isinstance(found, EventRegistry):
-        raise wrong_usage(f"{app!r} is a {type(found).__name__}, not an EventRegistry.")
-    return found
 
 
 def _say_integrity(found: integrity.Integrity, output: Output) -> None:
@@ -71,7 +53,7 @@ def _say_integrity(found: integrity.Integrity, output: Output) -> None:
 async def verify(url: DatabaseUrl = None, app: App = None) -> integrity.Integrity:
     """Check every row of a store. Exit code 1 if something is wrong. Changes nothing."""
     bar = Bar()
-    registry = _registry(app)
+    registry = registry_of(app)
     async with reading(url) as store:
         with bar.progress:
             return await integrity.verify_store(store, registry=registry, on_progress=bar.tell)

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from esource import EventRegistry, default_registry
 from esource.cli.errors import Code, Refusal, wrong_usage
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE[:REGISTRY]",
+        help="The module that defines the event classes, and its registry if it is not the default one.",
+    ),
+]
+"""The option ``--app`` of every command that knows events by their classes."""
+
+
+def registry_of(app: str | None) -> EventRegistry | None:
+    """The registry that ``--app`` names; None without one.
+
+    Raises:
+        Refusal: the module cannot be loaded, or what it names is no registry.
+    """
+    if app is None:
+        return None
+    found = loaded(app)
+    if ":" not in app:
+        return default_registry
+    if not isinstance(found, EventRegistry):
+        raise wrong_usage(f"{app!r} is a {type(found).__name__}, not an EventRegistry.")
+    return found
 
 
 def loaded(app: str) -> Any:

@@ -1,4 +1,4 @@
-"""Looking at a store: ``info``, ``streams``, ``show``, ``event``, ``tail``, ``backup`` and ``doctor``."""
+"""Looking at a store: ``info``, ``streams``, ``show``, ``event``, ``tail`` and ``backup``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import json
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -21,7 +21,6 @@ from esource.cli.output import Output
 from esource.cli.progress import Bar
 from esource.cli.running import AsJson, asynchronous, shows
 from esource.copying.backup import back_up
-from esource.dialect.inspection import Symptom
 from esource.errors import EventDecodeError
 from esource.log.pages import event_by_id
 from esource.repositories.checkpoint import LagMetrics
@@ -96,6 +95,13 @@ def _say_overview(found: overview.Overview, output: Output) -> None:
             ("streams", ", ".join(f"{count:,} {kind}" for kind, count in found.streams.items()) or "none"),
             ("outbox", _outbox(found.outbox)),
             ("dead letters", f"{found.dead_letters.total_failed + found.dead_letters.total_retrying}"),
+            *(
+                (
+                    "tags being filled",
+                    f"{filling.tag_name}:... of {filling.event_type}, at {filling.global_position:,}",
+                )
+                for filling in found.fillings
+            ),
         ]
     )
     if found.types:
@@ -314,24 +320,3 @@ async def backup(
         with bar.progress:
             await back_up(store, target, on_progress=bar.tell)
     Output().say(f"{target} is a complete copy, {size(target.stat().st_size)}.")
-
-
-class _Examined(NamedTuple):
-    database: str
-    symptoms: list[Symptom]
-
-
-def _say_symptoms(found: _Examined, output: Output) -> None:
-    for symptom in found.symptoms:
-        output.say(f"- {symptom.problem}.")
-        output.say(f"  {symptom.remedy}")  # often a command to be copied: no full stop
-    if not found.symptoms:
-        output.say(f"{found.database}: nothing to mend.")
-
-
-@commands.command("doctor")
-@shows(_say_symptoms, document=lambda found: found.symptoms, found=lambda found: bool(found.symptoms))
-async def doctor(url: DatabaseUrl = None) -> _Examined:
-    """Say what is wrong or slow in a database, and what to do. Exit code 1 if it finds anything."""
-    async with reading(url, any_schema=True) as store:
-        return _Examined(store.name, await overview.examine(store))

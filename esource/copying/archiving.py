@@ -24,6 +24,7 @@ from esource.copying.export import SOURCE, File, name_of
 from esource.copying.files import RowsReader, RowsWriter, opened, path_of, written
 from esource.copying.mirror import load
 from esource.copying.rows import EVENTS, Row, neutral
+from esource.copying.tagging import take_back
 from esource.database.database import Database
 from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
@@ -217,7 +218,8 @@ async def remove(
 async def restore(store: Source, file: str | Path) -> ArchiveResult:
     """Put back into the log what `archive` took out of it, each event where it was; again, after it was ended.
 
-    The streams stay closed.
+    The streams stay closed. Where events lack tags that others of their type were given since (`esource.copying.fill_tags`), queries
+    over these tags are refused until they are given to these, too.
 
     Raises:
         FileRefusedError: the file is not an archive, is not complete, or its streams are not this store's.
@@ -234,6 +236,7 @@ async def restore(store: Source, file: str | Path) -> ArchiveResult:
         unit = database.current_unit()
         assert unit is not None
         await load(database, unit, EVENTS, rows[:-1], with_key=True)
+        await take_back(database, rows)
         return len(rows) - 1
 
     return await _each_stream(store, "restoring archived streams", file, act)

@@ -20,6 +20,7 @@ from esource.copying.restarts import Reset, Restarts
 from esource.copying.rows import CHECKPOINTS, EVENTS, MIRRORED, Relation, Row, require_empty, same_keys, scan
 from esource.database.sources import Source
 from esource.errors import FileRefusedError, InvalidEventError, InvalidOptionError
+from esource.log.filling import require_all_filled
 
 File: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A file's name, compressed if it ends in ``.gz`` or ``.zst``; or one that is open for bytes."""
@@ -75,6 +76,7 @@ async def export_store(
         InvalidOptionError: the file is there already or cannot be made, or the source is empty.
         InvalidEventError: a row that another program wrote cannot be read; nothing is left of the file.
         MissingDriverError: ``.zst`` without the extra ``zstd``.
+        TagsIncompleteError: events are still being given tags; see `fill_tags`.
         SchemaError: the tables are missing, older or newer.
     """
     if not source:
@@ -82,6 +84,7 @@ async def export_store(
     started = time.monotonic()
     async with schema.whole_store(store, "an export") as database:
         async with _to(file) as opened_file, database.reading():
+            await require_all_filled(database)
             header = {
                 "holds": HOLDS,
                 "schema": schema.HEAD,

@@ -17,6 +17,7 @@ from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
+from esource.log.filling import require_all_filled
 from esource.log.pages import Fetch, ahead, last_position
 
 CHUNK_EVENTS = 20_000
@@ -39,7 +40,9 @@ async def require_prefix(source: Database, target: Database) -> int:
 
     Raises:
         CopyRefusedError: it holds something that the source does not hold in the same place.
+        TagsIncompleteError: events of the source are still being given tags.
     """
+    await require_all_filled(source)
     upto = await last_position(target)
     if upto == 0:
         return 0

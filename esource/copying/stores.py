@@ -91,8 +91,7 @@ async def copy(
 
     Args:
         source: a store, an engine or a URL, at the newest schema.
-        target: the same; its tables are made if there are none. Empty, or the beginning of a copy of the
-            same source.
+        target: the same, empty or the beginning of a copy of that source; its tables are made if there are none.
         follow: keep copying what is appended, until this is cancelled or `cut_over` has moved the store.
         verify: compare every row of both afterwards. Not together with ``follow``: `cut_over` does it.
         resume: go on with a target that holds the beginning of a copy. If not, the target must be empty.
@@ -104,6 +103,7 @@ async def copy(
         InvalidOptionError: there is no checkpoint of a name in ``reset``.
         CopyRefusedError: the target holds something else, or anything at all if it must be empty.
         InvalidEventError: a row that another program wrote to the source cannot be stored in the target.
+        TagsIncompleteError: events of the source are still being given tags; see `fill_tags`.
         SchemaError: the source's tables are missing, older or newer.
     """
     if follow and verify:

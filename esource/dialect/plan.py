@@ -8,6 +8,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from esource.tables.filling import Declared
     from esource.tables.rows import EncodedEvent, StreamId
 
 
@@ -43,7 +44,8 @@ class Unjudged(NamedTuple):
     isolation: str
 
 
-Refusal: TypeAlias = "Matched | Moved | Unjudged"
+Refusal: TypeAlias = "Matched | Moved | Unjudged | Declared"
+"""Of `Declared`: the condition depends on tags that stored events may still lack."""
 
 
 class StreamWrite(NamedTuple):

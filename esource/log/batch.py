@@ -18,10 +18,12 @@ from esource.errors import (
     InvalidOptionError,
     OptimisticLockError,
     StreamClosedError,
+    TagsIncompleteError,
 )
 from esource.log.matching import Earlier
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.moments import to_iso
+from esource.tables.filling import Declared
 from esource.tables.rows import (
     ACTOR_ID,
     AGGREGATE_ID,
@@ -87,6 +89,8 @@ class Append:
         if isinstance(refusal, Moved):
             read_id, read_type = refusal.stream
             return OptimisticLockError(read_type, read_id, refusal.expected_version, refusal.version)
+        if isinstance(refusal, Declared):
+            return TagsIncompleteError(*refusal)
         if isinstance(refusal, Unjudged):
             return InvalidOptionError(
                 f"a condition cannot be judged in a transaction that is {refusal.isolation.upper()}: it does not see what "

@@ -5,11 +5,28 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from sqlalchemy import func, literal_column, select
+
 from esource.checks import check_whole
 from esource.domain.queries import AppendCondition, Query, check_query
-from esource.log.pages import PAGE_EVENTS, last_position, pages
+from esource.log.filling import require_filled
+from esource.log.pages import PAGE_EVENTS, pages
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent
+from esource.tables.model import events as log_table
+from esource.tables.model import tag_fillings
+from esource.tables.statement import Statement
+
+_HEAD = Statement(
+    select(
+        select(func.max(log_table.c.global_position)).scalar_subquery(),
+        select(tag_fillings.c.tag_name)
+        .where(tag_fillings.c.completed_at.is_(None))
+        .limit(literal_column("1"))
+        .scalar_subquery(),
+    )
+)
+"""The head of the log, and whether there are tags that stored events are still being given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +50,10 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
     check_query(query)
     position = check_whole("after", after or 0)
     # First the head: positions become visible in their order, so that everything up to there is there for good.
-    head = await last_position(reader.database)
+    [(head, is_filling)] = await reader.database.rows(_HEAD, {})
+    head = head or 0
+    if is_filling:
+        await require_filled(reader.database, query.named(reader.codec.registry))
     wanted = reader.selection(ReadOptions(query=query, from_position=position))
     wanted.end_at(head)
     events: list[StoredEvent] = []

@@ -19,6 +19,7 @@ from esource.dialect.urls import moving_of
 from esource.domain.events import DomainEvent
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import AsyncRequiredError, DatabaseError, InvalidOptionError, PositionNotReachedError
+from esource.log.filling import require_filled
 from esource.log.pages import (
     EVENT_EXISTS,
     LAST_EVENT,
@@ -225,6 +226,8 @@ class LogReader:
         """The pages of a course, from where it has come to."""
         with self._reading_span(course):
             if course.wanted is None:
+                if course.options.query is not None:
+                    await require_filled(self.database, course.options.query.named(self.codec.registry))
                 course.wanted = self.selection(course.options, course.stream)
             # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
             async with aclosing(pages(self.database, course.wanted)) as found:
@@ -261,10 +264,7 @@ class LogReader:
         Raises:
             InvalidOptionError: it is; the database or its log was restored from an older backup.
         """
-        if not position:
-            return
-        found = await last_position(self.database)
-        if position <= found:
+        if not position or position <= (found := await last_position(self.database)):
             return
         # Events that were archived are gone from the end of the log, but not their positions.
         try:

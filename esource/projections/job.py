@@ -15,7 +15,7 @@ from esource.database.calls import answer_of, called, wait_after_stop
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.patience import retry
 from esource.domain.events import DomainEvent
-from esource.domain.queries import narrowed
+from esource.domain.queries import Query, narrowed
 from esource.errors import (
     DatabaseBusyError,
     DatabaseFullError,
@@ -23,6 +23,7 @@ from esource.errors import (
     DatabaseUnavailableError,
     error_text,
 )
+from esource.log.filling import require_filled
 from esource.log.pages import Selection
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent, partition_of
@@ -163,10 +164,25 @@ class Job:
 
     def selection(self, types: frozenset[str] | None) -> Selection:
         """The events of the types that the projection handles, as the pages are to be read."""
-        query = self.projection.selects
-        if query is None:
-            return Selection(self.database, ReadOptions(event_types=types))
-        return Selection(self.database, ReadOptions(query=narrowed(query, types, self.reader.codec.registry)))
+        query = self._query(types)
+        return Selection(
+            self.database, ReadOptions(event_types=types) if query is None else ReadOptions(query=query)
+        )
+
+    async def require_filled(self) -> None:
+        """Refuse to begin while stored events are still being given tags that the projection selects by: they would be
+        passed over.
+
+        Raises:
+            TagsIncompleteError: they are.
+        """
+        query = self._query(self.projection.event_types(self.reader.codec.registry))
+        if query is not None:
+            await self.read(lambda: require_filled(self.database, query))
+
+    def _query(self, types: frozenset[str] | None) -> Query | None:
+        selects = self.projection.selects
+        return None if selects is None else narrowed(selects, types, self.reader.codec.registry)
 
     async def handle(self, row: EventRow, unit: Unit | None) -> None:
         """Decode an event, give it to its handler, if it has one, and write what that wants written."""

@@ -40,6 +40,7 @@ class Shares:
         """Before it holds anything: say so if its checkpoints lack what it would have handled. One query, and more where
         other types were handled before."""
         job = self.job
+        await job.require_filled()
         own = job.own(await states(job.database))
         if await tell_of_missed(job, own):
             # Not to be known as one that has handled all of its types: the next start says it again.

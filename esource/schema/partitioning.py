@@ -8,8 +8,8 @@ All promises stay: an id is stored once, two appends with one expected version d
 order. It costs each append a second row, and a look into every part for the version of its stream: few large parts,
 not many small ones. ``docs/growth.md`` has figures.
 
-`detach` takes an old part out of the log, as a table of its own: to be dumped, dropped or kept elsewhere. Its events
-are read no more. Their ids stay taken. A stream that has events in no other part **cannot go on**: it looks new, and
+`detach` takes an old part out of the log, as a table of its own: to be dumped, dropped or kept elsewhere; `attach` brings it
+back. Its events are read no more. Their ids stay taken. A stream that has events in no other part **cannot go on**: it looks new, and
 the versions that it had are refused. Detach what has ended.
 
 What the application has added to `events` goes along, there and back: columns with their values, indexes, CHECK constraints,
@@ -32,19 +32,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from esource.database.database import Database
 from esource.database.sources import Source, opened_database
 from esource.dialect.postgresql.partitioning import (
+    IS_DETACHED,
     IS_PARTITIONED,
     LAST_POSITION,
     LOCK,
+    NEXT_OF_PARTS,
     OBSTACLES,
     PARTITIONS,
     begin,
 )
+from esource.dialect.postgresql.partitioning import attach as attach_statements
 from esource.dialect.postgresql.partitioning import detach as detach_statement
 from esource.dialect.postgresql.partitioning import merge as merge_statements
 from esource.dialect.postgresql.partitioning import partition as partition_statements
 from esource.errors import InvalidOptionError, SchemaOutdatedError
 from esource.schema.revisions import HEAD
 from esource.schema.versions import current
+from esource.tables.names import PARTITION_PREFIX
 
 
 class Partition(NamedTuple):
@@ -116,6 +120,32 @@ async def detach(database: Source, name: str) -> None:
                 f"{name!r} is no closed part of the log: {', '.join(closed) or 'there is none'}"
             )
         await _run(connection, [detach_statement(name)])
+
+
+async def attach(database: Source, name: str) -> None:
+    """Bring back into the log a part that was detached, and its tags into their index.
+
+    Where its events lack tags that others of their type were given since (`esource.copying.fill_tags`), queries over these tags are
+    refused until they are given to these, too.
+
+    Raises:
+        InvalidOptionError: there is no table of that name that was a part, it is in the log, or the log is not partitioned.
+        SchemaOutdatedError: the schema is not the newest.
+    """
+    async with opened_database(database) as opened:
+        found = await current(opened)
+        if found != HEAD:
+            raise SchemaOutdatedError(opened.name, found, HEAD)
+        async with _locked(opened, partitioned=True) as connection:
+            text = name.removeprefix(PARTITION_PREFIX)
+            first = int(text) if text != name and text.isdecimal() else -1
+            there: Any = await connection.exec_driver_sql(IS_DETACHED, (name,))
+            if first < 0 or not there.scalar():
+                raise InvalidOptionError(
+                    f"{name!r} is no part that was detached: those are tables named {PARTITION_PREFIX}<position>"
+                )
+            bound = (await connection.exec_driver_sql(NEXT_OF_PARTS, (first,))).scalar_one()
+            await _run(connection, attach_statements(name, first, bound))
 
 
 async def merge(database: Source) -> None:

@@ -1,4 +1,4 @@
-"""The table model: six tables, declared once for both databases."""
+"""The table model: seven tables, declared once for both databases."""
 
 from esource.tables import tag_index as _tag_index  # noqa: F401 - it adds triggers to the tables
 from esource.tables.model import (
@@ -10,6 +10,7 @@ from esource.tables.model import (
     metadata,
     projection_checkpoints,
     snapshots,
+    tag_fillings,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "metadata",
     "projection_checkpoints",
     "snapshots",
+    "tag_fillings",
 ]

@@ -1,4 +1,4 @@
-"""The table model: six tables, described once for both databases.
+"""The table model: seven tables, described once for both databases.
 
 This module says what the newest schema is; the scripts in ``migrations/`` lead there, and a test
 proves that both give the same tables. Database differences live in the column types
@@ -243,3 +243,17 @@ event_tags = Table(
 )
 """The index of the tags of all events: made of ``events.tags``, in the same transaction. Triggers do that; on SQLite
 whoever inserts an event."""
+
+
+tag_fillings = Table(
+    "tag_fillings",
+    metadata,
+    Column("event_type", Name, primary_key=True),
+    Column("tag_name", Name, primary_key=True),
+    Column("global_position", Position, nullable=False),
+    Column("completed_at", Timestamp),
+    info={"since": "0004"},
+)
+"""Which tags are given to events that were stored before their class declared them, and how far that has come: every
+event of the type up to ``global_position`` has its tags of that name. While ``completed_at`` is empty, a query over such a
+tag is refused."""

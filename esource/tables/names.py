@@ -5,7 +5,7 @@ from __future__ import annotations
 from esource.tables.model import metadata
 
 OUR_TABLES = tuple(metadata.tables)
-"""The six tables of the model, `events` first."""
+"""The seven tables of the model, `events` first."""
 
 VERSION_TABLE = "esource_alembic_version"
 """Alembic's version table for our scripts: an application's own ``alembic_version`` stays its own."""

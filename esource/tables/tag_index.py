@@ -54,7 +54,7 @@ DO $do$ BEGIN EXECUTE replace($create$
         END IF;
         IF TG_OP <> 'DELETE' THEN
             INSERT INTO <schema>.event_tags (tag, global_position)
-            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position;
+            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position ON CONFLICT DO NOTHING;
         END IF;
         RETURN NULL;
     END $body$
@@ -66,6 +66,7 @@ DECLARE
     since bigint := CAST(wanted->>'after' AS bigint);
     tenant uuid := CAST(wanted->>'tenant' AS uuid);
     item record;
+    filling record;
     place bigint;
     earliest bigint;
     start text;
@@ -90,6 +91,12 @@ BEGIN
                 'AND ($2 IS NULL OR e.event_type = ANY ($2)) AND ($3 IS NULL OR e.tenant_id = $3) '
                 'ORDER BY e.global_position LIMIT 1' INTO place USING since, item.types, tenant;
         ELSE
+            SELECT f.event_type, f.tag_name INTO filling FROM tag_fillings AS f
+            WHERE f.completed_at IS NULL AND (item.types IS NULL OR f.event_type = ANY (item.types))
+            AND EXISTS (SELECT FROM unnest(item.tags) AS t WHERE starts_with(t, f.tag_name || ':')) LIMIT 1;
+            IF FOUND THEN
+                RETURN jsonb_build_object('filled', filling.event_type, 'with', filling.tag_name);
+            END IF;
             start := item.tags[1];
             IF cardinality(item.tags) > 1 THEN
                 -- From the tag with the fewest places, counted up to a thousand. A tag's places are asked for as a range of

@@ -3,7 +3,8 @@
 An event has its tags in a column of its own, as a JSON array of texts: so they go wherever the event goes. `event_tags` is the
 index of them, from a tag to positions; triggers keep it, in the transaction of the event. On SQLite a trigger costs each
 insert a quarter, tags or none: there whoever inserts an event writes its tags. The index can be made anew from the column.
-Both are empty until an event has a tag: older code goes on writing.
+Both are empty until an event has a tag: older code goes on writing. `tag_fillings` says which tags are being given to events
+that were stored without them.
 
 On PostgreSQL a function judges the condition of an append. It is VOLATILE, so that each of its queries sees what was
 committed before that query: the snapshot of the append's own statement is older than the lock for which it has waited.
@@ -25,6 +26,7 @@ depends_on = None
 
 NAME = sa.Text().with_variant(sa.String(255), "postgresql")
 POSITION = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+MOMENT = sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
 JSON = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
 
 SQLITE = [
@@ -52,12 +54,13 @@ DO $do$ BEGIN EXECUTE replace($create$
         END IF;
         IF TG_OP <> 'DELETE' THEN
             INSERT INTO <schema>.event_tags (tag, global_position)
-            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position;
+            SELECT DISTINCT jsonb_array_elements_text(NEW.tags), NEW.global_position ON CONFLICT DO NOTHING;
         END IF;
         RETURN NULL;
     END $body$
 $create$, '<schema>', quote_ident(current_schema())); END $do$"""
-"""With the rights of the owner: no other role needs a right to write the index."""
+"""With the rights of the owner: no other role needs a right to write the index. An entry that is there is no mistake: a restored
+dump may have brought the index before the events."""
 
 NOBODY_CALLS = """
 DO $do$ DECLARE other name; BEGIN
@@ -71,13 +74,15 @@ END $do$"""
 
 NOBODY_WRITES = """
 DO $do$ DECLARE other name; BEGIN
-    REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags FROM PUBLIC;
+    REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags, tag_fillings FROM PUBLIC;
     FOR other IN SELECT DISTINCT rolname FROM pg_class, aclexplode(relacl) AS given JOIN pg_roles
-        ON pg_roles.oid = given.grantee WHERE pg_class.oid = 'event_tags'::regclass AND grantee <> relowner LOOP
-        EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags FROM ' || quote_ident(other);
+        ON pg_roles.oid = given.grantee
+        WHERE pg_class.oid IN ('event_tags'::regclass, 'tag_fillings'::regclass) AND grantee <> relowner LOOP
+        EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON event_tags, tag_fillings FROM ' || quote_ident(other);
     END LOOP;
 END $do$"""
-"""Default privileges, such as those of `esource.schema.roles`, let others write a new table."""
+"""Default privileges, such as those of `esource.schema.roles`, let others write a new table. Only the owner changes events, and so
+fills their tags."""
 
 TRIGGERS = [
     (
@@ -100,6 +105,7 @@ DECLARE
     since bigint := CAST(wanted->>'after' AS bigint);
     tenant uuid := CAST(wanted->>'tenant' AS uuid);
     item record;
+    filling record;
     place bigint;
     earliest bigint;
     start text;
@@ -124,6 +130,12 @@ BEGIN
                 'AND ($2 IS NULL OR e.event_type = ANY ($2)) AND ($3 IS NULL OR e.tenant_id = $3) '
                 'ORDER BY e.global_position LIMIT 1' INTO place USING since, item.types, tenant;
         ELSE
+            SELECT f.event_type, f.tag_name INTO filling FROM tag_fillings AS f
+            WHERE f.completed_at IS NULL AND (item.types IS NULL OR f.event_type = ANY (item.types))
+            AND EXISTS (SELECT FROM unnest(item.tags) AS t WHERE starts_with(t, f.tag_name || ':')) LIMIT 1;
+            IF FOUND THEN
+                RETURN jsonb_build_object('filled', filling.event_type, 'with', filling.tag_name);
+            END IF;
             start := item.tags[1];
             IF cardinality(item.tags) > 1 THEN
                 -- From the tag with the fewest places, counted up to a thousand. A tag's places are asked for as a range of
@@ -159,6 +171,9 @@ DO $do$ DECLARE tenant_role name; BEGIN
             USING ((SELECT true FROM events WHERE events.global_position = event_tags.global_position)
                 OR (SELECT esource_every_tenant()))
             WITH CHECK ((SELECT esource_every_tenant()) OR (false));
+        ALTER TABLE tag_fillings ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY esource_tenants ON tag_fillings USING (true OR (SELECT esource_every_tenant()))
+            WITH CHECK ((SELECT esource_every_tenant()) OR (false));
         CREATE POLICY esource_texts_as_tags ON events AS RESTRICTIVE FOR INSERT WITH CHECK (
             CASE WHEN jsonb_typeof(tags) = 'array' THEN (
                 SELECT coalesce(bool_and(jsonb_typeof(tag) = 'string' AND length(tag #>> '{}') BETWEEN 1 AND 255), false)
@@ -167,21 +182,23 @@ DO $do$ DECLARE tenant_role name; BEGIN
         FOR tenant_role IN SELECT rolname FROM esource_tenant_roles JOIN pg_roles ON rolname = role_name
             WHERE tenant_id IS NOT NULL LOOP
             EXECUTE format('GRANT INSERT (tags) ON events TO %I', tenant_role);
-            EXECUTE format('GRANT SELECT ON event_tags TO %I', tenant_role);
+            EXECUTE format('GRANT SELECT ON event_tags, tag_fillings TO %I', tenant_role);
         END LOOP;
     END IF;
 END $do$"""
 
 TAKEN = {
     "sqlite": """
-SELECT 'the ' || type || ' ' || name FROM sqlite_master WHERE lower(name) = 'event_tags'
+SELECT 'the ' || type || ' ' || name FROM sqlite_master
+    WHERE lower(name) IN ('event_tags', 'tag_fillings')
 UNION ALL SELECT 'the column events.' || name FROM pragma_table_xinfo('events') WHERE lower(name) = 'tags'""",
     "postgresql": """
 SELECT 'the ' || CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' WHEN 'i' THEN 'index '
     WHEN 'S' THEN 'sequence ' WHEN 'c' THEN 'type ' ELSE 'table ' END || relname FROM pg_class JOIN pg_namespace ON
-    pg_namespace.oid = relnamespace WHERE nspname = current_schema() AND relname IN ('event_tags', 'event_tags_pkey')
+    pg_namespace.oid = relnamespace WHERE nspname = current_schema() AND relname IN ('event_tags', 'event_tags_pkey',
+    'tag_fillings', 'tag_fillings_pkey')
     AND NOT EXISTS (SELECT FROM pg_index JOIN pg_class AS of ON of.oid = indrelid
-        WHERE indexrelid = pg_class.oid AND of.relname = 'event_tags')
+        WHERE indexrelid = pg_class.oid AND of.relname IN ('event_tags', 'tag_fillings'))
 UNION ALL SELECT 'the column events.' || attname FROM pg_attribute
     WHERE attrelid = to_regclass('events') AND attname = 'tags' AND NOT attisdropped""",
 }
@@ -214,6 +231,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tag", "global_position", name="event_tags_pkey"),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "tag_fillings",
+        sa.Column("event_type", NAME, nullable=False),
+        sa.Column("tag_name", NAME, nullable=False),
+        sa.Column("global_position", POSITION, nullable=False),
+        sa.Column("completed_at", MOMENT),
+        sa.PrimaryKeyConstraint("event_type", "tag_name", name="tag_fillings_pkey"),
+    )
     if op.get_context().dialect.name == "sqlite":
         statements = SQLITE
     else:
@@ -232,6 +257,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION esource_keep_event_tags()")
         op.execute("DROP FUNCTION esource_refusal(jsonb)")
         op.execute("DROP POLICY IF EXISTS esource_texts_as_tags ON events")
+    op.drop_table("tag_fillings")
     op.drop_table("event_tags")
     op.drop_column("events", "tags")
     record_revision(op, down_revision)

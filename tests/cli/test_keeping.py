@@ -6,6 +6,7 @@ import json
 from uuid import uuid4
 
 import pytest
+from support.application import Booked
 from support.commands import esource
 from support.orders import placed, several
 
@@ -66,6 +67,23 @@ async def test_verify_says_what_is_wrong_and_ends_with_1(order, shared_store, sh
         done = await esource("verify", "--url", shared_database_url, "--app", app_)
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+async def test_stored_events_are_given_their_tags(shared_database_url, open_stores):
+    store = await open_stores(shared_database_url, unknown_events="untyped")
+    await store.append([Booked(room="blue")])
+    command = ("tag", "--url", shared_database_url, "--app", "support.application:with_tags")
+    done = await esource(*command, "--dry-run", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["filled"]) == (1, 1)
+    done = await esource("doctor", *command[1:])
+    assert "lack tags room:... that their class declares" in done.stdout
+    done = await esource(*command, "--type", "Booked")
+    assert done.exit_code == 0
+    assert "1 of 1 events were given tags" in done.stdout
+    assert [stored.tags async for stored in store.read_all()] == [{"room:blue"}]
+    assert (await esource(*command, "--dry-run")).exit_code == 0
+    assert (await esource(*command, "--type", "Other")).exit_code == 2
+    assert (await esource(*command[:3])).exit_code == 2
 
 
 async def test_of_many_findings_the_first_are_shown_and_the_others_counted(shared_database_url, shared_store):

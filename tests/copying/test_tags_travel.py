@@ -121,6 +121,22 @@ async def test_a_downgrade_forgets_the_tags_and_no_event(empty_database_url, ope
     assert await indexed(empty_database_url) == [("colour:red", 8)]
 
 
+async def test_a_dump_of_the_data_that_brings_the_index_before_the_events_is_restored(
+    postgres_url, open_stores
+):
+    store = await open_stores(postgres_url)
+    await filled(store)
+    await execute(
+        postgres_url,
+        "CREATE TABLE dumped AS TABLE events",
+        "CREATE TABLE dumped_index AS TABLE event_tags",
+        "DELETE FROM events",
+        "INSERT INTO event_tags TABLE dumped_index",
+        "INSERT INTO events TABLE dumped",
+    )
+    assert await indexed(postgres_url) == INDEX
+
+
 async def test_what_sql_by_hand_does_to_tags_is_in_the_index_at_once(shared_store, shared_database_url):
     await filled(shared_store)
     await execute(

@@ -181,7 +181,7 @@ async def test_on_sqlite_moments_that_others_wrote_get_the_one_form(tmp_path, wr
         (table.name, column.name)
         for table in metadata.tables.values()
         for column in table.columns
-        if type(column.type).__name__ == "Timestamp" and "since" not in column.info
+        if type(column.type).__name__ == "Timestamp" and "since" not in {**table.info, **column.info}
     }
     assert len(columns) == 11
     found = {(table, column): await rows(url, f"SELECT {column} FROM {table}") for table, column in columns}

@@ -232,6 +232,11 @@ async def test_an_older_database_without_data_is_upgraded_unasked(empty_database
             "the table event_tags",
             "ALTER TABLE event_tags RENAME TO other",
         ),
+        (
+            "CREATE TABLE tag_fillings (n integer)",
+            "the table tag_fillings",
+            "ALTER TABLE tag_fillings RENAME TO other",
+        ),
         ("CREATE VIEW event_tags AS SELECT 1 AS n", "the view event_tags", "DROP VIEW event_tags"),
         (
             "ALTER TABLE events ADD COLUMN tags text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Annotated
 from uuid import uuid4
 
 import asyncpg
@@ -15,21 +16,27 @@ from support.schemas import described, execute, rows
 from esource import (
     AppendCondition,
     AppendConditionError,
+    DomainEvent,
+    EventRegistry,
     Projection,
     ProjectionRunner,
     Query,
     QueryItem,
+    Tag,
     handles,
     open_store,
     schema,
 )
+from esource.copying import fill_tags
 from esource.copying.archiving import archive, restore
+from esource.copying.integrity import verify_store
 from esource.errors import (
     ConstraintError,
     DuplicateEventError,
     InvalidOptionError,
     OptimisticLockError,
     SchemaOutdatedError,
+    TagsIncompleteError,
 )
 from esource.schema import partitioning, row_level_security
 from esource.testing import EventStoreConformance
@@ -257,17 +264,13 @@ async def test_what_was_in_a_detached_part_is_restored_when_that_is_attached_aga
     before = await store.get_events(order, "Order")
     await archive(store, tmp_path / "old.jsonl")
     [_, part, _] = await partitioning.partitions(store)
-    [(bounds,)] = await rows(
-        postgres_url,
-        f"SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = '{part.name}'::regclass",
-    )
     await partitioning.detach(store, part.name)
 
     with pytest.raises(ConstraintError, match="was detached. Attach it again"):
         await restore(store, tmp_path / "old.jsonl")
 
     assert [event.aggregate_version for event in (await store.get_events(order, "Order")).events] == [4]
-    await execute(postgres_url, f"ALTER TABLE events ATTACH PARTITION {part.name} {bounds}")
+    await partitioning.attach(store, part.name)
     assert (await restore(store, tmp_path / "old.jsonl")).events == 3
     assert await store.get_events(order, "Order") == before
 
@@ -435,3 +438,40 @@ async def test_tags_stay_with_their_events_when_the_log_is_parted_detached_and_m
     assert await rows(postgres_url, held) == [
         ("red", place) for place in (1, positions[2], last.global_position)
     ]
+
+
+class Booked(DomainEvent):
+    room: Annotated[str, Tag("room")]
+
+
+async def test_a_part_comes_back_with_its_tags_though_it_was_detached_before_there_were_any(
+    postgres_url, open_stores
+):
+    registry = EventRegistry()
+    registry.register(Booked)
+    store = await open_stores(postgres_url, event_registry=registry)
+    blue = Query(QueryItem(tags=["room:blue"]))
+    await store.append([Booked(room="blue")])
+    await partitioning.partition(store)
+    await store.append([Booked(room="blue")], tags=["vip"])
+    await partitioning.begin_partition(store)
+    await fill_tags(store, registry=registry)
+    parts = await partitioning.partitions(store)
+    for part in parts[:2]:
+        await partitioning.detach(store, part.name)
+    await execute(postgres_url, "ALTER TABLE events_from_0 DROP COLUMN tags", "DELETE FROM event_tags")
+    with pytest.raises(InvalidOptionError, match="no part that was detached"):
+        await partitioning.attach(store, parts[2].name)
+    for name in ("events_from_", "events_from_7", "event_tags"):
+        with pytest.raises(InvalidOptionError, match="no part that was detached"):
+            await partitioning.attach(store, name)
+
+    await partitioning.attach(store, parts[1].name)
+    assert [stored.tags for stored in (await store.read_query(blue)).events] == [{"room:blue", "vip"}]
+    await partitioning.attach(store, parts[0].name)
+    assert await partitioning.partitions(store) == parts
+    with pytest.raises(TagsIncompleteError):
+        await store.append([Booked(room="blue")], condition=AppendCondition(blue, 0))
+    assert (await fill_tags(store, registry=registry)).filled == 1
+    assert [stored.global_position for stored in (await store.read_query(blue)).events] == [1, 2]
+    assert (await verify_store(store)).findings == []

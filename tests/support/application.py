@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from esource import EventRegistry, Projection, ProjectionContext, Retry, handles
+from esource import DomainEvent, EventRegistry, Projection, ProjectionContext, Retry, Tag, handles
 from support.orders import OrderPlaced
 
 seen: dict[str, None] = {}
@@ -43,6 +44,22 @@ class Mended(Seen):
 
 
 without_classes = EventRegistry()
+with_tags = EventRegistry()
+"""Has `Booked` as it is by now."""
+
+
+class Booked(DomainEvent):
+    """As it was."""
+
+    room: str
+
+
+class BookedNow(DomainEvent):
+    event_type: str = "Booked"
+    room: Annotated[str, Tag("room")]
+
+
+with_tags.register(BookedNow)
 
 
 class Broker:

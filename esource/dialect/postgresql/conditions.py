@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from esource.dialect.plan import Condition, Matched, Moved, Plan, Refusal, Unjudged
+from esource.tables.filling import Declared
 from esource.tables.rows import StreamId
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def refusals(plan: Plan, answers: Sequence[str | None]) -> dict[int, Refusal]:
 def _refusal(condition: Condition | None, answer: dict[str, Any]) -> Refusal:
     if "isolation" in answer:
         return Unjudged(answer["isolation"])
+    if "filled" in answer:
+        return Declared(answer["filled"], answer["with"])
     if "position" in answer:
         return Matched(answer["position"], answer["type"] or "")
     stream = StreamId(UUID(answer["id"]), answer["type"])

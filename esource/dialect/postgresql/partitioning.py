@@ -200,6 +200,40 @@ def detach(name: str) -> str:
     return f"ALTER TABLE events DETACH PARTITION {identifier(name)}"
 
 
+IS_DETACHED = """
+    SELECT relkind = 'r' AND NOT relispartition FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relname = $1"""
+NEXT_OF_PARTS = f"""
+    SELECT min(CAST(substring(relname FROM {len(PARTITION_PREFIX) + 1}) AS bigint)) FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relname ~ '^{PARTITION_PREFIX}[0-9]+$' AND relkind = 'r'
+    AND CAST(substring(relname FROM {len(PARTITION_PREFIX) + 1}) AS bigint) > $1"""
+"""The first position of the next part, in the log or detached."""
+
+
+def attach(name: str, first: int, bound: int) -> list[str]:
+    """Bring a part back that was detached, maybe before there were tags; with its tags in their index.
+
+    Its events may lack tags that those of their type were given meanwhile: the record of these says so.
+    """
+    part, low = identifier(name), str(first) if first else "MINVALUE"
+    return [
+        f"ALTER TABLE {part} ADD COLUMN IF NOT EXISTS tags jsonb",
+        f"ALTER TABLE events ATTACH PARTITION {part} FOR VALUES FROM ({low}) TO ({bound})",
+        f"""
+INSERT INTO event_tags (tag, global_position)
+    SELECT DISTINCT jsonb_array_elements_text(tags), global_position FROM {part} WHERE tags IS NOT NULL
+    ON CONFLICT DO NOTHING""",
+        f"""
+UPDATE tag_fillings AS f SET completed_at = NULL, global_position = least(f.global_position, lacking.first - 1)
+    FROM (SELECT g.event_type, g.tag_name, min(e.global_position) AS first
+        FROM tag_fillings AS g JOIN {part} AS e ON e.event_type = g.event_type
+        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements_text(coalesce(e.tags, '[]')) AS t
+            WHERE starts_with(t, g.tag_name || ':')) GROUP BY 1, 2) AS lacking
+    WHERE f.event_type = lacking.event_type AND f.tag_name = lacking.tag_name""",
+        *map(only_the_owner_calls, TRIGGER_FUNCTIONS),
+    ]
+
+
 def merge(dialect: Dialect) -> list[str]:
     """Back to a plain table with all that the partitions hold."""
     return [

@@ -27,7 +27,7 @@ def statements(names: Roles) -> list[str]:
     every_role = ", ".join(roles)
     ours = {table: f"{schema}.{table}" for table in (*OUR_TABLES, VERSION_TABLE, ROLES_TABLE, LOCK_TABLE)}
     events, version, tenant_roles = ours["events"], ours[VERSION_TABLE], ours[ROLES_TABLE]
-    tags, row = ours["event_tags"], ours[LOCK_TABLE]
+    row = ours[LOCK_TABLE]
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {schema}"
     return [
         *(
@@ -73,8 +73,11 @@ def statements(names: Roles) -> list[str]:
         ),
         # The log is appended to and nothing else. Only the owner has TRUNCATE and TRIGGER.
         _if_there(events, f"REVOKE UPDATE, DELETE ON {events} FROM {writer}"),
-        # Its triggers write the index of the tags, with the rights of the owner.
-        _if_there(tags, f"REVOKE INSERT, UPDATE, DELETE ON {tags} FROM {writer}"),
+        # Its triggers write the index of the tags, with the rights of the owner, who alone gives stored events tags.
+        *(
+            _if_there(ours[table], f"REVOKE INSERT, UPDATE, DELETE ON {ours[table]} FROM {writer}")
+            for table in ("event_tags", "tag_fillings")
+        ),
         _if_there(
             version,
             f"REVOKE INSERT, UPDATE, DELETE ON {version} FROM {writer}",

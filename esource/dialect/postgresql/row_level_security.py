@@ -29,6 +29,7 @@ _VISIBLE = {
     "AND events.aggregate_type = snapshots.aggregate_type)",
     # Not EXISTS: for that the planner may read all events of the tenant first, once for each statement.
     "event_tags": "(SELECT true FROM events WHERE events.global_position = event_tags.global_position)",
+    "tag_fillings": "true",  # it says nothing of any tenant
 }
 _STORABLE = {
     **_VISIBLE,
@@ -36,6 +37,7 @@ _STORABLE = {
     "events": f"{_IS_OWN} AND timestamp BETWEEN '0001-01-02' AND '9999-12-30' AND jsonb_typeof(payload) = 'object' "
     "AND esource_own_stream(aggregate_id, aggregate_type, version)",
     "event_tags": "false",  # the trigger of the events writes it, with the rights of the owner
+    "tag_fillings": "false",
 }
 
 TEXTS_AS_TAGS = """
@@ -138,7 +140,7 @@ _GRANTED = [
     f"GRANT SELECT, INSERT ({_WRITTEN_BY_APPEND}) ON events TO {{role}}",
     f"GRANT SELECT, INSERT ({_OF_A_ROW}), UPDATE ({_OF_AN_ATTEMPT}), DELETE ON event_outbox TO {{role}}",
     f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_OWN_ROWS)} TO {{role}}",
-    "GRANT SELECT ON event_tags TO {role}",
+    "GRANT SELECT ON event_tags, tag_fillings TO {role}",
     f"GRANT SELECT ON {VERSION_TABLE} TO {{role}}",
     f"GRANT USAGE ON SEQUENCE {', '.join(SEQUENCES)} TO {{role}}",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, literal_column, select
 
 from esource.dialect.plan import Condition, Matched, Moved, Refusal
+from esource.tables.filling import UNFILLED, first_unfilled
 from esource.tables.model import event_tags, events
 from esource.tables.rows import StreamId
 from esource.tables.selecting import first_place, item_values, of_tenant, shape_of
@@ -76,6 +77,11 @@ class Judge:
             )
             if (version or 0) != expected:
                 return Moved(StreamId(*stream), expected, version or 0)
+        if any(tags for _, tags in condition.items):
+            unfilled = self._cursor.execute(UNFILLED.on(self._dialect).text).fetchall()
+            lacking = first_unfilled(condition.items, unfilled)
+            if lacking is not None:
+                return lacking
         found = [self._first(types, tags, condition.after, tenant_id) for types, tags in condition.items]
         places = [place for place in found if place is not None]
         if not places:

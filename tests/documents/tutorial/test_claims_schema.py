@@ -66,7 +66,7 @@ async def sqlite_events(file):
 async def test_initialize_creates_the_five_tables_and_the_version_table(empty_database_url, open_stores):
     store = await open_stores(empty_database_url)
     tables = await seen_in(store, lambda inspector: set(inspector.get_table_names()))
-    assert tables == FIVE_TABLES | {"event_tags", schema.VERSION_TABLE}
+    assert tables == FIVE_TABLES | {"event_tags", "tag_fillings", schema.VERSION_TABLE}
 
 
 async def test_initialize_may_be_repeated(store):

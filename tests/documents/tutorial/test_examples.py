@@ -127,6 +127,7 @@ def test_schema(run_example):
         "events",
         "projection_checkpoints",
         "snapshots",
+        "tag_fillings",
     ]
     assert "idx_events_type_tenant_timestamp" in lines
 

@@ -1,0 +1,40 @@
+"""Which tags of stored events are still being filled in, and what depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from esource.tables.model import tag_fillings
+from esource.tables.statement import Statement
+
+
+class Declared(NamedTuple):
+    """A tag that a class declares: the stored type, and the name before the tag's colon."""
+
+    event_type: str
+    tag_name: str
+
+
+UNFILLED = Statement(
+    select(tag_fillings.c.event_type, tag_fillings.c.tag_name).where(tag_fillings.c.completed_at.is_(None))
+)
+"""Those that stored events may still lack."""
+
+
+def first_unfilled(
+    items: Iterable[tuple[AbstractSet[str], AbstractSet[str]]], unfilled: Iterable[tuple[str, str]]
+) -> Declared | None:
+    """The first of them that one of the items depends on, which are types and tags; None if none does.
+
+    What an item without tags selects does not change. `esource.tables.tag_index` has the same in SQL.
+    """
+    waited_for = [Declared(*row) for row in unfilled]
+    for types, tags in items if waited_for else ():
+        for event_type, tag_name in waited_for:
+            if (not types or event_type in types) and any(tag.startswith(f"{tag_name}:") for tag in tags):
+                return Declared(event_type, tag_name)
+    return None

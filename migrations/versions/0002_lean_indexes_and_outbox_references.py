@@ -39,6 +39,14 @@ THEIR_COMMENTS = [
     ("snapshots", "Point-in-time aggregate state snapshots for fast loading"),
 ]
 """eventsource-py's on PostgreSQL. A comment that the application wrote stays."""
+DROP_THEIR_TRIGGER = """
+DO $do$ BEGIN
+    IF EXISTS (SELECT FROM pg_trigger WHERE tgname = 'trg_checkpoint_updated_at'
+            AND tgrelid = 'projection_checkpoints'::regclass) THEN
+        DROP TRIGGER trg_checkpoint_updated_at ON projection_checkpoints;
+    END IF;
+END $do$"""
+"""Citus refuses DROP TRIGGER for a distributed table, even if there is none."""
 REDUNDANT_INDEXES = {
     "idx_events_aggregate_id": ("events", ["aggregate_id"]),
     "idx_events_aggregate_type": ("events", ["aggregate_type"]),
@@ -198,7 +206,7 @@ def upgrade() -> None:
             for column in columns:
                 _normalise(table, column)
     else:
-        op.execute("DROP TRIGGER IF EXISTS trg_checkpoint_updated_at ON projection_checkpoints")
+        op.execute(DROP_THEIR_TRIGGER)
         op.execute("DROP INDEX IF EXISTS idx_checkpoints_global_position")
         for table, comment in THEIR_COMMENTS:
             op.execute(

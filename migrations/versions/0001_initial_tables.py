@@ -182,7 +182,8 @@ def downgrade() -> None:
             op.execute(f"DROP FUNCTION IF EXISTS {function}")
         op.execute("DROP TABLE IF EXISTS esource_tenant_roles")
         # What a log leaves that draws its positions from a row.
-        op.execute("DROP FUNCTION IF EXISTS esource_draw_positions(bigint)")
+        op.execute("DROP FUNCTION IF EXISTS esource_lock_positions()")
+        op.execute("DROP FUNCTION IF EXISTS esource_draw_positions(bigint, bigint)")
         op.execute("DROP FUNCTION IF EXISTS esource_has_drawn(bigint)")
         op.execute("DROP TABLE IF EXISTS esource_append_lock")
     record_revision(op, None)

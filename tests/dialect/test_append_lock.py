@@ -91,6 +91,11 @@ async def test_a_log_goes_to_the_row_and_back_with_its_events_and_uses_no_positi
     await execute(
         postgres_url, "DELETE FROM events WHERE global_position > 3"
     )  # positions that readers have seen
+    await execute(  # what earlier releases made
+        postgres_url,
+        "CREATE TABLE esource_append_lock (id int PRIMARY KEY CHECK (id = 1))",
+        "INSERT INTO esource_append_lock VALUES (1)",
+    )
     for _ in range(2):
         await schema.create_append_lock(postgres_url)
     with pytest.raises(InvalidOptionError, match=r"draws its positions from the row .*append_lock='row'"):

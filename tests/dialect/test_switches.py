@@ -95,7 +95,7 @@ async def test_without_a_lock_row_the_error_says_how_to_make_it(postgres_url, op
     await schema.create_append_lock(postgres_url)
     await execute(postgres_url, "DELETE FROM esource_append_lock")
     await attempts()
-    await execute(postgres_url, "DROP FUNCTION esource_draw_positions(bigint)")
+    await execute(postgres_url, "DROP FUNCTION esource_lock_positions()")
     await attempts()
     assert await rows(postgres_url, "SELECT count(*) FROM events") == [(0,)]
     await schema.create_append_lock(postgres_url)

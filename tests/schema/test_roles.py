@@ -180,7 +180,7 @@ async def test_the_writer_appends_to_a_log_of_a_row_that_nobody_but_the_migrator
             for forbidden in (
                 "UPDATE esource_append_lock SET last_position = 9",
                 "DELETE FROM esource_append_lock",
-                *(["SELECT esource_draw_positions(1)"] if kind == "reader" else []),
+                *(["SELECT esource_lock_positions()"] if kind == "reader" else []),
             ):
                 with pytest.raises(DENIED):
                     await other.execute(forbidden)

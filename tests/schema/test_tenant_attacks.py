@@ -231,18 +231,21 @@ async def test_where_a_row_holds_the_last_position_a_role_sends_only_those_that_
             await denied(red, AT, stream, "E", RED, 4, position)
         for statement in (
             "UPDATE esource_append_lock SET last_position = 100",
-            "UPDATE esource_append_lock SET drawn_by = pg_current_xact_id()",
+            "UPDATE esource_append_lock SET drawn_in = pg_backend_pid()",
             "DELETE FROM esource_append_lock",
-            "INSERT INTO esource_append_lock (id, last_position) VALUES (1, 1)",
+            "INSERT INTO esource_append_lock (last_position) VALUES (1)",
+            "SELECT FROM esource_append_lock FOR UPDATE",
         ):
             await denied(red, statement, match="permission denied")
         for number in (-1, 10**9):
             with pytest.raises(asyncpg.RaiseError):
-                await red.fetchval("SELECT esource_draw_positions($1)", number)
-        assert await red.fetchval("SELECT esource_draw_positions(1)") == 11
+                await red.fetchval("SELECT esource_draw_positions($1, 11)", number)
+        with pytest.raises(asyncpg.RaiseError, match="has not come to position 5"):
+            await red.fetchval("SELECT esource_draw_positions(1, 5)")
+        assert await red.fetchval("SELECT esource_draw_positions(1, 11)") == 11
         await denied(red, AT, stream, "E", RED, 4, 12)  # of a transaction that has ended
         async with red.transaction():
-            assert await red.fetchval("SELECT esource_draw_positions(1)") == 12
+            assert await red.fetchval("SELECT esource_draw_positions(1, 12)") == 12
             await red.execute(AT, stream, "E", RED, 4, 13)
     other = uuid4()
     assert (await by_row.append_events(other, "Order", [placed(other)], 0)).global_position == 14

@@ -19,7 +19,6 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
-    table,
     true,
     tuple_,
 )
@@ -31,7 +30,6 @@ from esource.dialect.postgresql.conditions import as_json
 from esource.dialect.postgresql.positions import FROM_ROW
 from esource.tables.constructs import CHANNEL, LISTENING_KEY, version_or_closed
 from esource.tables.model import event_outbox, events
-from esource.tables.names import LOCK_TABLE
 from esource.tables.rows import EncodedEvent
 from esource.tables.statement import Statement
 from esource.tables.types import Identifier, Json, Timestamp
@@ -39,7 +37,7 @@ from esource.tables.types import Identifier, Json, Timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, Insert, Select
+    from sqlalchemy import CTE, ColumnElement, FromClause, Insert, Select
 
 LOG_LOCK_CLASS = 0x65736F75
 """First half of the append lock's key ("esou"); the second is the events table's own id, so that stores
@@ -53,9 +51,8 @@ _LAST_VERSION = 2**31 - 1
 lock_log = func.pg_advisory_xact_lock(
     literal_column(str(LOG_LOCK_CLASS)), literal_column("'events'::regclass::oid::int4")
 )
-lock_table = table(LOCK_TABLE, column("last_position", BigInteger()))
-"""Has one row, which holds the last position. Not a table of every database: see `esource.schema.create_append_lock`."""
-lock_row = select(lock_table.c.last_position.label("granted")).with_for_update()
+lock_row = func.esource_lock_positions(type_=BigInteger())
+"""Locks the row that holds the last position, which it returns; see `positions`."""
 _NOTIFY = f"CAST(pg_notify({CHANNEL}, '') AS text)"
 # Delivered at the commit. PostgreSQL lets one such commit at a time on the whole server, so that logs which have
 # nothing to do with each other would wait for each other: nobody is told where nobody listens. Whoever listens shares a
@@ -122,7 +119,7 @@ def lock_statement(switches: Switches) -> Select[Any]:
     advisory lock that row says whether the log draws its positions from a row instead, which is to be locked as well."""
     schema = func.current_schema().label("schema")
     if switches.append_lock == "row":
-        return select(lock_table.c.last_position.label("granted"), schema).with_for_update()
+        return select(lock_row.label("granted"), schema)
     from_row: ColumnElement[Any] = literal_column(FROM_ROW)
     return select(from_row.label("granted"), schema, cast(lock_log, Text()))
 
@@ -138,8 +135,8 @@ def _statement(
     unique constraint then refuses, and the caller repeats the batch with the lock taken beforehand.
     """
     by_row = switches.append_lock == "row"
-    granted: Select[Any] = lock_row if by_row else select(cast(lock_log, Text()).label("granted"))
-    lock = granted.cte("log_lock").prefix_with("MATERIALIZED")
+    granted: ColumnElement[Any] = lock_row if by_row else cast(lock_log, Text())
+    lock = select(granted.label("granted")).cte("log_lock").prefix_with("MATERIALIZED")
     wanted = _given("wanted", _STREAM_VALUES | (_CONDITION if conditional else {}), many=streams)
     # The stream as a range of the unique index, read backwards. With equalities the planner takes the
     # index by type, or the whole of a young table, to be as cheap, and keeps that plan while the table
@@ -195,7 +192,7 @@ def _statement(
     )
     names = ["aggregate_id", "aggregate_type", "version", *EncodedEvent._fields]
     if by_row:
-        names, placed = ["global_position", *names], _at_drawn_positions(placed, row, rows=rows)
+        names, placed = ["global_position", *names], _at_drawn_positions(placed, row, lock, rows=rows)
     elif rows:
         # PostgreSQL draws a sequence default after the sort: positions follow the plan's order.
         placed = placed.order_by(row.c.ordinal)
@@ -233,21 +230,18 @@ def _statement(
     return result
 
 
-def _at_drawn_positions(placed: Select[Any], row: FromClause, *, rows: bool) -> Select[Any]:
+def _at_drawn_positions(placed: Select[Any], row: FromClause, lock: CTE, *, rows: bool) -> Select[Any]:
     """The accepted rows behind the last position, which moves on by their number."""
     ordinal = func.row_number().over(order_by=row.c.ordinal) if rows else row.c.ordinal
     accepted = placed.add_columns(ordinal.label("place")).cte("accepted").prefix_with("MATERIALIZED")
+    how_many = select(func.count()).select_from(accepted).scalar_subquery()
     drawn = (
-        select(
-            func.esource_draw_positions(select(func.count()).select_from(accepted).scalar_subquery()).label(
-                "before"
-            )
-        )
+        select(func.esource_draw_positions(how_many, lock.c.granted, type_=BigInteger()).label("reached"))
         .cte("drawn")
         .prefix_with("MATERIALIZED")
     )
     return (
-        select(drawn.c.before + accepted.c.place, *(each for each in accepted.c if each.name != "place"))
+        select(drawn.c.reached + accepted.c.place, *(each for each in accepted.c if each.name != "place"))
         .select_from(accepted.join(drawn, true()))
         .order_by(*([accepted.c.place] if rows else []))
     )

@@ -21,15 +21,14 @@ from esource.dialect.plan import Plan, Written
 from esource.dialect.postgresql.append import (
     STATEMENTS,
     arguments,
-    lock_row,
     lock_statement,
     shape,
     statements,
 )
 from esource.dialect.postgresql.conditions import refusals
-from esource.dialect.postgresql.errors import classify, explain, without_lock_row
+from esource.dialect.postgresql.errors import classify, explain
 from esource.dialect.postgresql.joined import JoinedConnection
-from esource.dialect.postgresql.positions import APPENDERS, IS_FROM_ROW, TO_ROW, TO_SEQUENCE
+from esource.dialect.postgresql.positions import APPENDERS, IS_FROM_ROW, LOCK, TO_ROW, TO_SEQUENCE
 from esource.dialect.postgresql.quoting import identifier
 from esource.dialect.postgresql.row_level_security import AFTER_SWITCH, HAS_PROGRESS, PROGRESS, owners_only
 from esource.dialect.postgresql.schemas import IS_THERE, LOCK_MIGRATIONS, make
@@ -63,7 +62,6 @@ POOLED_CONNECT_ARGS = {
 """For engines behind a pooler that lends a server connection for one transaction: nothing stays in a session.
 Our advisory locks are the transaction's, and need no session either."""
 
-_LOCK_ROW = Statement(lock_row).on(asyncpg_dialect()).text  # type: ignore[no-untyped-call]
 _SCHEMA = "SELECT current_schema()"
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
 _END_WAIT = """
@@ -161,8 +159,6 @@ class PostgreSQLBackend(Backend):
         compiled = self._appends[shape(plan)].on(self.sqlalchemy_dialect)
         values = arguments(plan)
         record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
-        if record[0] is None:
-            raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
         if not plan.conditional:
             return Written(record[0], record[1], record[2], record[3] or ())
         return Written(record[0], record[1], record[2], record[3] or (), refusals(plan, record[4]))
@@ -267,12 +263,9 @@ class PostgreSQLBackend(Backend):
 
     async def lock_log(self, driver: _Connection, schema: str | None = None) -> None:
         found = await driver.fetchrow(self._lock)
-        if found is not None:
-            require_same(schema, found["schema"], "PostgreSQL")
-            if found["granted"] is True:  # whoever reads or copies the log, with the standard lock
-                found = await driver.fetchrow(_LOCK_ROW)
-        if found is None:
-            raise without_lock_row(f"the table {LOCK_TABLE}", "it has no row")
+        require_same(schema, found["schema"], "PostgreSQL")
+        if found["granted"] is True:  # whoever reads or copies the log, with the standard lock
+            await driver.fetchrow(LOCK)
 
     async def take_back(self, driver: _Connection, schema: str | None) -> None:
         # From PostgreSQL 18 on the server tells what the path is; before, it is set in any case.

@@ -47,10 +47,10 @@ def explain(error: BaseException, database: str, append_lock: str) -> EventSourc
     cause = driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         return _refused(cause, database, append_lock)
-    if isinstance(cause, asyncpg.UndefinedFunctionError) and "esource_draw_positions" in str(cause):
-        return without_lock_row(database, cause)
+    if _lacks_row(cause):
+        return _without_row(database, cause)
     if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
-        return _missing(cause, database)
+        return SchemaMissingError(database, str(cause))
     if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
         return _unwritable(cause, database)
     if isinstance(cause, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
@@ -121,17 +121,17 @@ def set_counter(table: str, column: str) -> str:
     return f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"  # noqa: S608 - our own names
 
 
-def _missing(error: Any, database: str) -> EventSourceError:
-    if isinstance(error, asyncpg.UndefinedTableError) and LOCK_TABLE in str(error):
-        return without_lock_row(database, error)
-    return SchemaMissingError(database, str(error))
+def _lacks_row(error: Any) -> bool:
+    """Whether ``append_lock="row"`` finds no row that it could lock, or no function that locks it."""
+    if isinstance(error, (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError)):
+        return "esource_lock_positions" in str(error) or LOCK_TABLE in str(error)
+    return isinstance(error, asyncpg.NoDataFoundError)
 
 
-def without_lock_row(database: str, problem: object) -> DatabaseError:
-    """The error where ``append_lock="row"`` finds no row that it could lock, or nothing that draws from it."""
+def _without_row(database: str, problem: object) -> DatabaseError:
     return DatabaseError(
-        f"{database}: {problem}. append_lock='row' needs a row that holds the last position: {REMEDY}. Or open the store "
-        "without that option: then it draws from the sequence."
+        f"{database}: {problem}. append_lock='row' needs a row in {LOCK_TABLE} that holds the last position: {REMEDY}. Or open "
+        "the store without that option: then it draws from the sequence."
     )
 
 

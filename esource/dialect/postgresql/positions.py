@@ -15,10 +15,11 @@ from esource.dialect.postgresql.quoting import literal
 from esource.errors import InvalidOptionError
 from esource.tables.names import LOCK_TABLE, SEQUENCES
 
-_DRAW = "esource_draw_positions(bigint)"
+_LOCK = "esource_lock_positions()"
+_DRAW = "esource_draw_positions(bigint, bigint)"
 _DRAWN = "esource_has_drawn(bigint)"
-FUNCTIONS = (_DRAW, _DRAWN)
-"""What draws from the row, and what a policy asks about a position; each runs with the rights of its owner."""
+FUNCTIONS = (_LOCK, _DRAW, _DRAWN)
+"""What locks the row, what draws from it, and what a policy asks about a position; each runs with the rights of its owner."""
 
 MOST_AT_ONCE = 10_000_000
 """How many positions may be drawn at once: a role that may call the function alone can make holes, but not use up all numbers."""
@@ -26,6 +27,7 @@ MOST_AT_ONCE = 10_000_000
 FROM_ROW = f"to_regprocedure('{_DRAW}') IS NOT NULL"
 """Whether the log draws its positions from the row, as SQL. A look into a cache of the session."""
 
+LOCK = f"SELECT {_LOCK}"
 IS_FROM_ROW = f"SELECT {FROM_ROW}"
 LAST = f"SELECT last_position FROM {LOCK_TABLE}"  # noqa: S608 - our own name
 SET_LAST = f"UPDATE {LOCK_TABLE} SET last_position = $1"  # noqa: S608 - our own name
@@ -36,11 +38,17 @@ POLICY = "esource_drawn_positions"
 _SEQUENCE = SEQUENCES[0]
 
 
+# Each append leaves an old version of the row. As long as a snapshot that is older is in use, as that of pg_dump, they cannot be
+# removed: reading the table would take longer with each append, and be 5 times as long after 12 000. So the row is found from the
+# end of the index of its positions, where the newest version is. That the table is small tells the planner otherwise.
+_NEWEST = f"FROM <schema>.{LOCK_TABLE} ORDER BY last_position DESC LIMIT 1"
+
+
 def _function(signature: str, result: str, body: str) -> str:
     return f"""
 DO $do$ BEGIN EXECUTE replace($create$
     CREATE OR REPLACE FUNCTION {signature} RETURNS {result}
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
     AS $body$ {body} $body$
 $create$, '<schema>', quote_ident(current_schema())); END $do$"""
 
@@ -64,50 +72,56 @@ _AT_LEAST = f"""(SELECT greatest(coalesce(max(global_position), 0), (SELECT last
 
 TO_ROW = [
     *_LOCKED,
-    f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (id int PRIMARY KEY CHECK (id = 1))",
-    # Each append writes the row anew: it finds room on the same page, so that no index has to know.
-    f"ALTER TABLE {LOCK_TABLE} SET (fillfactor = 10)",
-    (
-        f"ALTER TABLE {LOCK_TABLE} ADD COLUMN IF NOT EXISTS last_position bigint NOT NULL DEFAULT 0, "
-        "ADD COLUMN IF NOT EXISTS first_drawn bigint, ADD COLUMN IF NOT EXISTS drawn_by xid8"
-    ),
-    (
-        f"INSERT INTO {LOCK_TABLE} AS kept (id, last_position) VALUES (1, {_AT_LEAST}) ON CONFLICT (id) DO UPDATE "  # noqa: S608
-        "SET last_position = greatest(kept.last_position, excluded.last_position)"
-    ),
+    f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (last_position bigint NOT NULL)",
+    f"ALTER TABLE {LOCK_TABLE} ADD COLUMN IF NOT EXISTS last_position bigint NOT NULL DEFAULT 0",
+    # Earlier releases locked a row that had nothing but a number.
+    f"ALTER TABLE {LOCK_TABLE} DROP COLUMN IF EXISTS id, DROP CONSTRAINT IF EXISTS {LOCK_TABLE}_pkey",
+    f"ALTER TABLE {LOCK_TABLE} ADD CONSTRAINT {LOCK_TABLE}_pkey PRIMARY KEY (last_position)",
+    f"ALTER TABLE {LOCK_TABLE} ADD COLUMN IF NOT EXISTS first_drawn bigint",
+    f"ALTER TABLE {LOCK_TABLE} ADD COLUMN IF NOT EXISTS drawn_in int, ADD COLUMN IF NOT EXISTS drawn_at timestamptz",
+    f"INSERT INTO {LOCK_TABLE} (last_position) SELECT 0 WHERE NOT EXISTS (SELECT FROM {LOCK_TABLE})",  # noqa: S608
+    f"UPDATE {LOCK_TABLE} SET last_position = greatest(last_position, {_AT_LEAST})",  # noqa: S608
     "ALTER TABLE events ALTER COLUMN global_position DROP DEFAULT",
     _function(
-        "esource_draw_positions(how_many bigint)",
+        "esource_lock_positions()",
         "bigint",
-        f"""DECLARE before bigint; BEGIN
-        IF how_many NOT BETWEEN 1 AND {MOST_AT_ONCE} THEN
-            IF how_many = 0 THEN RETURN 0; END IF;
+        f"DECLARE reached bigint; BEGIN SELECT last_position INTO STRICT reached {_NEWEST} FOR UPDATE; RETURN reached; END",
+    ),
+    _function(
+        "esource_draw_positions(how_many bigint, reached bigint)",
+        "bigint",
+        f"""BEGIN
+        IF how_many NOT BETWEEN 0 AND {MOST_AT_ONCE} THEN
             RAISE EXCEPTION 'at most {MOST_AT_ONCE} positions can be drawn at once, not %', how_many;
         END IF;
-        UPDATE <schema>.{LOCK_TABLE} SET last_position = last_position + how_many, drawn_by = pg_current_xact_id(),
-            first_drawn = CASE WHEN drawn_by = pg_current_xact_id() THEN first_drawn ELSE last_position + 1 END
-            RETURNING last_position - how_many INTO before;
-        RETURN before;
-    END""",  # noqa: S608
+        IF how_many > 0 THEN
+            UPDATE <schema>.{LOCK_TABLE} SET last_position = reached + how_many, drawn_in = pg_backend_pid(),
+                drawn_at = transaction_timestamp(), first_drawn = CASE
+                WHEN drawn_in = pg_backend_pid() AND drawn_at = transaction_timestamp() THEN first_drawn ELSE reached + 1 END
+                WHERE last_position = reached;
+            IF NOT FOUND THEN RAISE EXCEPTION 'the log has not come to position %', reached; END IF;
+        END IF;
+        RETURN reached;
+    END""",  # noqa: S608 - our own names
     ),
-    # A tenant's role sends the position with the event. It is one that this very transaction has drawn, under the lock.
+    # A tenant's role sends the position with the event. It is one that this very transaction has drawn, under the lock. Not by the
+    # number of the transaction: not every server that speaks PostgreSQL has such.
     _function(
         "esource_has_drawn(place bigint)",
         "boolean",
-        f"BEGIN RETURN EXISTS (SELECT FROM <schema>.{LOCK_TABLE} WHERE drawn_by = pg_current_xact_id() "
-        "AND place BETWEEN first_drawn AND last_position); END",
+        "BEGIN RETURN (SELECT drawn_in = pg_backend_pid() AND drawn_at = transaction_timestamp() "
+        f"AND place BETWEEN first_drawn AND last_position {_NEWEST}); END",
     ),
 ]
 """Idempotent: each time the row is brought up to the end of the log. In one transaction, as the owner of the tables."""
 
 APPENDERS = f"""
 DO $do$ DECLARE appender text; BEGIN
-    REVOKE ALL ON FUNCTION {_DRAW} FROM PUBLIC;
+    REVOKE ALL ON FUNCTION {_LOCK}, {_DRAW} FROM PUBLIC;
     FOR appender IN SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
         FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = 'events'::regclass AND privilege_type = 'INSERT'
         AND grantee <> relowner LOOP
-        EXECUTE 'GRANT SELECT, UPDATE (id) ON {LOCK_TABLE} TO ' || appender;
-        EXECUTE 'GRANT EXECUTE ON FUNCTION {_DRAW} TO ' || appender;
+        EXECUTE 'GRANT EXECUTE ON FUNCTION {_LOCK}, {_DRAW} TO ' || appender;
     END LOOP;
     FOR appender IN SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
         FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = 'events'::regclass AND privilege_type = 'SELECT'
@@ -115,17 +129,20 @@ DO $do$ DECLARE appender text; BEGIN
         EXECUTE 'GRANT SELECT ON {LOCK_TABLE} TO ' || appender;
     END LOOP;
 END $do$"""  # noqa: S608
-"""Who may append may lock the row, by the right to set its id, which can be 1 and nothing else; and draw from it. None but the
-owner may set the position. Who may read the log may read how far it has come."""
+"""Who may append may lock the row, and draw from it. None but the owner may change it otherwise. Who may read the log may read how
+far it has come."""
 
 GRANTED = [
-    f"GRANT SELECT, UPDATE (id) ON {LOCK_TABLE} TO {{role}}",
-    f"GRANT EXECUTE ON FUNCTION {_DRAW} TO {{role}}",
+    f"GRANT SELECT ON {LOCK_TABLE} TO {{role}}",
+    f"GRANT EXECUTE ON FUNCTION {_LOCK}, {_DRAW} TO {{role}}",
     "GRANT INSERT (global_position) ON events TO {role}",
 ]
 """What a tenant's role needs in addition. `POLICY` says which positions it may send."""
 
-REVOKED = [f"REVOKE ALL ON {LOCK_TABLE} FROM {{role}}", f"REVOKE ALL ON FUNCTION {_DRAW} FROM {{role}}"]
+REVOKED = [
+    f"REVOKE ALL ON {LOCK_TABLE} FROM {{role}}",
+    f"REVOKE ALL ON FUNCTION {_LOCK}, {_DRAW} FROM {{role}}",
+]
 
 
 def policy(sees_all: str) -> str:

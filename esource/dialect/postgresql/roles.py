@@ -83,16 +83,18 @@ def statements(names: Roles) -> list[str]:
             f"REVOKE INSERT, UPDATE, DELETE ON {version} FROM {writer}",
             f"GRANT SELECT ON {version} TO {writer}, {reader}",
         ),
-        # Its functions move it on, with the rights of the owner; who may set the id, which is always 1, may lock it.
+        # Its functions lock it and move it on, with the rights of the owner.
         _if_there(
             row,
             f"REVOKE INSERT, UPDATE, DELETE ON {row} FROM {writer}",
-            f"GRANT SELECT, UPDATE (id) ON {row} TO {writer}",
-            f"GRANT SELECT ON {row} TO {reader}",
+            f"GRANT SELECT ON {row} TO {writer}, {reader}",
         ),
-        _if(
-            f"to_regprocedure({literal(f'{schema}.{POSITIONS[0]}')}) IS NOT NULL",
-            f"GRANT EXECUTE ON FUNCTION {schema}.{POSITIONS[0]} TO {writer}",
+        *(
+            _if(
+                f"to_regprocedure({literal(f'{schema}.{function}')}) IS NOT NULL",
+                f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {writer}",
+            )
+            for function in POSITIONS
         ),
         _if_there(tenant_roles, f"REVOKE ALL ON {tenant_roles} FROM {writer}, {reader}"),
     ]

@@ -83,8 +83,9 @@ LONGEST_EXPONENT = 9999
 
 # A search begins at the first digit of a number only, so that each digit is looked at once.
 _LONG_NUMBER = re.compile(rf"(?<![-\d])[-\d]\d{{{JSON_DIGITS}}}")
-# Begins with a letter, which the search leaps to: a third of the time of one that looks for digits.
-_PERHAPS_EXPONENT = re.compile(r"e\+?\d+(?:[,}\]\s]|$)")
+# Begins with a letter, which the search leaps to, and goes on with one set: a quarter of the time of one that looks for
+# digits. What it finds is looked at again.
+_PERHAPS_EXPONENT = re.compile(r"e[+0-9]+(?:[,}\]\s]|$)")
 # What pydantic does not write, but another program may.
 _PERHAPS_ODD_EXPONENT = re.compile(r"(?:E\+?\d+|[eE]-\d{5,})(?:[,}\]\s]|$)")
 _EXPONENT = re.compile(r"(?<![-.\d])(-?)(\d+)(?:\.(\d+))?[eE](\+?\d+|-\d{5,})")

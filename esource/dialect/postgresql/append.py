@@ -291,5 +291,11 @@ def arguments(plan: Plan) -> dict[str, Any]:
 
 
 def _by_name(names: Iterable[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """One row's values, or each column's values as an array."""
-    return dict(zip(names, rows[0] if len(rows) == 1 else zip(*rows, strict=True), strict=True))
+    """One row's values, or each column's values as an array: None for one of nothing else, which `unnest` fills up."""
+    if len(rows) == 1:
+        return dict(zip(names, rows[0], strict=True))
+    columns = zip(*rows, strict=True)
+    return {
+        name: None if column[0] is None and column.count(None) == len(column) else column
+        for name, column in zip(names, columns, strict=True)
+    }

@@ -159,7 +159,7 @@ class Driver:
         if waits_for_signals:
             signal(SIGINT, inbox.interrupt)
         try:
-            if at_once and not self.is_wanted and self.lock.acquire(blocking=False):
+            if at_once and not self.is_wanted and self.lock.acquire(False):
                 try:
                     waits_for = self._step(work, context)
                 except StopIteration as end:
@@ -193,21 +193,21 @@ class Driver:
             is_touched = loop.is_touched
             self.lock.release()
             if is_touched:
-                self._wake()
+                self.tell(_look)
 
     def tell(self, function: Callable[[], object]) -> None:
         """Call a function in the loop's thread soon."""
+        self._start()
         self._loop.call_soon_threadsafe(function)
-        self._wake()
 
-    def _wake(self) -> None:
+    def _start(self) -> None:
+        """Start the loop's thread, if it does not run."""
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="esource", daemon=True)
                     thread.start()
                     self._thread = thread
-        self._loop.call_soon_threadsafe(lambda: None)
 
     def _run(self) -> None:
         with self.lock:
@@ -237,8 +237,7 @@ class Driver:
             if task is not None:
                 task.cancel()
 
-        self._loop.call_soon_threadsafe(begin)
-        self._wake()
+        self.tell(begin)
         while True:
             try:
                 item = inbox.get()
@@ -288,6 +287,10 @@ class Driver:
             raise
         else:
             soon(settle, result, None)
+
+
+def _look() -> None:
+    """What wakes the loop up: then it finds what was left in it."""
 
 
 def _interrupt() -> None:

@@ -164,9 +164,10 @@ class Decoder:
             event: DomainEvent = form.validate(text, extra=form.extra)
         except Exception:  # whatever a validator of the application raises, or one of the standard library
             event = _read_slowly(form, row, payload)
-        if form.version is not None and event.event_version > form.version:
+        values = event.__dict__  # an attribute of a model is looked up in its class first
+        if form.version is not None and values["event_version"] > form.version:
             raise _too_new(row, event.event_version, form.version)
-        if form.has_untyped_fields or event.metadata:
+        if form.has_untyped_fields or values["metadata"]:
             self._uuid_names.apply(event)
         return event
 

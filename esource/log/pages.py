@@ -26,6 +26,7 @@ from esource.tables.model import event_outbox, events
 from esource.tables.rows import (
     PAYLOAD,
     POSITION,
+    STORED_AT,
     VERSION,
     EventRow,
     StreamId,
@@ -73,6 +74,7 @@ def _page(
     from_end: bool,
     conditions: tuple[str, ...],
     shapes: tuple[ItemShape, ...] = (),
+    columns: tuple[ColumnElement[Any], ...] = EVENT_COLUMNS,
 ) -> Statement:
     """The statement of one page: past a key (a version or a global position), or from the end, in its order.
 
@@ -84,14 +86,17 @@ def _page(
     page = bindparam("page", type_=Integer())
     chosen = [among(events.c.global_position, first_places(shapes, page))] if shapes else past
     return Statement(
-        select(*EVENT_COLUMNS)
+        select(*columns)
         .where(*chosen, *(_CONDITIONS[name] for name in conditions))
         .order_by(column.desc() if backward else column)
         .limit(page)
     )
 
 
-_STREAM = _page("version", False, False, ("aggregate_id", "aggregate_type"))
+_STREAM = _page(
+    "version", False, False, ("aggregate_id", "aggregate_type"), columns=EVENT_COLUMNS[:STORED_AT]
+)
+"""Without the last columns, which decoding does not need."""
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
 OUTBOX_OF_THE_LOG = Statement(

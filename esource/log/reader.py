@@ -177,8 +177,11 @@ class LogReader:
             options = ReadOptions(
                 from_position=from_version, from_timestamp=from_timestamp, to_timestamp=to_timestamp
             )
-        with self._loading_span(stream):
+        if self.tracer is None:
             events, version = await self._load(stream, options)
+        else:
+            with span(self.tracer, "read_stream", system=self.database.backend.name, **stream._asdict()):
+                events, version = await self._load(stream, options)
         if not events and version == from_version:
             version = await self.version_of(stream) if from_version else 0
         return EventStream(aggregate_id, aggregate_type, events, version)
@@ -235,11 +238,6 @@ class LogReader:
                     decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
                     course.wanted.move_past(rows[-1], len(rows))
                     yield (rows if self.codec.unknown_events != "skip" else self.known(rows)), decode
-
-    def _loading_span(self, stream: StreamId) -> AbstractContextManager[Any]:
-        if self.tracer is None:
-            return NO_SPAN
-        return span(self.tracer, "read_stream", system=self.database.backend.name, **stream._asdict())
 
     def _reading_span(self, course: _Course) -> AbstractContextManager[None]:
         if self.tracer is None:

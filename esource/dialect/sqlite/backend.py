@@ -129,8 +129,9 @@ class SQLiteBackend(Backend):
     def fetch(
         self, driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]
     ) -> Awaitable[list[Any]]:
-        if driver.row_factory is None:
-            return fetch(driver, text, arguments)
+        connection = driver._conn  # noqa: SLF001 - its own property costs two calls
+        if connection.row_factory is None:
+            return fetch(driver, connection, text, arguments)
         return self.write(driver, text, arguments, commit=False)
 
     def write(

@@ -51,9 +51,11 @@ def hop(driver: aiosqlite.Connection, body: Callable[[sqlite3.Cursor], T], *, co
     return driver._execute(unit, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
-def fetch(driver: aiosqlite.Connection, text: str, arguments: Sequence[Any]) -> Awaitable[list[Any]]:
+def fetch(
+    driver: aiosqlite.Connection, connection: sqlite3.Connection, text: str, arguments: Sequence[Any]
+) -> Awaitable[list[Any]]:
     """Run a reading statement; all rows. The public call of aiosqlite does the same through two more objects."""
-    return driver._execute(_fetch, driver._conn, text, arguments)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return driver._execute(_fetch, connection, text, arguments)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
 def _fetch(connection: sqlite3.Connection, text: str, arguments: Sequence[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from esource.checks import check_choice, check_whole, shown
 from esource.database.patience import Retry
+from esource.database.transactions import Connection
 from esource.domain.aggregates import AggregateRoot, require_restorable
 from esource.domain.events import DomainEvent
 from esource.errors import AggregateNotFoundError, InvalidOptionError, StreamClosedError
@@ -176,7 +177,7 @@ class AggregateRepository(Generic[TAggregate]):
             aggregate = self._factory(aggregate_id)  # without what a snapshot has left in it
         return aggregate, await self._event_store.get_events(aggregate_id, self._aggregate_type)
 
-    async def save(self, aggregate: TAggregate) -> AppendResult:
+    async def save(self, aggregate: TAggregate, *, connection: Connection | None = None) -> AppendResult:
         """Append what the aggregate recorded, if the stream has not moved since it was loaded.
 
         The result has the position in the log, for what has to wait until others have read so far. If nothing was
@@ -188,25 +189,36 @@ class AggregateRepository(Generic[TAggregate]):
         that fails is logged, because the events are stored. Outside of a transaction its error is raised. Saving
         the aggregate again tells it what it has missed.
 
+        Args:
+            aggregate: What has recorded events.
+            connection: A transaction of the application's own, as for `EventStore.append_events`. How it ends is not
+                known here: load the aggregate again after a rollback. No snapshot is taken.
+
         Raises:
             OptimisticLockError: another writer came first; the aggregate keeps its events.
             StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
-            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate.
+            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate;
+                or both ``connection`` and an ``event_publisher`` are given.
         """
         if not isinstance(aggregate, AggregateRoot):
             raise InvalidOptionError(f"save takes an aggregate, not {shown(aggregate)}")
-        saved = await self._store(aggregate)
+        saved = await self._store(aggregate, connection)
         if saved.is_settled:
             await saved.tell()
             await saved.take_snapshot()
         return saved.result
 
-    async def _store(self, aggregate: TAggregate) -> Saved[TAggregate]:
+    async def _store(self, aggregate: TAggregate, connection: Connection | None = None) -> Saved[TAggregate]:
         """Append what the aggregate recorded. Inside a transaction, what follows from it is done after the commit."""
+        if connection is not None and self._publisher is not None:
+            raise InvalidOptionError(
+                "event_publisher is told after a commit, and that of connection= is the application's: use the outbox"
+            )
         events = aggregate.uncommitted_events
         if not events:
-            return self._saved(aggregate, AppendResult(True, aggregate.version))
+            nothing = AppendResult(True, aggregate.version)
+            return Saved(aggregate, nothing, self._publisher, self._snapshots, self._event_store.tenant_id)
         self._require_impersonal(aggregate, events)
         with span(
             self._tracer,
@@ -220,17 +232,16 @@ class AggregateRepository(Generic[TAggregate]):
                 self._aggregate_type,
                 events,
                 expected_version=aggregate.version - len(events),
+                connection=connection,
             )
-        saved = self._saved(aggregate, result)
-        unit = current_unit_of(self._event_store)
+        is_ours = connection is None
+        snapshots, unit = (self._snapshots, current_unit_of(self._event_store)) if is_ours else (None, None)
+        saved = Saved(aggregate, result, self._publisher, snapshots, self._event_store.tenant_id)
         if unit is None:
             saved.settle(True)
         else:
             unit.effects.add(saved.settle, saved.follow)
         return saved
-
-    def _saved(self, aggregate: TAggregate, result: AppendResult) -> Saved[TAggregate]:
-        return Saved(aggregate, result, self._publisher, self._snapshots, self._event_store.tenant_id)
 
     def _require_impersonal(self, aggregate: TAggregate, events: list[DomainEvent]) -> None:
         """Refuse personal data where snapshots are taken.

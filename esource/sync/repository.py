@@ -17,7 +17,8 @@ from esource.store.repository import P
 from esource.store.saving import EventPublisher, TAggregate
 from esource.store.snapshotting import SnapshotMode
 from esource.store.turns import RETRY
-from esource.sync.driven import Driven
+from esource.sync.connection import Joinable
+from esource.sync.driven import Driven, unwrapped
 from esource.sync.event_store import EventStore
 from esource.sync.snapshot import SnapshotStore
 from esource.telemetry import Tracer
@@ -112,7 +113,7 @@ class AggregateRepository(Driven, Generic[TAggregate]):
         """
         return self._call(self._target.load_or_create(aggregate_id))
 
-    def save(self, aggregate: TAggregate) -> AppendResult:
+    def save(self, aggregate: TAggregate, *, connection: Joinable | None = None) -> AppendResult:
         """Append what the aggregate recorded, if the stream has not moved since it was loaded.
 
         The result has the position in the log, for what has to wait until others have read so far. If nothing was
@@ -124,13 +125,19 @@ class AggregateRepository(Driven, Generic[TAggregate]):
         that fails is logged, because the events are stored. Outside of a transaction its error is raised. Saving
         the aggregate again tells it what it has missed.
 
+        Args:
+            aggregate: What has recorded events.
+            connection: A transaction of the application's own, as for `EventStore.append_events`. How it ends is not
+                known here: load the aggregate again after a rollback. No snapshot is taken.
+
         Raises:
             OptimisticLockError: another writer came first; the aggregate keeps its events.
             StreamClosedError: the stream was closed.
             InvalidEventError: an event may not be stored.
-            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate.
+            InvalidOptionError: there is a snapshot store, and the events have personal fields; or it is no aggregate;
+                or both ``connection`` and an ``event_publisher`` are given.
         """
-        return self._call(self._target.save(aggregate))
+        return self._call(self._target.save(aggregate, connection=unwrapped(connection)))
 
     def execute(
         self,

@@ -11,11 +11,24 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, event, func, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from support.orders import placed, several
+from support.orders import Order, placed, several
 
-from esource import DuplicateEventError, InvalidOptionError, OptimisticLockError, OutboxRepository
+from esource import (
+    AggregateNotFoundError,
+    AggregateRepository,
+    DuplicateEventError,
+    InvalidOptionError,
+    OptimisticLockError,
+    OutboxRepository,
+    SnapshotStore,
+)
 
 totals = Table("totals", MetaData(), Column("id", Integer, primary_key=True))
+
+
+class Publisher:
+    async def publish(self, events):
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -79,6 +92,36 @@ async def test_an_append_joins_a_session(shared_store, engine, commit):
         await (session.commit() if commit else session.rollback())
     assert await shared_store.get_stream_version(order, "Order") == int(commit)
     assert await count_of(engine) == int(commit)
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_an_aggregate_is_saved_in_the_applications_transaction(shared_store, engine, commit):
+    repository = AggregateRepository(shared_store, Order)
+    order = repository.create_new(uuid4())
+    order.place("c1", 1.0)
+    async with engine.connect() as connection:
+        await connection.execute(insert(totals).values(id=1))
+        assert (await repository.save(order, connection=connection)).new_version == 1
+        assert not order.has_uncommitted_events
+        await (connection.commit() if commit else connection.rollback())
+    assert await shared_store.get_stream_version(order.aggregate_id, "Order") == int(commit)
+    assert await count_of(engine) == int(commit)
+
+
+async def test_nobody_is_told_of_an_aggregate_that_the_application_may_roll_back(shared_store, engine):
+    snapshots = SnapshotStore(shared_store)
+    order = Order(uuid4())
+    order.place("c1", 1.0)
+    publishing = AggregateRepository(shared_store, Order, event_publisher=Publisher())
+    keeping = AggregateRepository(shared_store, Order, snapshot_store=snapshots, snapshot_threshold=1)
+    async with engine.connect() as connection:
+        with pytest.raises(InvalidOptionError, match="event_publisher is told after a commit"):
+            await publishing.save(order, connection=connection)
+        await keeping.save(order, connection=connection)
+        await connection.rollback()
+    assert not await snapshots.snapshot_exists(order.aggregate_id, "Order")
+    with pytest.raises(AggregateNotFoundError):
+        await keeping.load(order.aggregate_id)
 
 
 async def test_a_conflict_leaves_the_applications_transaction_usable(shared_store, engine):

@@ -18,10 +18,10 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
-from support.orders import placed
+from support.orders import Order, placed
 
 from esource.errors import DuplicateEventError, InvalidOptionError, OptimisticLockError
-from esource.sync import EventStore, InMemoryEventStore, OutboxRepository, open_store
+from esource.sync import AggregateRepository, EventStore, InMemoryEventStore, OutboxRepository, open_store
 from esource.testing.server import dsn
 
 notes = Table("notes", MetaData(), Column("id", Integer, primary_key=True))
@@ -115,6 +115,18 @@ def test_a_connection_of_the_driver_keeps_the_kind_of_rows_that_the_application_
 
 def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {name: value for (name, *_), value in zip(cursor.description, row, strict=True)}
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_an_aggregate_is_saved_in_the_applications_transaction(
+    store: EventStore, connection: Any, commit: bool
+):
+    orders = AggregateRepository(store, Order)
+    order = orders.create_new(uuid4())
+    order.place("c1", 1.0)
+    assert orders.save(order, connection=connection).new_version == 1
+    connection.commit() if commit else connection.rollback()
+    assert store.get_stream_version(order.aggregate_id, "Order") == int(commit)
 
 
 def test_a_connection_of_psycopg_in_pipeline_mode_is_refused(postgres_url: str):

@@ -262,9 +262,9 @@ class PostgreSQLBackend(Backend):
             await connection.exec_driver_sql(make(schema))
 
     async def lock_log(self, driver: _Connection, schema: str | None = None) -> None:
-        found = await driver.fetchrow(self._lock)
-        require_same(schema, found["schema"], "PostgreSQL")
-        if found["granted"] is True:  # whoever reads or copies the log, with the standard lock
+        granted, found, *_ = await driver.fetchrow(self._lock)  # psycopg's row has no names
+        require_same(schema, found, "PostgreSQL")
+        if granted is True:  # whoever reads or copies the log, with the standard lock
             await driver.fetchrow(LOCK)
 
     async def take_back(self, driver: _Connection, schema: str | None) -> None:

@@ -28,10 +28,12 @@ class JoinedConnection:
         return await self._call(partial(_run, self._connection, text, arguments), ())  # type: ignore[no-any-return]
 
     async def fetchrow(self, text: str, *arguments: Any) -> Any:
-        return (await self.fetch(text, *arguments))[0]
+        rows = await self.fetch(text, *arguments)
+        return rows[0] if rows else None
 
     async def fetchval(self, text: str, *arguments: Any) -> Any:
-        return (await self.fetchrow(text, *arguments))[0]
+        row = await self.fetchrow(text, *arguments)
+        return None if row is None else row[0]
 
     async def execute(self, text: str) -> None:
         await self.fetch(text)

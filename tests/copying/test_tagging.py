@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 from uuid import uuid4
 
@@ -292,3 +293,48 @@ async def test_it_is_said_what_is_lacking_and_how_far_it_is(old, new, small_page
     assert (await told(), (await overview(new)).fillings) == ([], [])
     await of_old_class(old, "ada")
     assert await lacking_tags(new, registry=NEW) == [("Enrolled", "student")]
+
+
+async def test_a_store_in_memory_fills_them_too(open_stores, small_pages):
+    store = await open_stores("sqlite://", event_registry=OLD)
+    await of_old_class(store, *["ada"] * 9)
+    assert (await fill_tags(store, registry=NEW)).filled == 9
+    assert len(await places(store)) == 9
+
+
+@pytest.mark.slow
+async def test_a_run_that_is_killed_at_any_moment_loses_nothing(old, new, shared_database_url):
+    worker = f"""
+import asyncio, random
+from typing import Annotated
+from esource import DomainEvent, EventRegistry, Tag
+from esource.copying import fill_tags, tagging
+
+class Enrolled(DomainEvent):
+    student: Annotated[str, Tag("student")]
+    course: str = "c"
+
+registry = EventRegistry()
+registry.register(Enrolled)
+tagging.PAGE = 3
+asyncio.run(fill_tags({shared_database_url!r}, registry=registry, on_progress=lambda _: print(flush=True)))
+"""
+    await of_old_class(old, *["ada", "bob"] * 40)
+    kills, is_done = 0, False
+    while not is_done:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", worker, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(kills + 1):
+            await process.stdout.readline()
+        if kills < 3:
+            process.kill()
+            kills += 1
+        await process.communicate()
+        is_done = process.returncode == 0
+        if not is_done:
+            with pytest.raises(TagsIncompleteError):
+                await places(new)
+    assert len(await places(new)) == 48
+    assert (await verify_store(new)).findings == []

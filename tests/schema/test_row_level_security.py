@@ -7,6 +7,7 @@ that pretends.
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 from uuid import uuid4
 
 import pytest
@@ -25,12 +26,20 @@ from support.tenants import (
 )
 
 from esource import (
+    AppendCondition,
     CheckpointRepository,
     DLQRepository,
+    DomainEvent,
+    EventRegistry,
     OutboxRepository,
+    Query,
+    QueryItem,
     SnapshotStore,
+    Tag,
     schema,
 )
+from esource.copying import fill_tags
+from esource.errors import DatabaseReadOnlyError, TagsIncompleteError
 from esource.schema import row_level_security
 
 ONLY_RED = dict.fromkeys(TENANT_OF, {RED})
@@ -263,3 +272,41 @@ async def test_a_tag_is_looked_up_without_reading_the_tenants_whole_log(red_url,
         )
     assert "events_pkey" in plan
     assert "Seq Scan on events" not in plan
+
+
+class Booked(DomainEvent):
+    room: Annotated[str, Tag("room")]
+
+
+async def test_a_tenants_query_waits_for_tags_that_the_owner_is_filling(
+    red_url, owner, postgres_url, open_stores
+):
+    registry = EventRegistry()
+    registry.register(Booked)
+    red = await open_stores(red_url, event_registry=registry)
+    writer = await open_stores(postgres_url, event_registry=registry)
+    blue_room = Query(QueryItem(tags=["room:blue"]))
+    for tenant_id in (RED, BLUE):
+        await writer.append([Booked(room="blue", tenant_id=tenant_id)], tags=["seen"])
+    await execute(
+        postgres_url,
+        "UPDATE events SET tags = NULL WHERE event_type = 'Booked'",
+        "INSERT INTO tag_fillings VALUES ('Booked', 'room', 0, NULL)",
+    )
+    with pytest.raises(DatabaseReadOnlyError):
+        await fill_tags(red, registry=registry)
+    with pytest.raises(TagsIncompleteError):
+        await red.read_query(blue_room)
+    with pytest.raises(TagsIncompleteError):
+        await red.append([Booked(room="blue", tenant_id=RED)], condition=AppendCondition(blue_room, 0))
+    assert (await fill_tags(owner, registry=registry)).filled == 2
+    assert [stored.tenant_id for stored in (await red.read_query(blue_room)).events] == [RED]
+    async with session(red_url) as as_red:
+        for forbidden in (
+            "UPDATE tag_fillings SET completed_at = now()",
+            "DELETE FROM tag_fillings",
+            "INSERT INTO tag_fillings VALUES ('Booked', 'x', 0, NULL)",
+            "UPDATE events SET tags = NULL",
+        ):
+            with pytest.raises(DENIED):
+                await as_red.execute(forbidden)

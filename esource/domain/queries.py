@@ -50,14 +50,18 @@ class QueryItem:
             )
         self._named = all(isinstance(each, str) for each in self.types)
 
+    def types_in(self, registry: EventRegistry) -> frozenset[str]:
+        """The names of its types, as a registry has them."""
+        return self.types if self._named else registry.types_of(self.types)  # type: ignore[return-value]
+
     def matches(self, event_type: str, tags: AbstractSet[str]) -> bool:
         """Whether an event of this type with these tags is selected. Classes are those of `default_registry`."""
-        types = self.types if self._named else default_registry.types_of(self.types)
+        types = self.types_in(default_registry)
         return (not types or event_type in types) and self.tags <= tags
 
     def named(self, registry: EventRegistry) -> QueryItem:
         """The same with the names of its types, as a registry has them."""
-        return self if self._named else QueryItem(registry.types_of(self.types), self.tags)
+        return self if self._named else QueryItem(self.types_in(registry), self.tags)
 
     def __repr__(self) -> str:
         types = sorted(each if isinstance(each, str) else each.__name__ for each in self.types)

@@ -24,6 +24,9 @@ class EventRegistry:
     def __init__(self) -> None:
         self.classes: dict[str, type[DomainEvent]] = {}
         """The registered classes by event type: for a look that costs no call. The methods change it."""
+        self._derived: dict[type[DomainEvent], tuple[int, frozenset[str]]] = {}
+        """Of the classes that were asked for: the types that are read as the class or as one derived from it, and at which
+        number of `changes`."""
         self.changes = 0
         """How often a class was registered or forgotten: what was derived from the registry is out of date then."""
 
@@ -76,11 +79,21 @@ class EventRegistry:
 
     def types_of(self, wanted: Iterable[str | type[DomainEvent]]) -> frozenset[str]:
         """The stored types that are wanted: a name is one; a class is all that are read as it, or as one derived from it."""
-        classes = tuple(each for each in wanted if not isinstance(each, str))
-        names = {each if isinstance(each, str) else _name_of(each) for each in wanted}
-        if classes:
-            names |= {name for name, found in self.classes.items() if issubclass(found, classes)}
+        names: set[str] = set()
+        for each in wanted:
+            if isinstance(each, str):
+                names.add(each)
+            else:
+                names |= self._types_of_class(each)
         return frozenset(names)
+
+    def _types_of_class(self, wanted: type[DomainEvent]) -> frozenset[str]:
+        changes = self.changes  # before the classes are read: another thread may register one meanwhile
+        found = self._derived.get(wanted)
+        if found is None or found[0] != changes:
+            names = {name for name, each in self.classes.items() if issubclass(each, wanted)}
+            found = self._derived[wanted] = changes, frozenset(names | {_name_of(wanted)})
+        return found[1]
 
     def contains(self, event_type: str) -> bool:
         return event_type in self.classes

@@ -27,6 +27,8 @@ from esource.log.tenants import append_as_tenant, owned
 from esource.tables.rows import EncodedEvent, StreamId
 from esource.telemetry import span
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class LogWriter:
     """Appends to the log as one store does: for its tenant, with its keys, within its limits."""
@@ -132,11 +134,11 @@ class LogWriter:
         """A condition as the database is given it: with the names of the types, and of the tenant's events only."""
         if not isinstance(condition, AppendCondition):
             raise InvalidOptionError(f"condition must be AppendCondition(...), not {shown(condition)}")
-        query = condition.query
-        items = () if query is None else query.named(self._codec.registry).items
+        items = () if condition.query is None else condition.query.items
+        registry = self._codec.registry
         return Condition(
             condition.after or 0,
-            tuple([(frozenset(map(str, item.types)), item.tags) for item in items]),
+            tuple([(frozenset(map(str, item.types_in(registry))), item.tags) for item in items]),
             tuple([(StreamId(*stream), version) for stream, version in condition.streams.items()]),
             self._tenant_id,
         )
@@ -216,7 +218,7 @@ def _tagged(
     """The rows with the tags that their events declare, and those that were given."""
     found = [given | declared_tags(event) for event in events]
     return [
-        row._replace(tags=json.dumps(sorted(tags), ensure_ascii=False)) if tags else row
+        row._replace(tags=_encode(sorted(tags))) if tags else row
         for row, tags in zip(encoded, found, strict=True)
     ]
 

@@ -63,9 +63,10 @@ class Decisions(Queries):
         async with turns_of(self).taken(
             map(_key, boundary.items), current_unit_of(self), f"the decision {decision!r}"
         ):
+            found = await self.read_query(boundary)
+            known = found.events
             while True:
-                found = await self.read_query(boundary)
-                outcome = await answer_of(partial(decision, *self._folded(given, found.events)))  # type: ignore[arg-type]
+                outcome = await answer_of(partial(decision, *self._folded(given, known)))  # type: ignore[arg-type]
                 events = decided(decision, outcome)
                 if not events:
                     return AppendResult(True, 0)
@@ -74,6 +75,9 @@ class Decisions(Queries):
                 except AppendConditionError as conflict:
                     await pause_or_raise(retry, attempt, conflict)
                 attempt += 1
+                # What was read stays as it is: the log only grows.
+                found = await self.read_query(boundary, found.head)
+                known = [*known, *found.events]
 
     def _folded(self, given: Sequence[View], events: Sequence[StoredEvent]) -> list[View]:
         """The views anew, each with those of the events that are its own."""

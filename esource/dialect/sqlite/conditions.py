@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, literal_column, select
 
 from esource.dialect.plan import Condition, Matched, Moved, Refusal
+from esource.domain.tags import stored_tags
 from esource.tables.filling import UNFILLED, first_unfilled
 from esource.tables.model import event_tags, events
 from esource.tables.rows import StreamId
@@ -32,6 +33,16 @@ _first_of_type = (
     .offset(literal_column("0"))
 )
 _FIRST_OF_TYPE = {False: Statement(_first_of_type), True: Statement(_first_of_type.where(of_tenant))}
+FEW = 32
+"""So many events past a position are looked at themselves, instead of the places of each item."""
+
+_COME = Statement(
+    select(events.c.global_position, events.c.event_type, events.c.tags, events.c.tenant_id)
+    .where(events.c.global_position > _after)
+    .order_by(events.c.global_position)
+    .limit(literal_column(str(FEW + 1)))
+    .offset(literal_column("0"))
+)
 _TYPE = Statement(select(events.c.event_type).where(events.c.global_position == bindparam("position")))
 _version = (
     select(events.c.version)
@@ -77,11 +88,17 @@ class Judge:
             )
             if (version or 0) != expected:
                 return Moved(StreamId(*stream), expected, version or 0)
+        if not condition.items:
+            return None
         if any(tags for _, tags in condition.items):
             unfilled = self._cursor.execute(UNFILLED.on(self._dialect).text).fetchall()
             lacking = first_unfilled(condition.items, unfilled)
             if lacking is not None:
                 return lacking
+        compiled = _COME.on(self._dialect)
+        come = self._cursor.execute(compiled.text, compiled.arguments({"after": condition.after})).fetchall()
+        if len(come) <= FEW:
+            return _first_of(come, condition)
         found = [self._first(types, tags, condition.after, tenant_id) for types, tags in condition.items]
         places = [place for place in found if place is not None]
         if not places:
@@ -106,3 +123,16 @@ class Judge:
         compiled = statement.on(self._dialect)
         row = self._cursor.execute(compiled.text, compiled.arguments(values)).fetchone()
         return None if row is None else row[0]
+
+
+def _first_of(come: list[tuple[int, str, str | None, str | None]], condition: Condition) -> Matched | None:
+    """The first of these events that a condition excludes."""
+    tenant_id = None if condition.tenant_id is None else str(condition.tenant_id)
+    for position, event_type, tags, owner in come:
+        if tenant_id in (None, owner):
+            found = stored_tags(tags)
+            if any(
+                (not types or event_type in types) and wanted <= found for types, wanted in condition.items
+            ):
+                return Matched(position, event_type)
+    return None

@@ -7,6 +7,7 @@ failure, never a skip. No other test uses a test's database at the same time, an
 ``ESOURCE_TEST_EXECUTION=caller`` has SQLite work in the loop's own thread; ``sync`` has every store driven by
 `esource.sync`, from threads.
 ``ESOURCE_TEST_APPEND_LOCK=row`` has the stores on PostgreSQL draw positions from a row, where a test does not say how.
+``ESOURCE_TEST_CITUS`` has tests run on the Citus cluster of ``ESOURCE_TEST_CITUS_URL``, else on one in a container.
 ``ESOURCE_TEST_POOLER`` puts PgBouncer between the stores and the server, ``ESOURCE_TEST_REPLICA`` starts a PostgreSQL
 with a replica, ``ESOURCE_TEST_POWERCUT`` takes the disk away under both databases; the tests that need one are left out
 without it, and fail if what they need is not installed. nox has a session for each. With ``ESOURCE_TEST_INSTALLED``
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL, make_url
-from support.clusters import Pair, pgbouncer, primary_and_replica
+from support.clusters import Pair, citus_coordinator, pgbouncer, primary_and_replica
 from support.leaks import close_without_leaks
 from support.matrix import databases, without_memory
 from support.servers import Databases
@@ -73,6 +74,7 @@ from esource.testing import server  # noqa: E402
 StoreFactory = Callable[..., Awaitable[EventStore]]
 
 DEPLOYMENTS = {
+    "citus": "ESOURCE_TEST_CITUS",
     "pooler": "ESOURCE_TEST_POOLER",
     "replicated": "ESOURCE_TEST_REPLICA",
     "two_servers": "ESOURCE_TEST_REPLICA",
@@ -149,6 +151,13 @@ def postgres_server() -> Iterator[URL]:
 def pooler(postgres_server: URL) -> Iterator[URL]:
     """PgBouncer in transaction mode before the server, with few connections for each database."""
     with pgbouncer(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def citus() -> Iterator[URL]:
+    """The coordinator of a Citus cluster, on which databases may be created."""
+    with citus_coordinator() as url:
         yield url
 
 

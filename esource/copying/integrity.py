@@ -235,7 +235,7 @@ class _Inspection:
                 self._add(
                     "counters",
                     f"the next key of {name} is {handed_out[name] + 1}, but {last} is taken",
-                    "Set the sequence (sqlite_sequence on SQLite) to the last key",
+                    "Set the counter to the last key: the sequence, sqlite_sequence on SQLite, or the row of append_lock='row'",
                 )
         [(last,)] = await self._database.rows(_LAST_KEYS[EVENTS.name], {})
         await self._each(

@@ -15,7 +15,9 @@ from support.schemas import described, execute, rows
 
 from esource import AppendCondition, AppendConditionError, OptimisticLockError, Query, QueryItem, schema
 from esource.copying import copy, cut_over, export_store, import_store
-from esource.errors import ConstraintError, DatabaseError, InvalidOptionError
+from esource.copying.archiving import archive, restore
+from esource.copying.integrity import verify_store
+from esource.errors import ConstraintError, DatabaseError, InvalidOptionError, StoreMovedError
 from esource.schema import partitioning
 from esource.testing.server import dsn
 
@@ -68,6 +70,7 @@ async def test_what_is_rolled_back_refused_or_given_up_leaves_no_hole(by_row, po
     assert sum(isinstance(outcome, OptimisticLockError) for outcome in outcomes) == 9
     assert await positions(postgres_url) == list(range(1, 29))
     assert await rows(postgres_url, LAST) == [(28,)]
+    assert (await verify_store(by_row)).findings == []
 
 
 async def test_events_of_one_batch_have_their_positions_in_the_order_of_the_appends(by_row):
@@ -184,7 +187,26 @@ async def test_a_log_of_a_row_is_copied_moved_exported_and_imported_with_its_pos
     with postgres_databases.with_tables() as there:
         await schema.create_append_lock(there)
         await cut_over(postgres_url, there)
+        with pytest.raises(StoreMovedError):
+            await append(by_row)
         assert await append(await open_stores(there, **ROW)) == 4
+
+
+async def test_what_was_archived_from_a_log_of_a_row_comes_back_to_its_positions(
+    by_row, postgres_url, open_stores, tmp_path
+):
+    events = several(2)
+    stream = events[0].aggregate_id
+    await append(by_row)
+    await by_row.append_events(stream, "Order", events, 0)
+    await by_row.close_stream(stream, "Order")
+    file = tmp_path / "archive.jsonl"
+    await archive(by_row, file)
+    assert await positions(postgres_url) == [1, 4]  # the mark that the stream is closed stays
+    assert await append(by_row) == 5
+    await restore(by_row, file)
+    assert await positions(postgres_url) == [1, 2, 3, 4, 5]
+    assert await append(by_row) == 6
 
 
 async def test_a_log_of_a_row_is_partitioned_and_merged(by_row, postgres_url):

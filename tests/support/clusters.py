@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 SERVER_CONNECTIONS = 8
 """What PgBouncer opens for a database at most: fewer than two stores' connections, more than open transactions."""
+CITUS_IMAGE = "citusdata/citus:13.0"
 POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -61,6 +62,19 @@ def pgbouncer(server: URL) -> Iterator[URL]:
         finally:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def citus_coordinator() -> Iterator[URL]:
+    """The cluster that ``ESOURCE_TEST_CITUS_URL`` names (a superuser on its coordinator), else one of one node in a container."""
+    given = os.environ.get("ESOURCE_TEST_CITUS_URL")
+    if given:
+        yield make_url(given)
+        return
+    from testcontainers.postgres import PostgresContainer
+
+    with PostgresContainer(CITUS_IMAGE) as container:
+        yield make_url(container.get_connection_url(driver=None))
 
 
 def _await(ready, process: subprocess.Popen[bytes]) -> None:

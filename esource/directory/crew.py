@@ -98,6 +98,8 @@ class Crew:
         self._follow = follow
         self._seconds = check_seconds("lease_seconds", lease_seconds)
         self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[str] = set()
+        """Those of them that were told to end. A log whose database does not answer takes long to."""
         self._followers: dict[str, ProjectionRunner | OutboxRelay | _Following] = {}
         self._stores: dict[str, EventStore] = {}
         self._is_stopped = False
@@ -107,7 +109,7 @@ class Crew:
     @property
     def logs(self) -> list[str]:
         """The logs that this worker works on now."""
-        return sorted(self._at_work)
+        return sorted(self._at_work.keys() - self._ending)
 
     def health_now(self) -> dict[str, Health]:
         """How each of its logs is doing, by what this worker has noted itself. No I/O."""
@@ -129,12 +131,17 @@ class Crew:
             raise InvalidOptionError(f"the worker {self.owner} of the crew {self.name} is at work already")
         try:
             while not self._is_stopped:
+                self._pause.clear()
                 try:
                     await self._balance()
-                except EventSourceError as error:
-                    # Those that are at work go on; the leases and claims in the logs keep others away from them.
+                except (
+                    Exception
+                ) as error:  # whatever it is, the logs that are at work have nothing to do with it
+                    # They go on; the leases and claims in the logs keep others away from them.
                     logger.warning(
-                        "crew %s: the directory cannot be asked, and is asked again: %s", self.name, error
+                        "crew %s: the directory cannot be asked, and is asked again: %s",
+                        self.name,
+                        error_text(error),
                     )
                 await self._pause.wait(self._seconds / LOOKS)
         finally:
@@ -167,13 +174,30 @@ class Crew:
         logs = [entry.name for entry in await records.logs() if entry.state in (OPEN, MOVING)]
         mine = shares(logs, {*workers, self.owner})[self.owner]
         for name in mine & self._stores.keys():
-            if (
-                await self._directory.log(name) is not self._stores[name]
-            ):  # it has moved to another kind of database
-                await self._end([name])
-        await self._end([name for name, task in self._at_work.items() if task.done() or name not in mine])
+            if await self._is_elsewhere(name):
+                self._end(name)
+        for name, task in list(self._at_work.items()):
+            if task.done():
+                del self._at_work[name]
+                self._ending.discard(name)
+            elif name not in mine:
+                self._end(name)
         for name in sorted(mine - self._at_work.keys()):
-            self._at_work[name] = asyncio.get_running_loop().create_task(self._work_on(name))
+            task = self._at_work[name] = asyncio.get_running_loop().create_task(self._work_on(name))
+            task.add_done_callback(lambda _: self._pause.call())
+
+    async def _is_elsewhere(self, name: str) -> bool:
+        """Whether a log has moved to another kind of database, where it has another store; or is gone."""
+        try:
+            return await self._directory.log(name) is not self._stores.get(name)
+        except EventSourceError:
+            return True
+
+    def _end(self, name: str) -> None:
+        """Tell the work on a log to end. Nobody waits for it: other logs have nothing to do with how long it takes."""
+        if name not in self._ending:
+            self._ending.add(name)
+            self._at_work[name].cancel()
 
     async def _work_on(self, name: str) -> None:
         """Keep what follows a log at work, until this task is cancelled."""
@@ -207,16 +231,13 @@ class Crew:
             )
         return made
 
-    async def _end(self, names: Collection[str]) -> None:
-        """End the work on these logs, and let other workers have them."""
-        tasks = [self._at_work.pop(name) for name in list(names)]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
     async def _leave(self) -> None:
-        await self._end(self._at_work.keys())
+        for name in self._at_work:
+            self._end(name)
+        if self._at_work:
+            await asyncio.wait(self._at_work.values())
+        self._at_work.clear()
+        self._ending.clear()
         try:
             await self._directory.records.leave(self.name, self.owner)
         except EventSourceError as error:

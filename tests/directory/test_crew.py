@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -187,3 +188,60 @@ def test_shares_are_even_and_change_little_when_a_worker_comes():
     assert set().union(*after.values()) == set(logs)
     moved = sum(len(after[worker] - before[worker]) for worker in before)
     assert moved < 30
+
+
+async def test_a_worker_looks_once_when_it_is_called(directory, monkeypatch):
+    expected = await filled(directory, ["red"], 1)
+    looks, present = 0, directory.records.present
+
+    async def counted(*arguments):
+        nonlocal looks
+        looks += 1
+        return await present(*arguments)
+
+    monkeypatch.setattr(directory.records, "present", counted)
+    told: Counter = Counter()
+    async with Crew(directory, "told", told_of(told), lease_seconds=600) as crew:
+        await until(lambda: told == expected)
+        crew._pause.call()
+        await until(lambda: looks == 2)
+        event = placed()
+        await (await directory.log("red")).append_events(event.aggregate_id, "Order", [event], 0)
+        await until(lambda: told["red", 2])
+        assert looks == 2
+
+
+async def test_whatever_keeps_a_worker_from_its_directory_does_not_end_it(directory, monkeypatch):
+    expected = await filled(directory, ["red"], 1)
+    present, failures = directory.records.present, [RuntimeError("of any kind"), OSError("of another")]
+
+    async def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        return await present(*arguments)
+
+    monkeypatch.setattr(directory.records, "present", failing)
+    told: Counter = Counter()
+    async with Crew(directory, "told", told_of(told), lease_seconds=QUICK):
+        await until(lambda: told == expected)
+
+
+async def test_work_that_cannot_be_ended_soon_holds_up_no_other(directory):
+    await directory.create("blue")
+    began, let_go = asyncio.Event(), asyncio.Event()
+
+    async def follow(store):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if "blue" in store.name:
+                await let_go.wait()
+
+    async with Crew(directory, "mailer", follow, lease_seconds=QUICK) as crew:
+        await began.wait()
+        await directory.forget("blue")
+        await until(lambda: not crew.logs)
+        await directory.create("red")
+        await until(lambda: crew.logs == ["red"])
+        let_go.set()

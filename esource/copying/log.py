@@ -11,14 +11,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
+from sqlalchemy import bindparam, func, select
+
 from esource.copying.movable import unmovable
 from esource.copying.rows import EVENTS, PAGE_ROWS, Cursor, Row, next_size, page, scan
 from esource.database.database import Database
 from esource.database.unit_of_work import Unit
 from esource.dialect.urls import moving_of
 from esource.errors import CopyRefusedError, DatabaseError, InvalidEventError
-from esource.log.filling import require_all_filled
+from esource.log.filling import TagFilling, require_all_filled, tag_fillings_of
 from esource.log.pages import Fetch, ahead, last_position
+from esource.tables.model import event_tags, events
+from esource.tables.statement import Statement
 
 CHUNK_EVENTS = 20_000
 """Events in one transaction of the target, at least; a page more at most."""
@@ -34,15 +38,20 @@ FIRST_PAGE = 500
 
 _KEY = EVENTS.key_place
 
+_TAGS_UPTO = Statement(
+    select(func.count())
+    # The index still tells of a part of the log that was detached.
+    .select_from(event_tags.join(events, events.c.global_position == event_tags.c.global_position))
+    .where(events.c.global_position <= bindparam("upto", type_=events.c.global_position.type))
+)
+
 
 async def require_prefix(source: Database, target: Database) -> int:
     """The position up to which the target is a copy already.
 
     Raises:
         CopyRefusedError: it holds something that the source does not hold in the same place.
-        TagsIncompleteError: events of the source are still being given tags.
     """
-    await require_all_filled(source)
     upto = await last_position(target)
     if upto == 0:
         return 0
@@ -100,6 +109,12 @@ class LogCopy:
         """The position up to which the target is known to be a copy."""
         self.copied = 0
         """Events that this object has written."""
+        self._fillings: list[TagFilling] = []
+
+    async def begin(self) -> None:
+        """Find out how far the target is a copy. Raises what `require_prefix` and `catch_up` raise."""
+        self.position = await require_prefix(self.source, self.target)
+        await self._require_tags()
 
     async def catch_up(self, left: int = 0) -> int:
         """Copy what the source has now; how many events that were.
@@ -111,7 +126,9 @@ class LogCopy:
             left: how many events those are about. If many, they need `build_indexes` afterwards.
 
         Raises:
-            CopyRefusedError: another program has written something else to the target.
+            CopyRefusedError: another program has written something else to the target; or events that were copied have been
+                given tags since.
+            TagsIncompleteError: events of the source are being given tags.
             InvalidEventError: another writer's row in the source holds what the target cannot.
         """
         before = self.copied
@@ -128,7 +145,25 @@ class LogCopy:
                     self.position = await require_prefix(self.source, self.target)
                 else:
                     break
+        await self._require_tags()
         return self.copied - before
+
+    async def _require_tags(self) -> None:
+        """Refuse to go on where events of the source were given tags after they were copied. They are given no other changes, and
+        lose none: their number tells. One query, and more if it has come to that."""
+        fillings = await tag_fillings_of(self.source)
+        if fillings != self._fillings:
+            await require_all_filled(self.source)
+            [(ours,)], [(theirs,)] = [
+                await each.rows(_TAGS_UPTO, {"upto": self.position}) for each in (self.source, self.target)
+            ]
+            if ours != theirs:
+                raise CopyRefusedError(
+                    self.target.name,
+                    f"its events up to position {self.position} have {theirs} tags, and those of the source {ours}: the source's "
+                    "were given tags after they had been copied",
+                )
+            self._fillings = fillings
 
     def _pages(self) -> AsyncGenerator[list[Row], None]:
         """What the source has past the position, each page fetched while the one before is written."""

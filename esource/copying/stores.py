@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, literal_column, select
 
 from esource import schema
-from esource.copying.log import LogCopy, require_prefix
+from esource.copying.log import LogCopy
 from esource.copying.mirror import Change, counters, mirror, raise_counters
 from esource.copying.progress import OnProgress, Progress
 from esource.copying.restarts import Reset, Restarts
@@ -101,7 +101,7 @@ async def copy(
 
     Raises:
         InvalidOptionError: there is no checkpoint of a name in ``reset``.
-        CopyRefusedError: the target holds something else, or anything at all if it must be empty.
+        CopyRefusedError: the target holds something else; anything, if it must be empty; events without the tags of now.
         InvalidEventError: a row that another program wrote to the source cannot be stored in the target.
         TagsIncompleteError: events of the source are still being given tags; see `fill_tags`.
         SchemaError: the source's tables are missing, older or newer.
@@ -222,7 +222,7 @@ class _Move:
     ) -> _Move:
         move = cls(source, target, restarts, on_progress)
         restarts.require_known(await move.checkpoints(), source.name)
-        move.log.position = await require_prefix(source, target)
+        await move.log.begin()
         if move.log.position == 0:
             await move._refuse_strangers()
         return move

@@ -26,11 +26,11 @@ from esource import (
     handles,
 )
 from esource.browsing.overview import examine, overview
-from esource.copying import copy, cut_over, export_store, fill_tags, tagging
+from esource.copying import copy, cut_over, export_store, fill_tags, log, tagging
 from esource.copying.archiving import archive, restore
 from esource.copying.integrity import verify_store
 from esource.copying.tagging import lacking_tags
-from esource.errors import EventDecodeError, TagsIncompleteError
+from esource.errors import CopyRefusedError, EventDecodeError, TagsIncompleteError
 
 
 class Enrolled(DomainEvent):
@@ -260,6 +260,37 @@ async def test_a_store_leaves_the_place_only_when_its_tags_are_filled(
     await fill_tags(new, registry=NEW)
     await copy(new, other)
     assert await places(other) == await places(new)
+
+
+async def test_a_copy_ends_whose_events_are_given_tags_after_they_were_copied(
+    shared_database_url, new, tmp_path, open_stores, monkeypatch
+):
+    monkeypatch.setattr(log, "COMPARED_EVENTS", 1)
+    old = await open_stores(shared_database_url, event_registry=OLD)
+    for tags in (
+        ["student:ada"],
+        ["kept"],
+        ["student:ada"],
+    ):  # the first and the last are compared, and lack nothing
+        await old.append([Enrolled(student="ada")], tags=tags)
+    copied, followed = [await open_stores(f"sqlite:///{tmp_path / name}") for name in ("copied", "followed")]
+    await copy(new, copied)
+    following = asyncio.create_task(copy(new, followed, follow=True))
+    while not await places(followed, Query(QueryItem(tags=["kept"]))):
+        assert not following.done()
+    await fill_tags(new, registry=NEW)
+    await new.append([EnrolledNow(student="bob")])
+    with pytest.raises((CopyRefusedError, TagsIncompleteError)):
+        await following
+    for go_on in (copy(new, copied), cut_over(new, copied, verify=False), copy(new, followed)):
+        with pytest.raises(CopyRefusedError, match="were given tags after they had been copied"):
+            await go_on
+    assert (await new.append([EnrolledNow(student="bob")])).success
+    fresh = await open_stores(f"sqlite:///{tmp_path / 'fresh'}")
+    await copy(new, fresh)
+    await fill_tags(new, registry=NEW)
+    await cut_over(new, fresh)
+    assert await places(fresh) == [1, 2, 3]
 
 
 async def test_what_comes_back_from_an_archive_is_given_its_tags(old, new, tmp_path):

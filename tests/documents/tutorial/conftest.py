@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
+from support.documents import printed_by_program
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
@@ -19,11 +20,17 @@ UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RunExample = Callable[..., str]
 
 
-def run_python(*arguments: str, cwd: Path, ignoring: str | None = None, **environment: str) -> str:
+def run_program(program: str, cwd: Path, *, ignoring: str | None = None, **environment: str) -> str:
     """What a program prints, ids masked. Warnings are errors, as in the tests themselves."""
-    ignored = ["-W", f"ignore::{ignoring}"] if ignoring else []
+    return UUIDS.sub(
+        "[UUID]", printed_by_program(cwd / program, cwd, {**os.environ, **environment}, ignoring)
+    )
+
+
+def run_text(code: str, cwd: Path, **environment: str) -> str:
+    """The same of a program's text, in an interpreter that has loaded nothing."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", *ignored, *arguments],
+        [sys.executable, "-W", "error", "-c", code],
         cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,
@@ -40,7 +47,7 @@ def run_example(tmp_path: Path) -> RunExample:
     """Runs an example in the test's own folder; its output."""
 
     def run(name: str, **options: str) -> str:
-        return run_python(str(EXAMPLES / name), cwd=tmp_path, **options)
+        return run_program(str(EXAMPLES / name), tmp_path, **options)
 
     return run
 
@@ -60,7 +67,7 @@ def run_code(tmp_path: Path) -> RunExample:
     """Runs a text of Python in a process of its own, beside the examples' modules; its output."""
 
     def run(code: str, **environment: str) -> str:
-        return run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(EXAMPLES), **environment)
+        return run_text(code, tmp_path, PYTHONPATH=str(EXAMPLES), **environment)
 
     return run
 

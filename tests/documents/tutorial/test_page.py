@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from documents.tutorial.conftest import ROOT, run_python
+from documents.tutorial.conftest import ROOT, run_program
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 PYTHON = ".venv/bin/python "
@@ -40,14 +40,14 @@ def test_every_stage_runs_and_prints_what_it_says(tmp_path: Path, empty_postgres
             earlier.write_text(f"{earlier.read_text()}\n\n{text}" if is_added else text, encoding="utf-8")
         elif language == "sh" and PYTHON in text:
             file = text.strip().removeprefix(PYTHON)
-            printed = run_python(file, cwd=tmp_path, DATABASE_URL=empty_postgres_url).splitlines()
+            printed = run_program(file, tmp_path, DATABASE_URL=empty_postgres_url).splitlines()
             assert printed == promised((tmp_path / file).read_text(encoding="utf-8")), file
             shown += len(printed)
             commands += 1
         elif language == "console":
             for command, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", text, flags=re.MULTILINE):
                 if command.startswith(PYTHON):
-                    assert run_python(command.removeprefix(PYTHON), cwd=tmp_path) == expected
+                    assert run_program(command.removeprefix(PYTHON), tmp_path) == expected
                     commands += 1
     assert (commands, shown) == (6, 5)
 

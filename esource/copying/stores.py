@@ -340,7 +340,7 @@ async def _both(
         schema.whole_store(target, "a copy", any_schema=prepare) as there,
     ):
         if prepare:
-            await schema.initialize(there)
+            await schema.initialize(there, like=here)
         if here is there or await _identity(here) == await _identity(there):
             raise InvalidOptionError(f"source and target are the same database: {here.name}")
         yield here, there

@@ -37,8 +37,10 @@ _CREATE_SCRIPTS: dict[str, list[str]] = {}
 _ANY_EVENT = Statement(select(events.c.global_position).limit(1))
 
 
-async def initialize(database: Database, *, upgrade: bool | None = None) -> None:
-    """See `EventStore.initialize`."""
+async def initialize(
+    database: Database, *, upgrade: bool | None = None, like: Database | None = None
+) -> None:
+    """See `EventStore.initialize`. Tables that are made draw their positions as those of another database do, if one is given."""
     found = await current_of(database)
     if found == HEAD:
         await require_tables(database, found)
@@ -56,6 +58,10 @@ async def initialize(database: Database, *, upgrade: bool | None = None) -> None
         await database.run_script(create_script(database))
         return
     await migrate(database, "upgrade", "head")
+    if found is None and like is not None and database.backend.append_lock_scripts:
+        way = await like.inspect(like.backend.append_lock_of)
+        if way != "advisory":
+            await _draw_positions(database, way)
 
 
 async def settle_append_lock(database: Database) -> None:

@@ -184,6 +184,9 @@ async def test_a_log_of_a_row_is_copied_moved_exported_and_imported_with_its_pos
         await import_store(there, file)
         assert await rows(there, LAST) == [(3,)]
         assert await append(await open_stores(there, **ROW)) == 4
+    with postgres_databases.without_tables() as there:
+        await copy(postgres_url, there)
+        assert await append(await open_stores(there, **ROW)) == 4
     with postgres_databases.with_tables() as there:
         await schema.create_append_lock(there)
         await cut_over(postgres_url, there)

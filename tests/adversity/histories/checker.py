@@ -21,6 +21,7 @@ The anomalies, by name:
     misreported   an append was told another place than its events have, or wrongly that they were stored before
     accepted      an append was accepted although the stream was not at the version that it expected
     unjustified   an append was refused although the stream was where it had to be
+    excluded      an append was accepted although an event had come that its condition excludes
     untimely      an append got a position before one that was known before it began
 
 It knows nothing of esource. By hand: ``PYTHONPATH=tests python -m histories.checker FILE...``
@@ -32,6 +33,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from adversity.histories.conditions import check_conditions
 from adversity.histories.evidence import Anomaly, Evidence, Shown, shown_by
 from adversity.histories.history import Operation, load
 from adversity.histories.order import check_order
@@ -53,6 +55,7 @@ def check(operations: list[Operation]) -> list[Anomaly]:
             elif operation.end == "duplicate":
                 _check_duplicate(evidence, operation)
     _check_losses(evidence)
+    check_conditions(evidence)
     check_order(evidence)
     return evidence.anomalies
 
@@ -251,7 +254,9 @@ def main(paths: list[str]) -> int:
 def summary(operations: list[Operation]) -> str:
     """How much there is in a history."""
     counts = Counter(f"{operation.asked['do']} {operation.end}" for operation in operations)
-    shown = sum(len(shown_by(o)) for o in operations if o.is_ok and o.asked["do"] != "append")
+    shown = sum(
+        len(shown_by(o)) for o in operations if o.is_ok and o.asked["do"] in ("read_log", "read_stream")
+    )
     return f"{len(operations)} operations: {dict(sorted(counts.items()))}; {shown} events read"
 
 

@@ -18,11 +18,15 @@ from uuid import UUID, uuid5
 
 from adversity.histories.history import Recorder
 from esource import (
+    AppendCondition,
+    AppendConditionError,
     DomainEvent,
     DuplicateEventError,
     EventStore,
     ExpectedVersion,
     OptimisticLockError,
+    Query,
+    QueryItem,
     ReadOptions,
     open_store,
     register_event,
@@ -32,6 +36,7 @@ from esource.errors import DatabaseBusyError
 STREAMS = 3
 EXPECTED = {"any": ExpectedVersion.ANY, "exists": ExpectedVersion.STREAM_EXISTS}
 KIND = "Recorded"
+TAGS = ["t0", "t1", "t2", "t3"]
 
 
 @register_event
@@ -50,6 +55,10 @@ ABORTS: tuple[type[Exception], ...] = (_RolledBack, DatabaseBusyError)
 
 def stream_id(stream: str) -> UUID:
     return uuid5(UUID(int=0), stream)
+
+
+def query_of(items: list[list[str]]) -> Query:
+    return Query(*(QueryItem(tags=tags) for tags in items))
 
 
 def made(part: dict[str, Any]) -> list[Recorded]:
@@ -85,6 +94,7 @@ class Client:
             *[self.append_somehow] * 6,
             *[self.append_at_known_version] * 6,
             *[self.append_in_transaction] * 3,
+            *[self.append_on_condition] * 6,
             self.roll_back,
             self.repeat,
             *[self.append_shared] * 2,
@@ -109,6 +119,7 @@ class Client:
             "stream": stream or chance.choice(list(self.versions)),
             "expected": expected,
             "events": events,
+            "tags": chance.sample(TAGS, chance.choice([0, 1, 1, 2])),
         }
 
     async def append_somehow(self) -> None:
@@ -125,6 +136,18 @@ class Client:
         version = self.versions[first["stream"]]
         more = [self.part(), self.part("exists"), self.part(version + len(first["events"]), first["stream"])]
         await self.append([first, self.chance.choice(more)])
+
+    async def append_on_condition(self) -> None:
+        """As a decision does; or by what was known long ago, or beside a version, or first in a transaction."""
+        chance = self.chance
+        items = [chance.sample(TAGS, chance.choice([1, 1, 2])) for _ in range(chance.choice([1, 1, 2]))]
+        after = self.position
+        if chance.random() < 0.7:
+            after = await self.read_query(items, chance.choice([0, after]))
+        stream = chance.choice(list(self.versions))
+        part = self.part(chance.choice(["any", "any", self.versions[stream]]), stream)
+        more = [self.part()] if chance.random() < 0.2 else []
+        await self.append([{**part, "condition": {"items": items, "after": after}}, *more])
 
     async def roll_back(self) -> None:
         await self.append([self.part(), self.part()], rolls_back=True)
@@ -169,6 +192,8 @@ class Client:
                         await asyncio.sleep(0.001)  # others run into it
                     if rolls_back:
                         raise _RolledBack
+        except AppendConditionError as error:
+            self.recorder.complete(name, "conflict", part=len(done), match=error.global_position)
         except OptimisticLockError as error:
             self.recorder.complete(name, "conflict", part=len(done), actual=error.actual_version)
         except DuplicateEventError:
@@ -181,11 +206,15 @@ class Client:
                 self.versions[part["stream"]] = max(self.versions[part["stream"]], told["version"])
 
     async def _append_part(self, part: dict[str, Any], **options: Any) -> dict[str, Any]:
+        if "condition" in part:
+            condition = part["condition"]
+            options["condition"] = AppendCondition(query_of(condition["items"]), condition["after"])
         result = await self.store.append_events(
             stream_id(part["stream"]),
             KIND,
             made(part),
             EXPECTED.get(part["expected"], part["expected"]),
+            tags=part.get("tags", ()),
             **options,
         )
         return {
@@ -221,6 +250,13 @@ class Client:
         ]  # fmt: skip
         self.recorder.complete(name, "ok", events=events)
         return max((event[0] for event in events), default=0)
+
+    async def read_query(self, items: list[list[str]], after: int) -> int:
+        name = self.recorder.invoke("read_query", items=items, after=after)
+        found = await self.store.read_query(query_of(items), after)
+        positions = [stored.global_position for stored in found.events]
+        self.recorder.complete(name, "ok", positions=positions, head=found.head)
+        return found.head
 
     async def read_stream(self, stream: str | None = None) -> None:
         stream = stream or self.chance.choice(list(self.versions))

@@ -88,10 +88,13 @@ class Evidence:
             self._reported.add((kind, subject))
             self.anomalies.append(Anomaly(kind, subject, text))
 
+    def was_reported(self, kind: str, subject: str) -> bool:
+        return (kind, subject) in self._reported
+
     def reads(self) -> Iterator[tuple[Operation, list[Shown]]]:
         """Every read that was answered, and what it showed."""
         for operation in self.operations:
-            if operation.is_ok and operation.asked["do"] != "append":
+            if operation.is_ok and operation.asked["do"] in ("read_log", "read_stream"):
                 yield operation, shown_by(operation)
 
     def write_of(self, stream: str, event: str) -> Write | None:

@@ -11,8 +11,16 @@ An append is of one or more parts that become visible together: several parts ar
     {"op": "w1.0.7", "at": 15, "end": "ok", "parts": [{"version": 5, "position": 81, "repeated": false}]}
         version and position of the part's last event (position may be null); repeated: it was stored before
     {"op": "w1.0.7", "at": 15, "end": "conflict", "part": 0, "actual": 4}            another version; actual may be null
+    {"op": "w1.0.7", "at": 15, "end": "conflict", "part": 0, "match": 79}            an event that its condition excludes
     {"op": "w1.0.7", "at": 15, "end": "duplicate", "part": 0}                       an event id that is stored elsewhere
     {"op": "w1.0.7", "at": 15, "end": "aborted"}                                    nothing of it may ever be seen
+
+A part may have tags, which all of its events get, and a condition: no event past a position may have all tags of any item.
+
+    {"stream": "s", "expected": "any", "events": ["c"], "tags": ["x"], "condition": {"items": [["x", "y"]], "after": 79}}
+
+    {"op": "r1.0.3", "at": 22, "do": "read_query", "items": [["x", "y"]], "after": 0}
+    {"op": "r1.0.3", "at": 23, "end": "ok", "positions": [80], "head": 81}
 
     {"op": "r1.0.1", "at": 16, "do": "read_log", "after": 79, "limit": null}
     {"op": "r1.0.1", "at": 19, "end": "ok", "events": [[80, "s", 4, "a"], [81, "s", 5, "b"]]}

@@ -52,6 +52,9 @@ class _Pass:
         for _, is_end, operation in sorted(moments, key=lambda moment: moment[:2]):
             if not is_end:
                 self.known_at[operation.name] = self.position, dict(self.versions)
+            elif operation.asked["do"] == "read_query":
+                if operation.is_ok:
+                    self._read_by_query(operation)
             elif operation.asked["do"] != "append":
                 if operation.is_ok:
                     self._read(operation)
@@ -98,7 +101,12 @@ class _Pass:
         # A transaction sees its own events, too.
         own = sum(len(part["events"]) for part in parts[:number] if part["stream"] == stream)
         least, most = self._range(operation, stream)
-        if actual is None:
+        if "match" in operation.answer:
+            is_possible = True  # `check_conditions` has judged that
+            if self.evidence.was_reported("unjustified", operation.name):
+                return
+            self.position = max(self.position, operation.answer["match"])
+        elif actual is None:
             is_possible = any(_refuses(expected, version + own) for version in range(least, most + 1))
         else:
             is_possible = least <= actual - own <= most and _refuses(expected, actual)
@@ -146,6 +154,17 @@ class _Pass:
                 self._report_missing(operation, event, shown)
         for _, stream, version, _ in shown:
             self._learn(stream, version)
+
+    def _read_by_query(self, operation: Operation) -> None:
+        known, _ = self.known_at[operation.name]
+        head = operation.answer["head"]
+        if head < known:
+            self.evidence.report(
+                "missed",
+                operation.name,
+                f"{operation} says that the log ends at {head}; {known} was known before",
+            )
+        self.position = max(self.position, head)
 
     def _wanted_of_log(self, operation: Operation, shown: list[Shown]) -> list[str]:
         """Everything up to the last event shown, and up to all that was known before."""

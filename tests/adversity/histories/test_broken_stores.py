@@ -21,7 +21,7 @@ from adversity.histories import client
 from adversity.histories.checker import check
 from adversity.histories.client import Client
 from adversity.histories.history import Recorder, load
-from esource import EventStore, ExpectedVersion, OptimisticLockError, ReadOptions
+from esource import AppendConditionError, EventStore, ExpectedVersion, OptimisticLockError, ReadOptions
 from esource.dialect.backend import STANDARD
 from esource.dialect.postgresql import append as postgresql_append
 from esource.errors import ConstraintError
@@ -71,11 +71,11 @@ class IgnoresVersions(Broken):
 
 class ForgetsAppends(Broken):
     async def append_events(self, *arguments: Any, **options: Any) -> Any:
-        if options or self.chance.random() < 0.8:
+        if "connection" in options or self.chance.random() < 0.8:
             return await self.store.append_events(*arguments, **options)
         try:
             async with self.store.transaction():
-                result = await self.store.append_events(*arguments)
+                result = await self.store.append_events(*arguments, **options)
                 raise KeyError
         except KeyError:
             return result
@@ -95,8 +95,9 @@ class CommitsWhatIsRolledBack(Broken):
     async def transaction(self) -> AsyncIterator[Any]:
         yield SimpleNamespace(connection=None)
 
-    async def append_events(self, *arguments: Any, **_: Any) -> Any:
-        return await self.store.append_events(*arguments)
+    async def append_events(self, *arguments: Any, **options: Any) -> Any:
+        options.pop("connection", None)
+        return await self.store.append_events(*arguments, **options)
 
 
 class ReadsTheLogAsItWas(Broken):
@@ -118,7 +119,38 @@ class RefusesByOldVersions(Broken):
         return await self.store.append_events(stream, kind, events, expected, **options)
 
 
+class IgnoresConditions(Broken):
+    async def append_events(self, *arguments: Any, **options: Any) -> Any:
+        options.pop("condition", None)
+        return await self.store.append_events(*arguments, **options)
+
+
+class JudgesBeforeTheLock(Broken):
+    async def append_events(self, *arguments: Any, **options: Any) -> Any:
+        condition = options.pop("condition", None)
+        if condition is not None:
+            found = await self.store.read_query(condition.query, condition.after)
+            if found.events:
+                return await self.store.append_events(*arguments, **options, condition=condition)
+        return await self.store.append_events(*arguments, **options)
+
+
+class InventsMatches(Broken):
+    async def append_events(self, stream: Any, kind: str, events: Any, expected: int, **options: Any) -> Any:
+        condition = options.get("condition")
+        if condition is not None and self.chance.random() < 0.3:
+            after = condition.after
+            raise AppendConditionError(
+                kind, stream, expected, after=after, global_position=after + 1, event_type="x"
+            )
+        return await self.store.append_events(stream, kind, events, expected, **options)
+
+
+SLOW = (JudgesBeforeTheLock, InventsMatches)
 BREAKS = {
+    IgnoresConditions: "excluded",
+    JudgesBeforeTheLock: "excluded",
+    InventsMatches: "unjustified",
     IgnoresVersions: "accepted",
     ForgetsAppends: "lost",
     AppendsOneByOne: "torn",
@@ -128,7 +160,13 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(broken, id=broken.__name__, marks=[pytest.mark.slow] * (broken in SLOW))
+        for broken in BREAKS
+    ],
+)
 async def test_the_history_of_a_store_shows_that_it(broken, sqlite_url, open_stores, tmp_path):
     stores = [await open_stores(sqlite_url, busy_timeout=60_000) for _ in range(2)]
     chance = random.Random(seed())

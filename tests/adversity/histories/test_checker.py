@@ -46,6 +46,26 @@ def asked(*parts: dict[str, Any]) -> dict[str, Any]:
     return {"do": "append", "parts": list(parts)}
 
 
+def conditional(at: Sequence[int], event: str, position: int, after: int, **more: Any) -> Lines:
+    """An append of an event with the tag x, unless another one with it has come past a position; None: without an answer."""
+    told = {"version": position, "position": position, "repeated": False, **more}
+    answer = None if len(at) == 1 else {"end": "ok", "parts": [told]}
+    return operation(at, asked(excluding(event, after)), answer)
+
+
+def excluding(event: str, after: int) -> dict[str, Any]:
+    return {**part(event), "tags": ["x"], "condition": {"items": [["x"], ["y", "z"]], "after": after}}
+
+
+def excluded(at: Sequence[int], event: str, after: int, match: int) -> Lines:
+    return operation(at, asked(excluding(event, after)), {"end": "conflict", "part": 0, "match": match})
+
+
+def queried(at: Sequence[int], positions: list[int], head: int, *, after: int = 0) -> Lines:
+    answer = {"end": "ok", "positions": positions, "head": head}
+    return operation(at, {"do": "read_query", "items": [["x"]], "after": after}, answer)
+
+
 def refused(at: Sequence[int], events: str, expected: Any, actual: int | None) -> Lines:
     return operation(
         at, asked(part(events, expected=expected)), {"end": "conflict", "part": 0, "actual": actual}
@@ -69,6 +89,8 @@ def anomalies(*operations: Lines) -> set[str]:
 
 
 TWO_APPENDS = [append((1, 2), "a", 1, 1), append((3, 4), "b", 2, 2)]
+
+EXCLUSIVE = [conditional((1, 2), "a", 1, 0)]
 
 BAD: list[tuple[str, str, list[Lines]]] = [
     ("lost", "an acknowledged event is in no read", [append((1, 2), "a", 1, 1), log((3, 4), "")]),
@@ -189,6 +211,20 @@ BAD: list[tuple[str, str, list[Lines]]] = [
         "ids are taken that nobody used",
         [operation((1, 2), asked(part("a")), {"end": "duplicate", "part": 0}), log((3, 4), "")],
     ),
+    ("excluded", "two that exclude each other are stored", [*EXCLUSIVE, conditional((1, 9), "b", 2, 0), log((10, 11), "1s1a 2s2b")]),
+    ("excluded", "one of them without an answer", [*EXCLUSIVE, conditional((1,), "b", 2, 0), log((10, 11), "1s1a 2s2b")]),
+    ("excluded", "by what it knew of", [*EXCLUSIVE, *TWO_APPENDS[1:], conditional((5, 6), "c", 3, 0), log((10, 11), "1s1a 2s2b 3s3c")]),
+    ("unjustified", "refused for an event that it does not exclude", [*TWO_APPENDS, excluded((5, 6), "c", 0, 2), log((7, 8), "1s1a 2s2b")]),
+    ("unjustified", "refused for an event that it knew of", [*EXCLUSIVE, excluded((5, 6), "c", 1, 1), log((7, 8), "1s1a")]),
+    ("unjustified", "refused for an event that is to come", [excluded((1, 2), "c", 0, 1), conditional((3, 4), "a", 1, 0), log((7, 8), "1s1a")]),
+    (
+        "unjustified",
+        "refused for the second of two",
+        [*EXCLUSIVE, conditional((3, 4), "b", 2, 1), excluded((5, 6), "c", 0, 2), log((7, 8), "1s1a 2s2b")],
+    ),
+    ("missed", "a reading by query lacks an event", [*EXCLUSIVE, queried((3, 4), [], 1), log((5, 6), "1s1a")]),
+    ("missed", "a reading by query knows too little of the log", [*EXCLUSIVE, queried((3, 4), [], 0), log((5, 6), "1s1a")]),
+    ("phantom", "a reading by query shows what has no such tag", [*TWO_APPENDS, queried((5, 6), [1], 2), log((7, 8), "1s1a 2s2b")]),
     (
         "untimely",
         "a position before that of an append that had ended",
@@ -254,6 +290,14 @@ GOOD: list[tuple[str, list[Lines]]] = [
         [append((1, 9), "a", 1, 1), append((2, 3), "b", 1, 2, stream="t"), log((4, 5), "1s1a 2t1b")],
     ),
     ("nobody reads", TWO_APPENDS),
+    ("what is excluded came before", [*EXCLUSIVE, conditional((3, 4), "b", 2, 1), queried((5, 6), [2], 2, after=1), log((7, 8), "1s1a 2s2b")]),
+    ("of two that exclude each other one is refused", [*EXCLUSIVE, excluded((1, 9), "b", 0, 1), log((10, 11), "1s1a")]),
+    ("what has other tags is not excluded", [append((1, 2), "a", 1, 1), conditional((3, 4), "b", 2, 0), log((7, 8), "1s1a 2s2b")]),
+    (
+        "a repeated append is not judged again",
+        [*EXCLUSIVE, conditional((3, 4), "b", 2, 1), conditional((5, 6), "a", 1, 0, repeated=True), log((7, 8), "1s1a 2s2b")],
+    ),
+    ("a reading goes up to its own head", [*EXCLUSIVE, queried((1, 9), [], 0), queried((3, 9), [1], 1), log((10, 11), "1s1a")]),
 ]  # fmt: skip
 
 

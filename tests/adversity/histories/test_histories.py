@@ -73,3 +73,7 @@ async def test_the_histories_of_several_processes_contradict_no_promise(
     tally.conclude()
     for end in ("ok", "conflict", "duplicate", "aborted", "unknown"):
         assert count(operations, "append", end), f"no append ended so: {summary(operations)}"
+    refused = sum("match" in operation.answer for operation in operations)
+    accepted = sum(o.is_ok and "condition" in o.asked.get("parts", [{}])[0] for o in operations)
+    assert refused, f"no condition was refused: {summary(operations)}"
+    assert accepted, f"no condition was accepted: {summary(operations)}"

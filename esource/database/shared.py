@@ -133,7 +133,17 @@ class _SharedLanes(LanePool):
             await backend.enter(driver, shared.schema)
             return await work(driver)
 
-        return await self._of(there).run(inside)
+        pool = self._of(there)
+        if len(pool.idle) > 1:
+            self._choose(pool.idle)
+        return await pool.run(inside)
+
+    def _choose(self, idle: list[Lane]) -> None:
+        """Let a connection be taken next that works in this log's schema, or else the one that was used longest ago: in
+        another schema the server has to plan each statement anew."""
+        has_entered, schema = self._shared.server.backend.has_entered, self._shared.schema
+        place = next((n for n, lane in enumerate(idle) if has_entered(lane.driver, schema)), 0)
+        idle.append(idle.pop(place))
 
     async def take(self) -> Lane:
         there = await self._shared.opened()

@@ -166,6 +166,10 @@ class Backend(ABC):
             for_application: Its code gets the connection, and may change the schema: ask nothing of what was noted.
         """
 
+    def has_entered(self, driver: Any, schema: str | None) -> bool:
+        """Whether a connection is known to work in the schema already. No I/O."""
+        return True
+
     def shared_watcher(self, driver: Any, lock: asyncio.Lock, schema: str | None) -> Any:
         """A connection for `watch` that watches over other logs use, too: one at a time, each in its log's schema."""
         return driver

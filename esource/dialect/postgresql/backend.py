@@ -137,12 +137,15 @@ class PostgreSQLBackend(Backend):
         return schema_of(url)
 
     async def enter(self, driver: _Connection, schema: str | None, *, for_application: bool = False) -> None:
-        if not for_application and self._entered.get(driver) == (schema,):
+        if not for_application and self.has_entered(driver, schema):
             return
         self._entered.pop(driver, None)  # if this is cancelled, it is not known where the connection works
         await driver.execute(f"SET search_path TO {'DEFAULT' if schema is None else identifier(schema)}")
         if not for_application:
             self._entered[driver] = (schema,)
+
+    def has_entered(self, driver: _Connection, schema: str | None) -> bool:
+        return self._entered.get(driver) == (schema,)
 
     def shared_watcher(self, driver: _Connection, lock: asyncio.Lock, schema: str | None) -> SharedWatcher:
         return SharedWatcher(driver, lock, partial(self.enter, driver, schema))

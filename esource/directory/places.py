@@ -120,8 +120,11 @@ class Places:
                 "a directory notes no passwords. Leave it out of the URL: a log on another server is opened with the user and "
                 "the password of the directory's own URL, or with what PGPASSFILE or PGPASSWORD says"
             )
-        same = (url.host, url.port or 5432, url.database) == (own.host, own.port or 5432, own.database)
-        if not self.in_files and same and url.username in (None, own.username):
+        if (
+            not self.in_files
+            and _server_part(url) == _server_part(own)
+            and url.username in (None, own.username)
+        ):
             return f"?schema={url.query['schema']}" if "schema" in url.query else "?"
         if url.username == own.username:
             url = url.set(username=None)
@@ -201,6 +204,12 @@ class Places:
             await asyncio.wait([self._resting])
         for store in self._stores.values():
             await store.close()
+
+
+def _server_part(url: URL) -> tuple[object, ...]:
+    """What of a PostgreSQL URL says which database it is; the socket's folder is among the options."""
+    options = {name: value for name, value in url.query.items() if name != "schema"}
+    return url.host, url.port or 5432, url.database, options
 
 
 def _nothing() -> None:

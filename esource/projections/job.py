@@ -21,6 +21,7 @@ from esource.errors import (
     DatabaseFullError,
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
+    StoreMovedError,
     error_text,
 )
 from esource.log.filling import require_filled
@@ -103,6 +104,8 @@ class Job:
     ) -> None:
         self.reader = reader
         self.database = reader.database
+        self.place = self.database.name
+        """Where the log was when the run began."""
         self.projection = projection
         self.partitions = partitions
         self.poll_seconds = poll_seconds
@@ -248,6 +251,25 @@ class Job:
         if isinstance(error, SQLAlchemyError):
             error = self.database.backend.explain(error, self.database.name) or error
         return isinstance(error, _OUTAGES)
+
+    def is_moved(self, error: BaseException) -> bool:
+        """Whether the cause is that the log has moved, and not the event."""
+        return isinstance(error, StoreMovedError) and error.database == self.place
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the database leads to another place by now than when the run began."""
+        return self.database.name != self.place
+
+    def require_place(self) -> None:
+        """Refuse to go on in another place than that where the run began: the leases, and perhaps the checkpoint, are not
+        there.
+
+        Raises:
+            StoreMovedError: the log has moved.
+        """
+        if self.has_moved:
+            raise StoreMovedError(self.place, self.database.name)
 
     def failed(self, error: BaseException, what: str) -> None:
         """Count an attempt that failed, and say what comes of it."""

@@ -14,7 +14,7 @@ from esource.database.cancellation import uninterrupted
 from esource.database.sources import require_whole
 from esource.database.supervision import MAX_RESTART_SECONDS, RESTART_SECONDS, Supervisor, logging_its_end
 from esource.database.wakeup import POLL_SECONDS
-from esource.errors import InvalidOptionError
+from esource.errors import InvalidOptionError, StoreMovedError
 from esource.log.pages import last_position
 from esource.log.reader import Readable
 from esource.projections.checkpoints import states
@@ -146,19 +146,36 @@ class ProjectionRunner:
             job.stats.running(metrics=job.reader.tracer is not None),
             only_one_class(job.database, job.projection),
         ):
-            try:
-                preparing = job.retry_outages(lambda: prepare(job))
-                if not await job.unless_stopped(
-                    preparing, "its reset()", "it is called again by the next run"
-                ):
-                    logger.info("%s: a newer version is active", job.stats.name)
+            while True:
+                job.place = job.database.name
+                try:
+                    await self._run_in_place(live=live)
+                except Stopping:
                     return
-                await job.retry_outages(self._shares.look_back)
-                await self._shares.hold(None if live else await self._head())
-            except Stopping:
-                return
-            finally:
-                await uninterrupted(self._shares.let_go())
+                except StoreMovedError:
+                    if not job.has_moved:
+                        raise
+                    logger.info(
+                        "%s: its log has moved, and it begins anew in %s", job.stats.name, job.database.name
+                    )
+                else:
+                    return
+                finally:
+                    await uninterrupted(self._shares.let_go())
+
+    async def _run_in_place(self, *, live: bool) -> None:
+        """Run where the log is now.
+
+        Raises:
+            StoreMovedError: it has moved.
+        """
+        job = self._job
+        preparing = job.retry_outages(lambda: prepare(job))
+        if not await job.unless_stopped(preparing, "its reset()", "it is called again by the next run"):
+            logger.info("%s: a newer version is active", job.stats.name)
+            return
+        await job.retry_outages(self._shares.look_back)
+        await self._shares.hold(None if live else await self._head())
 
     async def __aenter__(self) -> Self:
         """Run in the background, live, until the block ends.

@@ -120,6 +120,7 @@ class Share:
 
     async def _deal_with(self, rows: list[EventRow], upto: int) -> None:
         """Handle those of a page that are ours, with their keys; then everything up to a position is done."""
+        self.job.require_place()
         known = self.job.known(rows, self.number)
         await self.job.fetch_keys(known)
         await self._work_off(known, upto)
@@ -189,7 +190,7 @@ class Share:
         except (LostCheckpoint, Stopping):
             raise
         except Exception as error:
-            if self.job.is_outage(error):
+            if self.job.is_outage(error) or self.job.is_moved(error):
                 raise
             return _Failed(error, at, 0)
         self._is_saved(len(rows), upto)
@@ -214,7 +215,7 @@ class Share:
             except (LostCheckpoint, Stopping):
                 raise
             except Exception as error:
-                if self.job.is_outage(error):
+                if self.job.is_outage(error) or self.job.is_moved(error):
                     raise
                 return _Failed(error, index, index)
             self.position = row[POSITION]

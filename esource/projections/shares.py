@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from esource.database.calls import wait_after_stop
 from esource.database.cancellation import drop
-from esource.errors import DatabaseError, InvalidOptionError
+from esource.errors import DatabaseError, InvalidOptionError, StoreMovedError
 from esource.projections.checkpoints import CheckpointState, states
 from esource.projections.job import Job, LostCheckpoint, Stopping
 from esource.projections.missed import tell_of_missed
@@ -79,6 +79,7 @@ class Shares:
     async def _balance(self, goal: int | None) -> bool:
         """Renew, give up and take up leases; whether there is nothing more to do."""
         job = self.job
+        job.require_place()
         found = await states(job.database)
         if (active_in(found, job.projection.name) or 0) > job.projection.version:
             logger.info("%s: a newer version has taken over", job.stats.name)
@@ -190,12 +191,12 @@ class Shares:
         job = self.job
         for number, part in list(self._parts.items()):
             await self._drop(number)
-            with suppress(LostCheckpoint, Stopping, DatabaseError):
+            with suppress(LostCheckpoint, Stopping, DatabaseError, StoreMovedError):
                 await part.flush()
         self._wants_share = False
         try:
             await job.leases.release({*job.checkpoints, job.projection.checkpoint_name})
-        except DatabaseError as error:
+        except (DatabaseError, StoreMovedError) as error:
             logger.warning("%s: leases are left to run out: %s", job.stats.name, error)
         await job.database.wake_up.settle()
 

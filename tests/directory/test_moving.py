@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import select
 from support.commands import esource
 from support.orders import placed
-from support.read_models import until
+from support.read_models import Journal, Letters, until
 
-from esource import CheckpointRepository, open_store
+from esource import CheckpointRepository, DLQRepository, ProjectionRunner, open_store
 from esource.copying import cut_over
 from esource.errors import InvalidOptionError, StoreMovedError
 
@@ -176,3 +177,45 @@ async def test_a_log_in_a_file_moves_to_a_server(tmp_path, postgres_url, open_di
     assert await all_of(there) == [first]
     second = await append_one(there)
     assert await all_of(there) == [first, second]
+
+
+async def test_a_projection_begins_anew_in_the_new_place_if_that_was_said(directory, red):
+    await append_one(red)
+    projection = Journal()
+
+    async def applied():
+        async with red.reading() as connection:
+            return list((await connection.execute(select(projection.table.c.position))).scalars())
+
+    async with ProjectionRunner(red, projection, poll_seconds=0.1) as runner:
+        await red.wait_for(1, projection=projection, timeout=30)
+        await directory.move("red", elsewhere(directory), reset=["journal"])
+        position, _ = await append_one(red)
+        await until(lambda: projection.calls == ["c-1"] * 3)
+        await red.wait_for(position, projection=projection, timeout=30)
+        assert await applied() == [1, 2]
+        assert runner.health_now().failures == 0
+
+
+async def test_a_projection_goes_on_in_the_new_place_where_its_effects_are_elsewhere(directory, red):
+    await append_one(red)
+    projection = Letters()
+    async with ProjectionRunner(red, projection, poll_seconds=0.1):
+        await red.wait_for(1, projection=projection, timeout=30)
+        await directory.move("red", elsewhere(directory))
+        position, _ = await append_one(red)
+        await red.wait_for(position, projection=projection, timeout=30)
+    assert projection.sent == [1, 2]
+
+
+async def test_a_projection_whose_log_was_cut_over_ends_and_blames_no_event(directory, red, caplog):
+    async with open_store(directory.places.resolve(directory.places.usual("red"))) as store:
+        runner = ProjectionRunner(store, Letters(), poll_seconds=0.1)
+        running = asyncio.create_task(runner.run())
+        await append_one(store)
+        await store.wait_for(1, projection="letters", timeout=30)
+        async with open_store(elsewhere(directory)) as there:
+            await cut_over(store, there)
+        with pytest.raises(StoreMovedError):
+            await running
+        assert await DLQRepository(store).get_failed_events() == []

@@ -117,34 +117,37 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RETURN jsonb_build_object('isolation', current_setting('transaction_isolation'));
     END IF;
-    FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'streams') AS s(id uuid, type text, version integer) LOOP
-        SELECT e.version INTO place FROM events AS e
-        WHERE (e.aggregate_id, e.aggregate_type) >= (item.id, item.type)
-        AND (e.aggregate_id, e.aggregate_type) <= (item.id, item.type) AND (tenant IS NULL OR e.tenant_id = tenant)
-        ORDER BY e.aggregate_id DESC, e.aggregate_type DESC, e.version DESC LIMIT 1;
-        IF coalesce(place, 0) <> item.version THEN
-            RETURN jsonb_build_object('id', item.id, 'type', item.type, 'version', coalesce(place, 0));
+    IF wanted->'streams' <> '[]' THEN
+        FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'streams') AS s(id uuid, type text, version integer) LOOP
+            SELECT e.version INTO place FROM events AS e
+            WHERE (e.aggregate_id, e.aggregate_type) >= (item.id, item.type)
+            AND (e.aggregate_id, e.aggregate_type) <= (item.id, item.type) AND (tenant IS NULL OR e.tenant_id = tenant)
+            ORDER BY e.aggregate_id DESC, e.aggregate_type DESC, e.version DESC LIMIT 1;
+            IF coalesce(place, 0) <> item.version THEN
+                RETURN jsonb_build_object('id', item.id, 'type', item.type, 'version', coalesce(place, 0));
+            END IF;
+        END LOOP;
+    END IF;
+    IF EXISTS (SELECT FROM tag_fillings AS f WHERE f.completed_at IS NULL) THEN
+        SELECT f.event_type, f.tag_name INTO filling FROM tag_fillings AS f
+        WHERE f.completed_at IS NULL AND EXISTS (
+            SELECT FROM jsonb_to_recordset(wanted->'items') AS i(tags text[], types text[])
+            WHERE (i.types IS NULL OR f.event_type = ANY (i.types))
+            AND EXISTS (SELECT FROM unnest(i.tags) AS t WHERE starts_with(t, f.tag_name || ':'))) LIMIT 1;
+        IF FOUND THEN
+            RETURN jsonb_build_object('filled', filling.event_type, 'with', filling.tag_name);
         END IF;
-    END LOOP;
-    SELECT f.event_type, f.tag_name INTO filling FROM tag_fillings AS f
-    WHERE f.completed_at IS NULL AND EXISTS (
-        SELECT FROM jsonb_to_recordset(wanted->'items') AS i(tags text[], types text[])
-        WHERE (i.types IS NULL OR f.event_type = ANY (i.types))
-        AND EXISTS (SELECT FROM unnest(i.tags) AS t WHERE starts_with(t, f.tag_name || ':'))) LIMIT 1;
-    IF FOUND THEN
-        RETURN jsonb_build_object('filled', filling.event_type, 'with', filling.tag_name);
     END IF;
     -- Most often few events have come, or none: then these are looked at, whatever the number of items.
     SELECT count(*) INTO come FROM (SELECT FROM events AS e WHERE e.global_position > since
         ORDER BY e.global_position LIMIT 33) AS counted;
+    IF come = 0 THEN RETURN NULL; END IF;
     IF come <= 32 THEN
-        IF come > 0 THEN
-            SELECT e.global_position INTO earliest FROM events AS e
-            WHERE e.global_position > since AND (tenant IS NULL OR e.tenant_id = tenant) AND EXISTS (
-                SELECT FROM jsonb_to_recordset(wanted->'items') AS i(tags jsonb, types jsonb)
-                WHERE (i.types IS NULL OR i.types ? e.event_type) AND (i.tags IS NULL OR e.tags @> i.tags))
-            ORDER BY e.global_position LIMIT 1;
-        END IF;
+        SELECT e.global_position INTO earliest FROM events AS e
+        WHERE e.global_position > since AND (tenant IS NULL OR e.tenant_id = tenant) AND EXISTS (
+            SELECT FROM jsonb_to_recordset(wanted->'items') AS i(tags jsonb, types jsonb)
+            WHERE (i.types IS NULL OR i.types ? e.event_type) AND (i.tags IS NULL OR e.tags @> i.tags))
+        ORDER BY e.global_position LIMIT 1;
         wanted := wanted - 'items';
     END IF;
     FOR item IN SELECT * FROM jsonb_to_recordset(wanted->'items') AS i(tags text[], types text[]) LOOP

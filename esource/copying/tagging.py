@@ -65,8 +65,12 @@ _MOVE = Statement(
 )
 _TAG = Statement(
     update(events)
-    .where(events.c.global_position == bindparam("place", type_=events.c.global_position.type))
+    .where(
+        events.c.global_position == bindparam("place", type_=events.c.global_position.type),
+        events.c.tags.is_not_distinct_from(bindparam("as_read", type_=events.c.tags.type)),
+    )
     .values(tags=bindparam("with_tags", type_=events.c.tags.type))
+    .returning(events.c.global_position)
 )
 
 
@@ -244,7 +248,7 @@ class _Filling:
         for each in self.declared:
             if each in self._places:
                 if again:
-                    await self._move(each, 0, self._places[each].completed_at)
+                    await self._move(each, 0, None)
             elif self.dry_run:
                 self._places[each] = _Place(0, None)
             else:
@@ -265,7 +269,9 @@ class _Filling:
         types = frozenset(each.event_type for each in together)
         wanted = Selection(self.database, ReadOptions(event_types=types, from_position=start))
         rows = await page_after(self.database, wanted, start, self._size)
-        changes = [(row[POSITION], tags) for row in rows if (tags := self._tags_to_be(row)) is not None]
+        changes = [
+            (row[POSITION], row[TAGS], tags) for row in rows if (tags := self._tags_to_be(row)) is not None
+        ]
         upto = rows[-1][POSITION] if rows else start
         # Past where the log ended as this began, a page that lacks nothing shows that only newer programs write. To follow
         # them to the end might take for ever.
@@ -295,18 +301,20 @@ class _Filling:
         together: list[Declared],
         start: int,
         upto: int,
-        changes: list[tuple[int, str]],
+        changes: list[tuple[int, str | None, str]],
         *,
         is_last: bool,
     ) -> bool:
-        """A page and its record, unless another run was faster."""
+        """A page and its record, unless another run was faster: with this record, or, with another class, with other tags."""
         async with self.database.transaction():
             for each in together:
                 found = await self.database.rows(_PLACE, _values(each))
                 if not found or found[0][0] != start:
                     return False
-            for place, tags in changes:
-                await self.database.write(_TAG, {"place": place, "with_tags": tags})
+            for place, as_read, tags in changes:
+                values = {"place": place, "as_read": as_read, "with_tags": tags}
+                if not await self.database.write(_TAG, values):
+                    return False
             for each in together:
                 completed_at = utc_now() if is_last else None if changes else self._places[each].completed_at
                 await self._move(each, upto, completed_at)

@@ -213,7 +213,20 @@ async def test_what_an_older_program_stores_afterwards_is_filled_by_the_next_run
     assert 13 in await places(new)
 
 
-async def test_a_class_that_gives_more_tags_of_a_name_is_looked_at_again(old, new):
+async def test_two_classes_that_declare_other_tags_fill_them_at_once(old, new, small_pages):
+    class OfCourse(DomainEvent):
+        event_type: str = "Enrolled"
+        course: Annotated[str, Tag("course")]
+
+    registry = EventRegistry()
+    registry.register(OfCourse)
+    for _ in range(5):  # now and then one of them reads a page that the other is about to write
+        await of_old_class(old, *(["ada"] * 8))
+        await asyncio.gather(fill_tags(new, registry=NEW), fill_tags(old, registry=registry))
+    assert {len(stored.tags) async for stored in new.read_all()} == {3}
+
+
+async def test_a_class_that_gives_more_tags_of_a_name_is_looked_at_again(old, new, small_pages):
     await fill_tags(new, registry=NEW)
 
     class OfBoth(DomainEvent):
@@ -225,6 +238,10 @@ async def test_a_class_that_gives_more_tags_of_a_name_is_looked_at_again(old, ne
     registry.register(OfBoth)
     assert (await fill_tags(new, registry=registry)).filled == 0
     assert (await fill_tags(new, registry=registry, again=True, dry_run=True)).filled == 12
+    with pytest.raises(Interrupted):
+        await fill_tags(new, registry=NEW, types=[EnrolledNow], again=True, on_progress=interrupt)
+    with pytest.raises(TagsIncompleteError):
+        await places(new)
     assert (await fill_tags(new, registry=registry, again=True)).filled == 12
     assert len(await places(new, Query(QueryItem(tags=["student:c"])))) == 12
 

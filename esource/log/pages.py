@@ -74,11 +74,12 @@ def _page(
     from_end: bool,
     conditions: tuple[str, ...],
     shapes: tuple[ItemShape, ...] = (),
-    columns: tuple[ColumnElement[Any], ...] = EVENT_COLUMNS,
+    only_events: bool = False,
 ) -> Statement:
     """The statement of one page: past a key (a version or a global position), or from the end, in its order.
 
-    Of a query, each item brings its own first places: the page is among them.
+    Of a query, each item brings its own first places: the page is among them. ``only_events`` leaves out the last columns,
+    which decoding does not need.
     """
     column = events.c[key]
     after = bindparam("after", type_=column.type)
@@ -86,17 +87,14 @@ def _page(
     page = bindparam("page", type_=Integer())
     chosen = [among(events.c.global_position, first_places(shapes, page))] if shapes else past
     return Statement(
-        select(*columns)
+        select(*EVENT_COLUMNS[: STORED_AT if only_events else None])
         .where(*chosen, *(_CONDITIONS[name] for name in conditions))
         .order_by(column.desc() if backward else column)
         .limit(page)
     )
 
 
-_STREAM = _page(
-    "version", False, False, ("aggregate_id", "aggregate_type"), columns=EVENT_COLUMNS[:STORED_AT]
-)
-"""Without the last columns, which decoding does not need."""
+_STREAM = _page("version", False, False, ("aggregate_id", "aggregate_type"), only_events=True)
 EVENT_EXISTS = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
 EVENT = Statement(select(*EVENT_COLUMNS).where(events.c.event_id == bindparam("event_id")))
 OUTBOX_OF_THE_LOG = Statement(
@@ -143,9 +141,15 @@ _LAST = {"global_position": LARGEST_POSITION, "version": 2**31 - 1}
 class Selection:
     """Which rows a read wants: the conditions as statement text and as values."""
 
-    __slots__ = ("backward", "conditions", "key", "limit", "shapes", "start", "values")
+    __slots__ = ("backward", "conditions", "key", "limit", "only_events", "shapes", "start", "values")
 
-    def __init__(self, database: Database, options: ReadOptions, stream: StreamId | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        options: ReadOptions,
+        stream: StreamId | None = None,
+        only_events: bool = False,
+    ) -> None:
         self.key = "global_position" if stream is None else "version"
         self.backward = options.direction is ReadDirection.BACKWARD
         self.start: int | None = min(options.from_position, _LAST[self.key])
@@ -153,6 +157,8 @@ class Selection:
         if self.backward and not 0 < options.from_position <= _LAST[self.key]:
             self.start = None
         self.limit = options.limit
+        self.only_events = only_events
+        """Whether the rows are decoded and nothing else."""
         values: dict[str, Any] = {} if stream is None else stream._asdict()
         if options is not EVERYTHING:  # as most often
             for name in ("tenant_id", "from_timestamp", "to_timestamp"):
@@ -203,7 +209,8 @@ def page_after(
     database: Database, wanted: Selection, after: int | None, size: int
 ) -> Awaitable[list[EventRow]]:
     """One page past a key; None: from the end, backward. One query."""
-    statement = _page(wanted.key, wanted.backward, after is None, wanted.conditions, wanted.shapes)
+    place = (wanted.key, wanted.backward, after is None)
+    statement = _page(*place, wanted.conditions, wanted.shapes, wanted.only_events)
     return database.rows(statement, {**wanted.values, "after": after, "page": size})
 
 

@@ -190,21 +190,21 @@ class LogReader:
         """The events wanted of a stream, and the version of the last of them; else the version to begin after."""
         is_whole = options is EVERYTHING and self.tenant_id is None
         # Most streams are one page. The others come in pages, too, to let other tasks run in between.
-        rows = await first_page(self.database, stream, None if is_whole else self.selection(options, stream))
+        wanted = None if is_whole else self.selection(options, stream, only_events=True)
+        rows = await first_page(self.database, stream, wanted)
         if not rows:
             return [], options.from_position
         decode = self.codec.decode if self.key_store is None else await self.decoder(rows)
-        skips = self.codec.unknown_events == "skip"
-        events = [decode(row) for row in (self.known(rows) if skips else rows)]
+        events = [decode(row) for row in self.known(rows)]
         version = rows[-1][VERSION]
         if len(rows) == PAGE_EVENTS:
-            wanted = self.selection(options, stream)
+            wanted = wanted or self.selection(options, stream, only_events=True)
             wanted.start = version
             async with aclosing(pages(self.database, wanted, PAGE_EVENTS)) as found:
                 async for rows in found:
                     if self.key_store is not None:
                         decode = await self.decoder(rows)
-                    events += [decode(row) for row in (self.known(rows) if skips else rows)]
+                    events += [decode(row) for row in self.known(rows)]
                     version = rows[-1][VERSION]
         return events, version
 
@@ -297,11 +297,13 @@ class LogReader:
 
     # What others build their reading on.
 
-    def selection(self, options: ReadOptions, stream: StreamId | None = None) -> Selection:
+    def selection(
+        self, options: ReadOptions, stream: StreamId | None = None, *, only_events: bool = False
+    ) -> Selection:
         """What to read of the whole log, or of the tenant's share of it: the one way to any page of rows."""
         if self.tenant_id is not None:
             options = restricted(options, self.tenant_id)
-        return Selection(self.database, options.named(self.codec.registry), stream)
+        return Selection(self.database, options.named(self.codec.registry), stream, only_events)
 
     async def decoder(self, rows: Iterable[EventRow]) -> Callable[[EventRow], DomainEvent]:
         """What decodes these rows, with the keys of their personal fields. One query at most."""

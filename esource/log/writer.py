@@ -17,7 +17,7 @@ from esource.dialect.plan import Condition
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.queries import AppendCondition
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
-from esource.domain.tags import NO_TAGS, Tag, declared_tags, given_tags
+from esource.domain.tags import NO_TAGS, Tag, declared_tags, given_tags, tagged_fields
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
 from esource.log.batch import Append
@@ -216,10 +216,11 @@ def _tagged(
     events: Sequence[DomainEvent], encoded: list[EncodedEvent], given: frozenset[str]
 ) -> list[EncodedEvent]:
     """The rows with the tags that their events declare, and those that were given."""
-    found = [given | declared_tags(event) for event in events]
     return [
-        row._replace(tags=_encode(sorted(tags))) if tags else row
-        for row, tags in zip(encoded, found, strict=True)
+        row._replace(tags=_encode(sorted(tags)))
+        if (given or tagged_fields(type(event))) and (tags := given | declared_tags(event))
+        else row
+        for event, row in zip(events, encoded, strict=True)
     ]
 
 

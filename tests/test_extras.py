@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
-import pytest
 from support.installed import hiding_all_but
 
 FIRST_NEEDS = {
@@ -92,20 +91,31 @@ def test_the_bare_command_names_its_extra(tmp_path):
     assert done.stderr == "Error: the esource command needs an extra. Run: pip install 'esource[cli]'\n"
 
 
-@pytest.mark.parametrize(
-    ("command", "url", "package", "extra"),
-    [
-        ("info", "events.db", "aiosqlite", "sqlite"),
-        ("info", "postgresql://host/database", "asyncpg", "postgresql"),
-        ("inspect", "events.db", "textual", "tui"),
-    ],
-)
-def test_a_command_that_needs_another_extra_names_it(tmp_path, command, url, package, extra):
-    code = f"{hiding_all_but('cli')}\nfrom esource.cli import main; main()"
-    done = run(code, command, "--url", url, cwd=tmp_path)
+COMMANDS = {
+    ("info", "events.db"): ("aiosqlite", "sqlite"),
+    ("info", "postgresql://host/database"): ("asyncpg", "postgresql"),
+    ("inspect", "events.db"): ("textual", "tui"),
+}
+"""A command and its URL: the package that it lacks, and the extra that has it."""
 
-    assert done.returncode == 2
-    assert done.stderr == f"Error: {package} is not installed. Run: pip install 'esource[{extra}]'.\n"
+EACH_COMMAND = """
+from esource.cli import main
+for command, url in json.loads(sys.argv[1]):
+    sys.argv[1:] = [command, "--url", url]
+    try: main()
+    except SystemExit as end: assert end.code == 2, end.code
+"""
+
+
+def test_a_command_that_needs_another_extra_names_it(tmp_path):
+    code = f"import json\n{hiding_all_but('cli')}\n{EACH_COMMAND}"
+    done = run(code, json.dumps(list(COMMANDS)), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        f"Error: {package} is not installed. Run: pip install 'esource[{extra}]'."
+        for package, extra in COMMANDS.values()
+    ]
 
 
 def test_alembic_without_a_driver_names_the_drivers_extra(tmp_path):

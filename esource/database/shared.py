@@ -126,11 +126,12 @@ class _SharedLanes(LanePool):
         self._of = of
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        # The log may move to another server before it is this task's turn: this is the schema that it has on this one.
+        backend, schema = self._shared.server.backend, self._shared.schema
         there = await self._shared.opened()
-        shared, backend = self._shared, self._shared.server.backend
 
         async def inside(driver: Any) -> T:
-            await backend.enter(driver, shared.schema)
+            await backend.enter(driver, schema)
             return await work(driver)
 
         pool = self._of(there)
@@ -146,11 +147,12 @@ class _SharedLanes(LanePool):
         idle.append(idle.pop(place))
 
     async def take(self) -> Lane:
+        backend, schema = self._shared.server.backend, self._shared.schema
         there = await self._shared.opened()
         lane = await self._of(there).take()
         try:
             # The application may change the setting in its transaction, so that it is not relied upon afterwards.
-            await self._shared.server.backend.enter(lane.driver, self._shared.schema, for_application=True)
+            await backend.enter(lane.driver, schema, for_application=True)
         except BaseException:
             await uninterrupted(put_back(lane))
             raise

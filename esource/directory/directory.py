@@ -14,12 +14,12 @@ from typing_extensions import Self
 
 from esource import schema
 from esource.checks import check_seconds, check_whole
-from esource.database.cancellation import drop
+from esource.database.cancellation import drop, uninterrupted
 from esource.directory.moving import Moves
 from esource.directory.places import MOST_FILES, Places, check_log_name
 from esource.directory.records import CREATING, MOVING, OPEN, LogEntry, Records, drawn, key_of
 from esource.domain.registry import EventRegistry
-from esource.errors import EventSourceError, InvalidOptionError
+from esource.errors import InvalidOptionError, StoreMovedError, error_text
 from esource.store.store import EventStore
 
 logger = logging.getLogger("esource")
@@ -72,6 +72,8 @@ class Directory(Moves):
         self.records = Records(self.places.database(self.places.url))
         self._entries: dict[str, LogEntry] = {}
         self._stores: dict[str, EventStore] = {}
+        self._left: list[EventStore] = []
+        """Stores that no one gets any more, because their logs are gone, or are in another kind of database."""
         self._keys: dict[str, str] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -87,6 +89,7 @@ class Directory(Moves):
             DatabaseUnavailableError: the directory's database cannot be reached.
         """
         if self._refreshing is None:
+            await self.records.database.open()
             self._entries = {entry.name: entry for entry in await self.records.logs_if_any()}
             self._refreshing = asyncio.get_running_loop().create_task(self._keep_refreshing())
 
@@ -95,9 +98,13 @@ class Directory(Moves):
         task, self._refreshing = self._refreshing, None
         if task is not None:
             await drop([task])
-        for store in self._stores.values():
-            await store.close()
-        self._stores.clear()
+        await uninterrupted(self._close())
+
+    async def _close(self) -> None:
+        stores, self._stores, self._left = [*self._stores.values(), *self._left], {}, []
+        await asyncio.gather(
+            *(store.close() for store in stores)
+        )  # one that has to be waited for holds up no other
         await self.records.database.close()
         await self.places.close()
 
@@ -124,6 +131,7 @@ class Directory(Moves):
 
         Raises:
             InvalidOptionError: the name or the place cannot be used, or one of them is taken.
+            StoreMovedError: the log that is there has moved, and takes no events.
             SchemaOutdatedError: the log that is there has an older schema; upgrade it first.
         """
         check_log_name(name)
@@ -131,9 +139,19 @@ class Directory(Moves):
         url = self.places.resolve(place)
         self._refuse_own(url)
         await self.records.create_tables()
+        for other in await self.records.logs():
+            if other.target == place:
+                raise InvalidOptionError(
+                    f"the log {other.name!r} is being moved to {place}. Nothing was created"
+                )
         entry = await self.records.add(name, place, takes_keys=takes_keys)
         if entry.state == CREATING:
-            await self.places.store(url).initialize()
+            store = self.places.store(url)
+            await store.initialize()
+            moved_to = await store.reader.database.moved_to()
+            if moved_to is not None:
+                await self.records.remove(name)
+                raise StoreMovedError(store.name, moved_to)
             await self.records.set_revision(name, schema.HEAD)
             entry = await self.records.set_state(entry, OPEN)
         self._entries[name] = entry
@@ -262,19 +280,33 @@ class Directory(Moves):
             await asyncio.sleep(self._refresh_seconds)
             try:
                 await self._refresh()
-            except EventSourceError as error:
-                logger.warning("%s: it cannot be read now, and is asked again: %s", self.name, error)
+            except Exception as error:  # whatever it is, it may be over the next time
+                logger.warning(
+                    "%s: it cannot be read now, and is asked again: %s", self.name, error_text(error)
+                )
 
     async def _refresh(self) -> None:
         """Read where the logs are, and lead open stores to those that have moved."""
         entries = {entry.name: entry for entry in await self.records.logs_if_any()}
         for name, entry in entries.items():
             before = self._entries.get(name)
-            if before is not None and before.generation != entry.generation:
+            if before is not None and entry.is_elsewhere(before):
                 self._lead(entry)
-        for name in self._entries.keys() - entries.keys():
-            self._stores.pop(name, None)
+        gone = [self._entries[name] for name in self._entries.keys() - entries.keys()]
         self._entries = entries
+        for entry in gone:
+            self._leave(entry.name)
+            url = self.places.resolve(entry.place)
+            if self.places.server(url).backend.in_files:
+                await self.places.let_go(url)  # another file may come to its place
+        if gone:
+            self._keys = {key: log for key, log in self._keys.items() if log in entries}
+
+    def _leave(self, name: str) -> None:
+        """Give the open store of a log to no one any more. Whoever has it may still use it."""
+        store = self._stores.pop(name, None)
+        if store is not None:
+            self._left.append(store)
 
     def _lead(self, entry: LogEntry) -> None:
         """Lead the open store of a log to where it has moved."""
@@ -286,7 +318,7 @@ class Directory(Moves):
         server, database = self.places.server(url), store.reader.database
         if server.backend is not database.backend:
             # Its statements are another database's. Whoever asks next gets a new store.
-            del self._stores[entry.name]
+            self._leave(entry.name)
             return
         database.lead_to(server, url)
         logger.info("the log %s has moved to %s", entry.name, database.name)
@@ -303,7 +335,7 @@ class Directory(Moves):
         while True:
             entry = await self.records.log(name)
             known, store = self._entries.get(name), self._stores.get(name)
-            if known is None or known.generation != entry.generation:
+            if known is None or entry.is_elsewhere(known):
                 self._lead(entry)
                 return name in self._stores
             # Another task may have found it before; or the move has come to its end, and is about to be noted.

@@ -16,7 +16,10 @@ from esource.dialect.urls import moving_of
 from esource.directory.records import DROPPING, MOVING, OPEN, LogEntry
 from esource.directory.upkeep import Upkeep
 from esource.errors import InvalidOptionError, StoreMovedError
-from esource.schema.schemas import drop_schema
+from esource.schema.schemas import drop_schema, has_schema
+
+DROPPED = "nowhere: it was dropped"
+"""What the fence in a file says that is about to be removed."""
 
 
 class Moves(Upkeep):
@@ -116,22 +119,29 @@ class Moves(Upkeep):
             raise InvalidOptionError(
                 f"the log {name!r} is being moved. Let the move come to its end first: repeat it"
             )
-        count = (await self.records.counts()).get(name, 0)
-        if count and not everything:
-            raise InvalidOptionError(
-                f"{count} keys live in the log {name!r}. Nothing was dropped. `everything` (`--everything`) drops it all the same"
-            )
-        url = self.places.resolve(entry.place)
-        entry = await self.records.set_state(entry, DROPPING)
+        url, before = self.places.resolve(entry.place), entry.state
+        in_files = self.places.server(url).backend.in_files
+        entry = await self.records.set_state(entry, DROPPING)  # from now on no key comes into it
         try:
-            if self.places.server(url).backend.in_files:
-                await self._drop_file(entry, everything=everything)
+            if not everything:
+                await self._refuse_keys(name)
+            if in_files:
+                await self._fence_file(entry, everything=everything)
             else:
                 await self._drop_schema(url, everything=everything)
         except BaseException:
-            await self.records.set_state(entry, OPEN)
+            await self.records.set_state(entry, before)
             raise
+        if in_files:
+            await self._remove_file(url)
         await self.forget(name)
+
+    async def _refuse_keys(self, name: str) -> None:
+        count = (await self.records.counts()).get(name, 0)
+        if count:
+            raise InvalidOptionError(
+                f"{count} keys live in the log {name!r}. Nothing was dropped. `everything` (`--everything`) drops it all the same"
+            )
 
     async def forget(self, name: str) -> None:
         """Take a log out of the directory, and leave its database as it is. The keys that live in it are forgotten, too.
@@ -152,28 +162,38 @@ class Moves(Upkeep):
                     f"{store.name}: the log lies in no schema of its own. `esource downgrade base` drops its tables, and "
                     "Directory.forget (`esource logs drop --keep`) takes it out of the directory"
                 )
-            await drop_schema(store, name, everything=everything)
+            own = self.records.database
+            if name == own.schema and self.places.server(url) is self.places.server(own.url):
+                raise InvalidOptionError(
+                    f"{store.name}: the directory's own tables are in the schema {name!r}, too. Nothing was dropped. "
+                    "Directory.forget (`esource logs drop --keep`) takes the log out of the directory"
+                )
+            if await has_schema(store, name):  # else a call that was broken off came as far as that
+                await drop_schema(store, name, everything=everything)
         finally:
             await store.close()
 
-    async def _drop_file(self, entry: LogEntry, *, everything: bool) -> None:
-        url = self.places.resolve(entry.place)
-        file = Path(str(url.database))
-        if not file.exists():  # noqa: ASYNC240 - a look at this machine's disk
+    async def _fence_file(self, entry: LogEntry, *, everything: bool) -> None:
+        """Keep all writers out of a file that is to be removed, because who has it open would go on writing to it."""
+        if not Path(str(self.places.resolve(entry.place).database)).exists():  # noqa: ASYNC240 - a look at a disk
             return
         async with self._whole(entry) as store, store.transaction():
             database = store.reader.database
-            if await schema.current(store) is not None:
-                position = await store.get_global_position()
-                if position and not everything:
-                    raise InvalidOptionError(
-                        f"{store.name} holds events up to global position {position}. Nothing was dropped. `everything` "
-                        "(`--everything`) drops that, too"
-                    )
-                # Whoever has the file open would go on writing to it.
-                unit = database.current_unit()
-                assert unit is not None
-                await moving_of(database.backend).fence(unit.driver, TABLES, "nowhere: it was dropped")
-        await self.places.server(url).connections.rest()
+            if await schema.current(store) is None or await database.moved_to() == DROPPED:
+                return
+            position = await store.get_global_position()
+            if position and not everything:
+                raise InvalidOptionError(
+                    f"{store.name} holds events up to global position {position}. Nothing was dropped. `everything` "
+                    "(`--everything`) drops that, too"
+                )
+            unit, moving = database.current_unit(), moving_of(database.backend)
+            assert unit is not None
+            await moving.unfence(unit.driver, TABLES)  # it may have been moved before
+            await moving.fence(unit.driver, TABLES, DROPPED)
+
+    async def _remove_file(self, url: URL) -> None:
+        await self.places.let_go(url)
+        file = Path(str(url.database))
         for end in ("", "-wal", "-shm", "-journal"):
             file.with_name(file.name + end).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import re
 from collections import OrderedDict
 from functools import partial
 from os import PathLike, fspath
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from esource.errors import InvalidOptionError
 from esource.store.doors import open_store
 from esource.store.store import EventStore
 
-NAME = re.compile(r"(?!pg_)[a-z0-9_][a-z0-9_-]{0,62}")
+NAME = re.compile(
+    r"(?!pg_|(public|information_schema|con|prn|aux|nul|(com|lpt)[0-9])$)[a-z0-9_][a-z0-9_-]{0,62}"
+)
 """Names of logs: good for a schema, and for a file on any disk."""
 
 MOST_FILES = 100
@@ -41,10 +44,10 @@ def check_log_name(name: str) -> str:
     Raises:
         InvalidOptionError: no log can have it.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name == "public":
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidOptionError(
             f"{name!r} cannot be the name of a log: it has 1 to 63 small letters, digits, '_' and '-', does not begin with '-' "
-            "or 'pg_', and is not 'public'"
+            "or 'pg_', and is no word such as 'public' or 'con', which means something else to a server or a disk"
         )
     return name
 
@@ -101,6 +104,10 @@ class Places:
             InvalidOptionError: the URL cannot be read, or has a password that is not the directory's.
         """
         if isinstance(given, str) and given.startswith("?"):
+            if self.in_files or not (given == "?" or given.startswith("?schema=")):
+                raise InvalidOptionError(
+                    f"{given!r} is no place: it is ?schema=NAME, and only a directory on PostgreSQL has schemas beside it"
+                )
             return self._noted(self.resolve(given))
         if isinstance(given, PathLike) or (isinstance(given, str) and "://" not in given):
             return self._noted(URL.create("sqlite", database=fspath(given)))
@@ -110,7 +117,8 @@ class Places:
         if backend_for_url(url).in_files:
             if url.database in (None, "", ":memory:"):
                 raise InvalidOptionError("a log of a directory lies in a file or on a server, not in memory")
-            file = Path(str(url.database)).expanduser().absolute()
+            # One spelling for each file. Links stay what they are: who sets them may change them.
+            file = Path(abspath(Path(str(url.database)).expanduser()))  # noqa: PTH100
             if not self.in_files:
                 return f"sqlite:///{file}"
             return str(file.relative_to(self._folder) if file.is_relative_to(self._folder) else file)
@@ -194,9 +202,21 @@ class Places:
         """Close the files that were not used for longest, except those that are in use."""
         needless = list(self._open_files)[: len(self._open_files) - self._most_files]
         for key in needless:
+            if key not in self._servers:
+                continue  # it was let go meanwhile
             connections = self._servers[key].connections
             if not connections.is_ready or await uninterrupted(connections.rest()):
                 self._open_files.pop(key, None)
+
+    async def let_go(self, url: URL) -> None:
+        """Close the connections to a file that was dropped, at once: another one may come to its place."""
+        key = _server_of(url)
+        store = self._stores.pop(key, None)
+        self._servers.pop(key, None)
+        self._open_files.pop(key, None)
+        if store is not None:
+            store.reader.database.close_seconds = 0.0
+            await store.close()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -37,6 +37,10 @@ class LogEntry:
     revision: str | None
     """The revision of its tables, when the directory last created or upgraded it."""
 
+    def is_elsewhere(self, before: LogEntry) -> bool:
+        """Whether it has moved since; or was forgotten, and created in another place."""
+        return (before.generation, before.place) != (self.generation, self.place)
+
 
 def key_of(key: str | UUID) -> str:
     """A key as it is noted.
@@ -142,17 +146,19 @@ class Records:
         """Note what is done with a log.
 
         Raises:
-            InvalidOptionError: it was moved or dropped meanwhile.
+            InvalidOptionError: another process moves or drops it, or has done so meanwhile.
         """
         values = {
             "its_name": entry.name,
             "its_generation": entry.generation,
-            "state": state,
-            "target": target,
+            "its_state": entry.state,
+            "its_target": entry.target,
+            "new_state": state,
+            "new_target": target,
         }
         if not await self.database.write(tables.SET_STATE, values):
             raise InvalidOptionError(
-                f"another process has moved or dropped the log {entry.name!r} meanwhile: look, and try again"
+                f"another process moves or drops the log {entry.name!r}, or has done so meanwhile: look, and try again"
             )
         return await self.log(entry.name)
 
@@ -173,8 +179,8 @@ class Records:
     async def remove(self, name: str) -> None:
         """Forget a log, and which keys live in it."""
         async with self.database.transaction():
-            await self.database.write(tables.RELEASE_KEYS, {"its_log": name})
             await self.database.write(tables.REMOVE, {"its_name": name})
+            await self.database.write(tables.RELEASE_KEYS, {"its_log": name})
 
     async def assigned(self, key: str) -> str | None:
         """The log that a key was assigned to. One query."""
@@ -183,10 +189,15 @@ class Records:
         return rows[0][0] if rows else None
 
     async def assign(self, key: str, log: str) -> str:
-        """Assign a key, if it is not assigned; the log that it lives in from now on."""
-        await self.database.write(tables.ASSIGN, {"key": key, "log": log})
+        """Assign a key, if it is not assigned; the log that it lives in from now on.
+
+        Raises:
+            InvalidOptionError: there is no such log, or it is being dropped.
+        """
+        await self.database.write(tables.ASSIGN, {"key": key, "its_name": log})
         found = await self.assigned(key)
-        assert found is not None
+        if found is None:
+            raise InvalidOptionError(f"the log {log!r} is being dropped, or was: no key comes to live in it")
         return found
 
     async def present(self, work: str, worker: str, seconds: float) -> list[str]:

@@ -12,11 +12,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     bindparam,
     delete,
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -89,12 +91,27 @@ ADD = Statement(
         **_values(logs, "name", "place", "state", "takes_keys"), generation=literal_column("1")
     )
 )
+
+
+def _is(state: str, target: str) -> Any:
+    return and_(
+        logs.c.state == bindparam(state, type_=logs.c.state.type),
+        logs.c.target.is_not_distinct_from(bindparam(target, type_=Text())),
+    )
+
+
 SET_STATE = Statement(
     update(logs)
-    .where(*_of(logs, "name", "generation"))
-    .values(**_values(logs, "state", "target"))
+    .where(
+        *_of(logs, "name", "generation"), or_(_is("its_state", "its_target"), _is("new_state", "new_target"))
+    )
+    .values(
+        state=bindparam("new_state", type_=logs.c.state.type), target=bindparam("new_target", type_=Text())
+    )
     .returning(logs.c.name)
 )
+"""Only where the log still is as it was read, or another process was about to do the same."""
+
 SET_PLACE = Statement(
     update(logs)
     .where(*_of(logs, "name", "generation"))
@@ -112,7 +129,15 @@ REMOVE = Statement(delete(logs).where(*_of(logs, "name")).returning(logs.c.name)
 
 LOG_OF_KEY = Statement(select(keys.c.log).where(*_of(keys, "key")))
 ASSIGN = Statement(
-    upsert(keys).values(**_values(keys, "key", "log")).on_conflict_do_nothing(index_elements=[keys.c.key])
+    upsert(keys)
+    .from_select(
+        ["key", "log"],
+        # The lock keeps the log from being dropped meanwhile.
+        select(bindparam("key", type_=keys.c.key.type), logs.c.name)
+        .where(*_of(logs, "name"), logs.c.state != literal_column("'dropping'"))
+        .with_for_update(read=True),
+    )
+    .on_conflict_do_nothing(index_elements=[keys.c.key])
 )
 COUNT_KEYS = Statement(select(keys.c.log, func.count()).group_by(keys.c.log))
 RELEASE_KEYS = Statement(delete(keys).where(*_of(keys, "log")).returning(keys.c.key))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from esource import schema
@@ -13,12 +14,15 @@ from esource.copying.integrity import verify_store
 from esource.database.database import Database
 from esource.dialect.urls import inspection_of
 from esource.directory.places import Places
-from esource.directory.records import OPEN, LogEntry, Records
-from esource.errors import EventSourceError, InvalidOptionError, error_text
+from esource.directory.records import CREATING, OPEN, LogEntry, Records
+from esource.errors import DatabaseUnavailableError, EventSourceError, InvalidOptionError, error_text
 from esource.repositories.checkpoint import CheckpointRepository
 from esource.store.store import EventStore
 
 T = TypeVar("T")
+
+ANSWER_SECONDS = 5.0
+"""So long a log may take to answer before its database counts as unreachable."""
 
 AT_ONCE = 4
 """So many logs are worked on at the same time."""
@@ -68,10 +72,24 @@ class Upkeep:
 
     @asynccontextmanager
     async def _whole(self, entry: LogEntry) -> AsyncIterator[EventStore]:
-        """A store of its own at the place of a log, for work on the whole of it. It does not wait for a server."""
-        store = self.places.store(self.places.resolve(entry.place))
-        store.reader.database.retry_seconds = 0.0
+        """A store of its own at the place of a log, for work on the whole of it. It does not wait for a server.
+
+        Raises:
+            DatabaseUnavailableError: it cannot be reached, or does not answer a short question within `ANSWER_SECONDS`.
+        """
+        url = self.places.resolve(entry.place)
+        store = self.places.store(url)
+        database = store.reader.database
+        database.retry_seconds = 0.0
+        if database.backend.in_files and not Path(str(url.database)).exists():  # noqa: ASYNC240 - a look at a disk
+            raise DatabaseUnavailableError(f"{store.name}: there is no such file")
         try:
+            try:
+                await asyncio.wait_for(database.moved_to(), ANSWER_SECONDS)
+            except asyncio.TimeoutError as error:
+                raise DatabaseUnavailableError(
+                    f"{store.name} has not answered within {ANSWER_SECONDS:g} s"
+                ) from error
             yield store
         finally:
             await store.close()
@@ -100,14 +118,16 @@ class Upkeep:
                     database = store.reader.database
                     revision = await schema.current(store)
                     if revision is None:
-                        return LogReport(*known)
+                        return LogReport(
+                            *known, error=None if entry.state == CREATING else "it has no tables"
+                        )
                     position = await store.get_global_position()
                     checkpoints = await CheckpointRepository(database).get_all_checkpoints()
                     reached = [
                         found.global_position for found in checkpoints if found.global_position is not None
                     ]
                     sizes = await _bytes(database)
-            except EventSourceError as error:
+            except Exception as error:  # whatever it is, the other logs are told of
                 return LogReport(*known, error=error_text(error))
             return LogReport(*known, revision, position, sizes, position - min(reached) if reached else None)
 

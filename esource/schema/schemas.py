@@ -55,6 +55,14 @@ async def log_schemas(database: Source) -> list[LogSchema]:
         return found
 
 
+async def has_schema(database: Source, name: str) -> bool:
+    """Whether a database (a store, an engine or a URL) has a schema of this name."""
+    async with opened_database(database) as opened:
+        _require_support(opened)
+        [(found,)] = await opened.inspect(partial(opened.backend.fetch, text=sql.IS_THERE, arguments=(name,)))
+        return bool(found)
+
+
 async def drop_schema(database: Source, name: str, *, everything: bool = False) -> None:
     """Drop a schema and the empty log in it, in one transaction.
 

@@ -211,3 +211,21 @@ def _tell_waiters(element: tell_waiters, compiler: Any, **kw: Any) -> str:
 @compiles(tell_waiters, "sqlite")
 def _tell_waiters_sqlite(element: tell_waiters, compiler: Any, **kw: Any) -> str:
     return "NULL"
+
+
+class hides_rows(FunctionElement[bool]):  # noqa: N801
+    """Whether row-level security hides rows of a table from this role."""
+
+    name = "hides_rows"
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(hides_rows)
+def _hides_rows(element: hides_rows, compiler: Any, **kw: Any) -> str:
+    return f"row_security_active({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(hides_rows, "sqlite")
+def _hides_rows_sqlite(element: hides_rows, compiler: Any, **kw: Any) -> str:
+    return "0"

@@ -7,11 +7,13 @@ import traceback
 from uuid import UUID, uuid4
 
 import pytest
-from support.orders import Order, OrderPlaced, placed, several
+from support.orders import Order, OrderPlaced, OrderShipped, placed, several
 
 from esource import (
     AggregateNotFoundError,
     AggregateRepository,
+    AppendCondition,
+    AppendConditionError,
     DuplicateEventError,
     ExpectedVersion,
     Lease,
@@ -20,6 +22,8 @@ from esource import (
     Projection,
     ProjectionContext,
     ProjectionRunner,
+    Query,
+    QueryItem,
     ReadDirection,
     ReadOptions,
     SnapshotStore,
@@ -27,6 +31,7 @@ from esource import (
     handles,
 )
 from esource.errors import InvalidOptionError
+from esource.tables.selecting import COUNTED_PLACES
 
 RED = UUID("00000000-0000-7000-8000-00000000000a")
 BLUE = UUID("00000000-0000-7000-8000-00000000000b")
@@ -307,3 +312,45 @@ async def test_a_bound_subscription_counts_its_own_lag_only(store, red):
     subscription = red.subscribe(live=False)
     assert (await subscription.health()).lag_events == 2
     assert [event.aggregate_id async for event in subscription] == [OURS, OURS]
+
+
+async def test_a_tag_that_many_tenants_share_is_looked_up_among_the_events_of_the_one(shared_store):
+    """Beyond these numbers the lookup begins with the tenant's events, not with the places of the tag."""
+    red, blue, green = (shared_store.for_tenant(uuid4()) for _ in range(3))
+    hot, both = Query(QueryItem(tags=["hot"])), Query(QueryItem(tags=["hot", "warm"]))
+    await red.append(several(COUNTED_PLACES // 2), tags=["hot", "warm"])
+    await blue.append(several(2), tags=["hot", "warm"])
+    await blue.append([OrderShipped(tracking_number="1")], tags=["hot"])
+    await red.append(several(COUNTED_PLACES // 2 + 10), tags=["hot", "warm"])
+    await blue.append(several(1), tags=["warm"])
+    last = await blue.append([OrderShipped(tracking_number="2")], tags=["hot", "warm"])
+    log = [stored async for stored in shared_store.read_all()]
+    shipped = Query(QueryItem(types=[OrderShipped], tags=["hot"]))
+    either = Query(QueryItem(types=[OrderShipped], tags=["hot", "warm"]), QueryItem(tags=["warm"]))
+    for query in (hot, both, shipped, either):
+        for store in (red, blue, green):
+            tenant_id = store.reader.tenant_id
+            for after in (0, 501, 503):
+                wanted = [
+                    stored.global_position
+                    for stored in log
+                    if stored.tenant_id == tenant_id
+                    and stored.global_position > after
+                    and query.matches(stored.event_type, stored.tags)
+                ]
+                found = await store.read_query(query, after)
+                assert [stored.global_position for stored in found.events] == wanted
+                condition = AppendCondition(query, after)
+                if wanted:
+                    with pytest.raises(AppendConditionError) as caught:
+                        await store.append([OrderShipped(tracking_number="x")], condition=condition)
+                    assert caught.value.global_position == wanted[0]
+                else:
+                    assert (
+                        await store.append([OrderShipped(tracking_number="y")], condition=condition)
+                    ).success
+    assert (
+        await blue.append(
+            [OrderShipped(tracking_number="3")], condition=AppendCondition(both, last.global_position)
+        )
+    ).success

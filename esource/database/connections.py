@@ -59,6 +59,7 @@ class Connections:
         self._lent = driver
         self._owns_engine = engine is None and driver is None
         self._options = dict(options or {})
+        self.only_read = bool(self._options.get("read_only"))  # nothing can be written through them
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -133,7 +134,7 @@ class Connections:
         try:
             with self._backend.errors(self._name):
                 if self._owns_engine:
-                    self._backend.prepare(self._url, read_only=bool(self._options.get("read_only")))
+                    self._backend.prepare(self._url, read_only=self.only_read)
                 self._make_pools()
                 lane = await self.connect()
                 if not self.writers.holds:

@@ -66,15 +66,15 @@ async def initialize(
 
 async def settle_append_lock(database: Database) -> None:
     """Refuse a log that draws its positions in another way than a store was opened for. In an empty log the row is made.
+    A store that only reads is for any log.
 
     Raises:
         InvalidOptionError: it does, and holds events or has the row.
     """
     backend = database.backend
-    if (
-        not backend.append_lock_scripts
-        or await database.inspect(backend.append_lock_of) == backend.append_lock
-    ):
+    if not backend.append_lock_scripts or database.connections.only_read:
+        return
+    if await database.inspect(backend.append_lock_of) == backend.append_lock:
         return
     if backend.append_lock == "advisory" or await _has_events(database):
         raise other_append_lock(database.name, backend.append_lock)

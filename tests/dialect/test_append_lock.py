@@ -123,6 +123,8 @@ async def test_stores_of_both_ways_on_one_log_are_told_before_anything_is_writte
     await schema.create_append_lock(postgres_url)
     with pytest.raises(InvalidOptionError, match="drop_append_lock"):
         await open_stores(postgres_url)
+    reader = await open_stores(postgres_url, read_only=True)
+    assert await reader.get_global_position() == 1
     for _ in range(2):
         with pytest.raises(InvalidOptionError, match="Nothing was written"):
             async with standard.transaction():

@@ -78,6 +78,9 @@ class Judge:
     def __init__(self, cursor: sqlite3.Cursor, dialect: Dialect) -> None:
         self._cursor = cursor
         self._dialect = dialect
+        self._unfilled: list[tuple[str, str]] | None = None
+        self._come: list[_Come] = []
+        self._come_past: int | None = None
 
     def refusal(self, condition: Condition) -> Refusal | None:
         """What is in the way; None if nothing is."""
@@ -91,19 +94,29 @@ class Judge:
         if not condition.items:
             return None
         if any(tags for _, tags in condition.items):
-            unfilled = self._cursor.execute(UNFILLED.on(self._dialect).text).fetchall()
-            lacking = first_unfilled(condition.items, unfilled)
+            if self._unfilled is None:
+                self._unfilled = self._cursor.execute(UNFILLED.on(self._dialect).text).fetchall()
+            lacking = first_unfilled(condition.items, self._unfilled)
             if lacking is not None:
                 return lacking
-        compiled = _COME.on(self._dialect)
-        come = self._cursor.execute(compiled.text, compiled.arguments({"after": condition.after})).fetchall()
-        if len(come) <= FEW:
-            return _first_of(come, condition)
+        if self._few_have_come(condition.after):
+            return _first_of(self._come, condition)
         found = [self._first(types, tags, condition.after, tenant_id) for types, tags in condition.items]
         places = [place for place in found if place is not None]
         if not places:
             return None
         return Matched(min(places), self._value(_TYPE, {"position": min(places)}) or "")
+
+    def _few_have_come(self, after: int) -> bool:
+        """Whether `_come` has all events past a position. Conditions of one batch share them: nothing is written in between."""
+        if self._come_past is None or after < self._come_past:
+            compiled = _COME.on(self._dialect)
+            rows = self._cursor.execute(compiled.text, compiled.arguments({"after": after})).fetchall()
+            if len(rows) > FEW:
+                return False
+            self._come = [(place, kind, stored_tags(tags), owner) for place, kind, tags, owner in rows]
+            self._come_past = after
+        return True
 
     def _first(
         self, types: AbstractSet[str], tags: AbstractSet[str], after: int, tenant_id: UUID | None
@@ -125,14 +138,20 @@ class Judge:
         return None if row is None else row[0]
 
 
-def _first_of(come: list[tuple[int, str, str | None, str | None]], condition: Condition) -> Matched | None:
+_Come = tuple[int, str, "AbstractSet[str]", "str | None"]
+"""An event that has come: its position, type, tags and tenant."""
+
+
+def _first_of(come: list[_Come], condition: Condition) -> Matched | None:
     """The first of these events that a condition excludes."""
     tenant_id = None if condition.tenant_id is None else str(condition.tenant_id)
     for position, event_type, tags, owner in come:
-        if tenant_id in (None, owner):
-            found = stored_tags(tags)
-            if any(
-                (not types or event_type in types) and wanted <= found for types, wanted in condition.items
-            ):
-                return Matched(position, event_type)
+        if (
+            position > condition.after
+            and tenant_id in (None, owner)
+            and any(
+                (not types or event_type in types) and wanted <= tags for types, wanted in condition.items
+            )
+        ):
+            return Matched(position, event_type)
     return None

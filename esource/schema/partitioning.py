@@ -36,6 +36,7 @@ from esource.dialect.postgresql.partitioning import (
     IS_PARTITIONED,
     LAST_POSITION,
     LOCK,
+    LOCK_FILLINGS,
     NEXT_OF_PARTS,
     OBSTACLES,
     PARTITIONS,
@@ -136,7 +137,7 @@ async def attach(database: Source, name: str) -> None:
         found = await current(opened)
         if found != HEAD:
             raise SchemaOutdatedError(opened.name, found, HEAD)
-        async with _locked(opened, partitioned=True) as connection:
+        async with _locked(opened, LOCK_FILLINGS, LOCK, partitioned=True) as connection:
             text = name.removeprefix(PARTITION_PREFIX)
             first = int(text) if text != name and text.isdecimal() else -1
             there: Any = await connection.exec_driver_sql(IS_DETACHED, (name,))
@@ -160,7 +161,7 @@ async def merge(database: Source) -> None:
 
 
 @asynccontextmanager
-async def _locked(database: Database, *, partitioned: bool) -> AsyncIterator[AsyncConnection]:
+async def _locked(database: Database, *locks: str, partitioned: bool) -> AsyncIterator[AsyncConnection]:
     """A transaction during which no other connection migrates, appends or reads the log. The table's own lock comes before the
     append lock in every append, so that those that wait look the table up anew."""
     if not database.backend.supports_partitions:
@@ -168,7 +169,7 @@ async def _locked(database: Database, *, partitioned: bool) -> AsyncIterator[Asy
     async with database.transaction() as unit:
         with database.backend.errors(database.name):
             await database.backend.lock_schema(unit.connection, database.schema)
-            await unit.connection.exec_driver_sql(LOCK)
+            await _run(unit.connection, list(locks or [LOCK]))
             await _require(database, unit.connection, partitioned=partitioned)
             yield unit.connection
 

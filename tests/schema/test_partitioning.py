@@ -475,3 +475,29 @@ async def test_a_part_comes_back_with_its_tags_though_it_was_detached_before_the
     assert (await fill_tags(store, registry=registry)).filled == 1
     assert [stored.global_position for stored in (await store.read_query(blue)).events] == [1, 2]
     assert (await verify_store(store)).findings == []
+
+
+async def test_a_part_is_attached_while_a_page_of_tags_is_written(postgres_url, open_stores):
+    store = await open_stores(postgres_url)
+    await store.append([placed()])
+    await partitioning.partition(store)
+    await store.append([placed()])
+    await execute(postgres_url, "INSERT INTO tag_fillings VALUES ('OrderPlaced', 'order', 2, now())")
+    part = (await partitioning.partitions(store))[0].name
+    await partitioning.detach(store, part)
+    filling = await asyncpg.connect(**dsn(make_url(postgres_url)))
+    try:
+        async with filling.transaction():  # as fill_tags locks, one after the other
+            await filling.execute("SELECT global_position FROM tag_fillings FOR UPDATE")
+            attaching = asyncio.create_task(partitioning.attach(store, part))
+            while not await filling.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not attaching.done()
+                await asyncio.sleep(0)
+            await filling.execute("UPDATE events SET tags = '[\"order:1\"]' WHERE global_position = 2")
+        await attaching
+        assert [
+            tuple(row)
+            for row in await filling.fetch("SELECT global_position, completed_at FROM tag_fillings")
+        ] == [(0, None)]
+    finally:
+        await filling.close()

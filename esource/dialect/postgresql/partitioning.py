@@ -20,6 +20,8 @@ from esource.tables.names import KEYS_TABLE, PARTITION_PREFIX
 from esource.tables.tag_index import POSTGRESQL_TRIGGERS, TRIGGER_NAMES
 
 LOCK = "LOCK TABLE events IN ACCESS EXCLUSIVE MODE"
+LOCK_FILLINGS = "LOCK TABLE tag_fillings IN EXCLUSIVE MODE"
+"""Before the log, in the order of `esource.copying.fill_tags`: it holds a row here while it writes tags there."""
 IS_PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass('events')"
 LAST_POSITION = "SELECT coalesce(max(global_position), 0) FROM events"
 PARTITIONS = f"""

@@ -167,6 +167,8 @@ class Connections:
             if not self._owns_engine:
                 capacity = pool.size() + overflow if overflow >= 0 else 2 * limit
                 limit, hold = max(1, min(limit, capacity // 2)), capacity > 1
+            elif overflow >= 0 and not one_writes:  # a small pool keeps two for transactions and the watch
+                limit, hold = max(1, min(limit, pool.size() + overflow - 2)), pool.size() + overflow > 1
             if overflow >= 0:
                 pool_timeout = pool.timeout()
                 passing = max(
@@ -247,10 +249,9 @@ class Connections:
 
     async def rest(self) -> bool:
         """Close connections that nothing uses, until the next use; whether nothing used them."""
-        engine = self._engine
-        if engine is None or not self.is_ready or not all(pool.is_idle for pool in self._pools()):
+        engine, pools = self._engine, self._pools() if self.is_ready else []
+        if engine is None or not pools or not all(pool.is_idle for pool in pools):
             return False
-        pools = self._pools()
         event.remove(engine.sync_engine, "engine_disposed", self._on_disposed)
         self._engine = None
         self._forget()

@@ -52,14 +52,15 @@ class Server:
     @asynccontextmanager
     async def watching(self, schema: str | None) -> AsyncIterator[Any]:
         """A connection for the watch over one log. All watches over logs of this server share one."""
-        if not self.backend.supports_schemas:
-            async with (await self.opened()).watching() as driver:
+        connections = await self.opened()
+        if not self.backend.supports_schemas or connections.passing.limit == 1:
+            async with connections.watching() as driver:
                 yield driver
             return
         async with self._opening:
             ear = self._ear
             if ear is None or not self.backend.is_alive(ear.lane.driver):
-                ear = self._ear = _Ear(await (await self.opened()).passing.take())
+                ear = self._ear = _Ear(await connections.passing.take())
             ear.users += 1
         try:
             yield self.backend.shared_watcher(ear.lane.driver, ear.lock, schema)

@@ -19,7 +19,7 @@ from esource.directory.moving import Moves
 from esource.directory.places import MOST_FILES, Places, check_log_name
 from esource.directory.records import CREATING, MOVING, OPEN, LogEntry, Records, drawn, key_of
 from esource.domain.registry import EventRegistry
-from esource.errors import InvalidOptionError, StoreMovedError, error_text
+from esource.errors import EventSourceError, InvalidOptionError, StoreMovedError, error_text
 from esource.store.store import EventStore
 
 logger = logging.getLogger("esource")
@@ -147,7 +147,7 @@ class Directory(Moves):
         entry = await self.records.add(name, place, takes_keys=takes_keys)
         if entry.state == CREATING:
             store = self.places.store(url)
-            await store.initialize()
+            await self.places.prepare(store)
             moved_to = await store.reader.database.moved_to()
             if moved_to is not None:
                 await self.records.remove(name)
@@ -202,7 +202,11 @@ class Directory(Moves):
         name = entry.name
 
         async def find() -> bool:
-            return await self._find(name)
+            try:
+                return await self._find(name)
+            except EventSourceError as error:
+                logger.warning("nobody can say where the log %s has moved: %s", name, error_text(error))
+                return False
 
         store.reader.database.find = find
         self._stores[name] = store

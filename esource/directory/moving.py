@@ -75,6 +75,7 @@ class Moves(Upkeep):
         there = self.places.store(self.places.resolve(place))
         async with self._whole(entry) as here:
             try:
+                await self.places.prepare(there)
                 await copy_store(here, there, reset=reset, on_progress=on_progress)
                 result = await cut_over(here, there, reset=reset, on_progress=on_progress)
             except StoreMovedError as error:

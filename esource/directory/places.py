@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from esource import schema
 from esource.database.cancellation import uninterrupted
 from esource.database.database import Database
 from esource.database.shared import Server
@@ -177,6 +178,12 @@ class Places:
             database = store.reader.database
             self._servers[key] = Server(database.connections, database.backend, used)
         return store
+
+    async def prepare(self, store: EventStore) -> None:
+        """Make the tables of a log, if they are not there, as the options of its stores need them."""
+        await store.initialize()
+        if self._options.get("append_lock") == "row" and store.reader.database.backend.append_lock_scripts:
+            await schema.create_append_lock(store)
 
     def _options_for(self, url: URL) -> dict[str, Any]:
         """The options without those that only another kind of database has."""

@@ -55,6 +55,7 @@ class Moves(Upkeep):
 
         Raises:
             InvalidOptionError: there is no such log, it is being moved to another place, or another log is there.
+            StoreMovedError: a log has moved away from the new place.
             CopyRefusedError: the new place holds something else, or the two are not equal in the end; the log stays.
             DatabaseBusyError: a transaction was open for too long; the log stays, and the call can be repeated.
         """
@@ -71,8 +72,11 @@ class Moves(Upkeep):
             raise InvalidOptionError(
                 f"the log {name!r} is not ready: {entry.state} it was broken off, or goes on"
             )
-        entry = await self.records.set_state(entry, MOVING, place)
         there = self.places.store(self.places.resolve(place))
+        moved_to = await there.reader.database.moved_to()
+        if moved_to is not None:
+            raise StoreMovedError(there.name, moved_to)
+        entry = await self.records.set_state(entry, MOVING, place)
         async with self._whole(entry) as here:
             try:
                 await self.places.prepare(there)

@@ -96,7 +96,9 @@ class Places:
         """The place of a new log: beside the directory."""
         if not self.in_files:
             return f"?schema={name}"
-        return str(Path(Path(str(self.url.database)).stem) / f"{name}.db")
+        file = Path(str(self.url.database))
+        folder = file.stem if file.suffix else f"{file.name}-logs"  # no folder can have the name of the file
+        return str(Path(folder) / f"{name}.db")
 
     def place(self, given: str | URL | PathLike[str]) -> str:
         """A place as it is noted, from what names a database. It has no password.

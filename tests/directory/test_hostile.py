@@ -249,3 +249,17 @@ async def test_a_server_that_does_not_answer_holds_up_no_round(postgres_url, ope
         assert "has not answered within" in blue.error
         assert red.error is None
     server.close()
+
+
+async def test_a_move_to_a_place_that_takes_no_events_does_not_begin(directory, red):
+    left = directory.places.resolve((await directory.entry("red")).place)
+    await directory.move("red", elsewhere(directory))
+    with pytest.raises(StoreMovedError):
+        await directory.move("red", left)
+    assert (await directory.entry("red")).state == "open"
+
+
+async def test_a_directory_in_a_file_without_a_suffix_has_its_logs_beside_it(tmp_path, open_directories):
+    directory = await open_directories(f"sqlite:///{tmp_path / 'logs'}")
+    assert (await directory.create("red")).place == "logs-logs/red.db"
+    await append_one(await directory.log("red"))

@@ -236,7 +236,7 @@ async def restore(store: Source, file: str | Path) -> ArchiveResult:
         unit = database.current_unit()
         assert unit is not None
         await load(database, unit, EVENTS, rows[:-1], with_key=True)
-        await take_back(database, rows)
+        await take_back(database, unit, rows)
         return len(rows) - 1
 
     return await _each_stream(store, "restoring archived streams", file, act)

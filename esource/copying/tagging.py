@@ -4,8 +4,7 @@ It goes through the log in pages while the application writes. Each page is a tr
 far it has come: after a kill the next run goes on there. The record says, too, that the tags cannot be relied upon yet, so that
 queries over them are refused until the end of the log is reached.
 
-Events never change but for this: their tags are columns beside what they say. On PostgreSQL only the owner of the tables may do
-it.
+Events never change but for this: their tags are columns beside what they say. Only the owner of PostgreSQL's tables may do it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +27,7 @@ from esource.copying.progress import OnProgress, Progress
 from esource.copying.rows import Row
 from esource.database.database import Database
 from esource.database.sources import Source
+from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, check_event_types, default_registry
 from esource.domain.tags import declared_tags, stored_tags, tagged_fields
@@ -166,20 +166,20 @@ def declarations(
     return found
 
 
-async def take_back(database: Database, rows: Iterable[Row]) -> None:
+async def take_back(database: Database, unit: Unit, rows: Sequence[Row]) -> None:
     """Say in the record that events which come back to the log may lack tags that those of their type were given meanwhile."""
-    come_back = list(rows)
+    await database.backend.lock_log(unit.driver)  # no filling begins that does not see them
     for filling in await tag_fillings_of(database):
         lacking = [
             row[POSITION]
-            for row in come_back
+            for row in rows
             if row[EVENT_TYPE] == filling.event_type
             and not any(tag.startswith(f"{filling.tag_name}:") for tag in stored_tags(row[TAGS]))
         ]
         if lacking:
             begin = min(filling.global_position, min(lacking) - 1)
-            values = _values(Declared(filling.event_type, filling.tag_name))
-            await database.write(_MOVE, {**values, "upto": begin, "completed_at": None})
+            each = Declared(filling.event_type, filling.tag_name)
+            await database.write(_MOVE, {**_values(each), "upto": begin, "completed_at": None})
 
 
 async def lacking_tags(store: Source, *, registry: EventRegistry = default_registry) -> list[Declared]:
@@ -232,14 +232,13 @@ class _Filling:
     """The position of the last event in the log."""
     _goal: int = 0
     _places: dict[Declared, _Place] = field(default_factory=dict)
-    _size: int = 0
+    _size: int = field(default_factory=lambda: PAGE)
 
     def __post_init__(self) -> None:
         tags: dict[str, list[str]] = defaultdict(list)
         for event_type, tag_name in self.declared:
             tags[event_type].append(tag_name)
         self.result = TagsFilled(self.database.name, dict(tags), is_dry_run=self.dry_run)
-        self._size = PAGE
 
     async def begin(self, *, again: bool) -> None:
         """Say in the record what is to be filled: from here on, queries over it are refused."""
@@ -253,7 +252,9 @@ class _Filling:
                 self._places[each] = _Place(0, None)
             else:
                 with suppress(ConstraintError):  # another run has begun with it at this moment
-                    await self.database.write(_BEGIN, {**_values(each), "begin": 0})
+                    async with self.database.transaction() as unit:
+                        await self.database.backend.lock_log(unit.driver)  # as `take_back` does
+                        await self.database.write(_BEGIN, {**_values(each), "begin": 0})
         if not self.dry_run:
             await self._look()
 
@@ -269,9 +270,7 @@ class _Filling:
         types = frozenset(each.event_type for each in together)
         wanted = Selection(self.database, ReadOptions(event_types=types, from_position=start))
         rows = await page_after(self.database, wanted, start, self._size)
-        changes = [
-            (row[POSITION], row[TAGS], tags) for row in rows if (tags := self._tags_to_be(row)) is not None
-        ]
+        changes = [change for row in rows if (change := self._change(row))]
         upto = rows[-1][POSITION] if rows else start
         # Past where the log ended as this began, a page that lacks nothing shows that only newer programs write. To follow
         # them to the end might take for ever.
@@ -301,7 +300,7 @@ class _Filling:
         together: list[Declared],
         start: int,
         upto: int,
-        changes: list[tuple[int, str | None, str]],
+        changes: list[dict[str, Any]],
         *,
         is_last: bool,
     ) -> bool:
@@ -311,9 +310,8 @@ class _Filling:
                 found = await self.database.rows(_PLACE, _values(each))
                 if not found or found[0][0] != start:
                     return False
-            for place, as_read, tags in changes:
-                values = {"place": place, "as_read": as_read, "with_tags": tags}
-                if not await self.database.write(_TAG, values):
+            for change in changes:
+                if not await self.database.write(_TAG, change):
                     return False
             for each in together:
                 completed_at = utc_now() if is_last else None if changes else self._places[each].completed_at
@@ -336,14 +334,15 @@ class _Filling:
                 at_end = each in self._places and self._places[each].is_at_end
                 self._places[each] = _Place(found.global_position, found.completed_at, at_end)
 
-    def _tags_to_be(self, row: EventRow) -> str | None:
-        """The tags that an event is to have; None if it has them.
+    def _change(self, row: EventRow) -> dict[str, Any]:
+        """What writes the tags that an event is to have; nothing if it has them.
 
         Raises:
             EventDecodeError: it does not fit its class.
         """
         declared, stored = _declared_in(self.codec, row), stored_tags(row[TAGS])
-        return None if declared <= stored else json.dumps(sorted(stored | declared), ensure_ascii=False)
+        tags = json.dumps(sorted(stored | declared), ensure_ascii=False)
+        return {"place": row[POSITION], "as_read": row[TAGS], "with_tags": tags} if declared - stored else {}
 
 
 def _values(each: Declared) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from typing import Annotated
 from uuid import uuid4
@@ -26,7 +27,7 @@ from esource import (
     handles,
 )
 from esource.browsing.overview import examine, overview
-from esource.copying import copy, cut_over, export_store, fill_tags, log, tagging
+from esource.copying import archiving, copy, cut_over, export_store, fill_tags, log, tagging
 from esource.copying.archiving import archive, restore
 from esource.copying.integrity import verify_store
 from esource.copying.tagging import lacking_tags
@@ -324,6 +325,30 @@ async def test_what_comes_back_from_an_archive_is_given_its_tags(old, new, tmp_p
     await archive(old, tmp_path / "again.jsonl")
     await restore(new, tmp_path / "again.jsonl")
     assert 13 in await places(new)
+
+
+async def test_a_filling_that_begins_while_events_come_back_sees_them(
+    postgres_url, open_stores, tmp_path, monkeypatch
+):
+    old, new = [await open_stores(postgres_url, event_registry=registry) for registry in (OLD, NEW)]
+    stream = uuid4()
+    await old.append_events(stream, "Member", [Enrolled(student="eve", aggregate_id=stream)], 0)
+    await old.close_stream(stream, "Member")
+    await archive(old, tmp_path / "closed.jsonl")
+    filling: list[asyncio.Task] = []
+
+    async def take_back(*args) -> None:
+        await tagging.take_back(*args)
+        elsewhere = contextvars.Context()  # not in the transaction of the restoring
+        filling.append(elsewhere.run(asyncio.ensure_future, fill_tags(new, registry=NEW)))
+        while not filling[0].done():
+            if await rows(postgres_url, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                return
+
+    monkeypatch.setattr(archiving, "take_back", take_back)
+    await restore(old, tmp_path / "closed.jsonl")
+    await filling[0]
+    assert await places(new, Query(QueryItem(tags=["student:eve"]))) == [1]
 
 
 async def test_it_is_said_what_is_lacking_and_how_far_it_is(old, new, small_pages):

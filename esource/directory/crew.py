@@ -21,6 +21,7 @@ from esource.database.supervision import Supervisor
 from esource.database.wakeup import Waiter
 from esource.directory.directory import Directory
 from esource.directory.records import MOVING, OPEN
+from esource.directory.upkeep import ANSWER_SECONDS
 from esource.errors import EventSourceError, InvalidOptionError, error_text
 from esource.projections.runner import ProjectionRunner
 from esource.publishing.relay import OutboxRelay
@@ -133,7 +134,7 @@ class Crew:
             while not self._is_stopped:
                 self._pause.clear()
                 try:
-                    await self._balance()
+                    await asyncio.wait_for(self._balance(), max(self._seconds, ANSWER_SECONDS))
                 except (
                     Exception
                 ) as error:  # whatever it is, the logs that are at work have nothing to do with it
@@ -239,10 +240,13 @@ class Crew:
         self._at_work.clear()
         self._ending.clear()
         try:
-            await self._directory.records.leave(self.name, self.owner)
-        except EventSourceError as error:
+            leaving = self._directory.records.leave(self.name, self.owner)
+            await asyncio.wait_for(leaving, ANSWER_SECONDS)
+        except (EventSourceError, asyncio.TimeoutError) as error:
             logger.warning(
-                "crew %s: the others notice later that this worker has ended: %s", self.name, error
+                "crew %s: the others notice later that this worker has ended: %s",
+                self.name,
+                error_text(error),
             )
 
 
@@ -293,5 +297,5 @@ def _background(follower: ProjectionRunner | OutboxRelay | _Following) -> Abstra
 async def _asked(follower: ProjectionRunner | OutboxRelay | _Following) -> Health:
     try:
         return await follower.health()
-    except EventSourceError as error:  # its tables are not as they should be
+    except Exception as error:  # its tables are not as they should be, or whatever it is
         return replace(follower.health_now(), unreachable=error_text(error))

@@ -125,7 +125,7 @@ class Directory(Moves):
         Args:
             name: Its name: small letters, digits, ``_`` and ``-``.
             at: Where; left out, beside the directory: in a schema of this name, or in a file of this name in the
-                folder that is named like the directory's file (``logs-logs`` for a file ``logs``). Else the URL of a database, with ``?schema=`` if it has
+                folder that is named after the directory's file. Else the URL of a database, with ``?schema=`` if it has
                 several logs, without a password; ``?schema=...`` alone is one beside the directory; or a file's path.
             takes_keys: Whether keys that nobody has assigned may come into it; see `store`.
 

@@ -12,6 +12,7 @@ from support.schemas import execute
 
 from esource import Lease, OutboxRelay, Projection, ProjectionRunner, handles
 from esource.directory import Crew
+from esource.directory import crew as crew_module
 from esource.directory.crew import shares
 from esource.errors import InvalidOptionError
 from esource.projections import share as reading
@@ -245,3 +246,20 @@ async def test_work_that_cannot_be_ended_soon_holds_up_no_other(directory):
         await directory.create("red")
         await until(lambda: crew.logs == ["red"])
         let_go.set()
+
+
+async def test_a_directory_that_does_not_answer_does_not_keep_a_worker_from_ending(directory, monkeypatch):
+    monkeypatch.setattr(crew_module, "ANSWER_SECONDS", QUICK)
+    expected = await filled(directory, ["red"], 1)
+    told: Counter = Counter()
+    asked = asyncio.Event()
+
+    async def silent(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with Crew(directory, "told", told_of(told), lease_seconds=QUICK):
+        await until(lambda: told == expected)
+        for question in ("present", "leave"):
+            monkeypatch.setattr(directory.records, question, silent)
+        await asked.wait()

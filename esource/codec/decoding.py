@@ -164,10 +164,9 @@ class Decoder:
             event: DomainEvent = form.validate(text, extra=form.extra)
         except Exception:  # whatever a validator of the application raises, or one of the standard library
             event = _read_slowly(form, row, payload)
-        values = event.__dict__  # an attribute of a model is looked up in its class first
-        if form.version is not None and values["event_version"] > form.version:
+        if form.version is not None and event.event_version > form.version:
             raise _too_new(row, event.event_version, form.version)
-        if form.has_untyped_fields or values["metadata"]:
+        if form.has_untyped_fields or event.metadata:
             self._uuid_names.apply(event)
         return event
 

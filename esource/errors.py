@@ -228,7 +228,7 @@ class UnknownEventTypeError(EventSourceError, KeyError):
 class TagsIncompleteError(EventSourceError):
     """A query, or the condition of an append, asks for tags that stored events are still being given; nothing was written.
 
-    Events that were stored before their class declared a tag get it from `esource.copying.fill_tags` (`esource tag`). Until
+    Events that were stored before their class declared a tag get it from `esource.copying.fill_tags` (``esource tag``). Until
     that is at its end, an answer could lack some of them.
     """
 

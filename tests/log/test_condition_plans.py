@@ -91,7 +91,8 @@ async def test_on_sqlite_each_item_is_looked_up_in_the_index(sqlite_url):
                     found = judge.refusal(Condition(near, (*items, excluded), (), None))
                     assert found == Matched(EVENTS - 41 if near == HEAD else EVENTS - 1, "Type19")
     scanned = {plan.split()[1] for plan in explaining.plans if plan.startswith("SCAN")}
-    assert scanned <= {"CONSTANT", "given", "counted", "json_each", "tag_fillings"}  # all of them small
+    # What is scanned is small: what the condition brings, what was counted, and the tags that are being filled.
+    assert [name for name in scanned if name.startswith(("event", "start_", "of_", "own_"))] == []
     assert any(plan.startswith("SEARCH start_0 USING PRIMARY KEY") for plan in explaining.plans)
 
 

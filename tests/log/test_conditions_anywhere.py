@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+from support.schemas import execute
 
 from esource import (
     AppendCondition,
@@ -188,6 +189,16 @@ async def test_what_comes_up_to_a_position_ahead_of_the_log_is_not_in_the_way(st
     assert result.global_position == 5
     found = await store.read_query(Query(QueryItem([SeatBooked])), after=LARGEST_POSITION)
     assert (found.events, found.head) == ([], 5)
+
+
+async def test_tags_that_another_program_has_damaged_hold_up_nobody(shared_store, shared_database_url):
+    store = shared_store
+    await store.append(booked("1a"))
+    await store.append(booked("1b"))
+    await execute(shared_database_url, """UPDATE events SET tags = '[1]' WHERE global_position = 1""")
+    with pytest.raises(AppendConditionError, match="global position 2"):
+        await store.append(booked("1b"), condition=free("1b"))
+    assert await store.append(booked("1a"), condition=free("1a"))
 
 
 # -- personal fields -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Concatenate, Generic, ParamSpec
+from typing import Any, Concatenate, Generic, ParamSpec
 from uuid import UUID
 
 from esource.checks import check_choice, check_whole, shown
@@ -220,6 +220,7 @@ class AggregateRepository(Generic[TAggregate]):
             nothing = AppendResult(True, aggregate.version)
             return Saved(aggregate, nothing, self._publisher, self._snapshots, self._event_store.tenant_id)
         self._require_impersonal(aggregate, events)
+        joined: dict[str, Any] = {} if connection is None else {"connection": connection}
         with span(
             self._tracer,
             "repository.save",
@@ -232,10 +233,9 @@ class AggregateRepository(Generic[TAggregate]):
                 self._aggregate_type,
                 events,
                 expected_version=aggregate.version - len(events),
-                connection=connection,
+                **joined,
             )
-        is_ours = connection is None
-        snapshots, unit = (self._snapshots, current_unit_of(self._event_store)) if is_ours else (None, None)
+        snapshots, unit = (None, None) if joined else (self._snapshots, current_unit_of(self._event_store))
         saved = Saved(aggregate, result, self._publisher, snapshots, self._event_store.tenant_id)
         if unit is None:
             saved.settle(True)

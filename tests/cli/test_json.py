@@ -27,7 +27,7 @@ LISTED = set(
     )
 )
 
-BY_NAME = {"payload", "event_data", "streams", "rows", "changes", "checkpoints"}
+BY_NAME = {"payload", "event_data", "streams", "rows", "changes", "checkpoints", "tags"}
 """Where the names inside are not ours: an event's fields, types, tables, projections."""
 
 COMMANDS = """
@@ -39,6 +39,7 @@ archive {folder}/closed.jsonl --url {old} --keep | restore {folder}/closed.jsonl
 dlq retry --app support.application:Seen | alive {folder}/health.json
 logs create red --url {logs} | logs list --url {logs} | logs upgrade --url {logs} | logs verify --url {logs}
 logs where red --url {logs} | logs move red {folder}/red.db --url {logs}
+tag --app support.application:with_tags --dry-run --url {old} | info --url {untagged}
 """
 ON_POSTGRESQL = {"schemas list"}
 """`schema/test_schemas.py` tries it."""
@@ -81,6 +82,10 @@ async def store_of_everything(tmp_path: Path) -> dict[str, Any]:
         await store.initialize()
         await store.append_events(first.aggregate_id, "Order", events, 0)
         await store.close_stream(first.aggregate_id, "Order", 2)
+    async with open_store(tmp_path / "untagged.db") as store:
+        await store.initialize()
+    begun = "INSERT INTO tag_fillings (event_type, tag_name, global_position) VALUES ('Booked', 'room', 0)"
+    await execute(f"sqlite:///{tmp_path}/untagged.db", begun)
     stats = FollowerStats("projection", "totals")
     write_health(tmp_path / "health.json", [stats.health(position=1, lag_events=0, lag_seconds=0.0)])
     await execute(f"sqlite:///{file}", "DROP INDEX idx_events_timestamp")  # a difference, and a symptom
@@ -89,6 +94,7 @@ async def store_of_everything(tmp_path: Path) -> dict[str, Any]:
         "copy": tmp_path / "copy.db",
         "old": tmp_path / "old.db",
         "fresh": tmp_path / "fresh.db",
+        "untagged": tmp_path / "untagged.db",
         "logs": tmp_path / "logs.db",
         "folder": tmp_path,
         "stream": f"{first.aggregate_id}:Order",

@@ -103,6 +103,7 @@ async def test_output_that_cannot_be_written_is_one_sentence(command, buffered):
     assert error.decode() == "Error: the output cannot be written: No space left on device.\n"
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_gone_and_an_output_that_was_closed_are_no_bug():
     read, write = os.pipe()
     os.close(read)

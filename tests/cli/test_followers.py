@@ -36,6 +36,7 @@ def unseen():
 APP = ("--app", "support.application:Seen")
 
 
+@pytest.mark.slow
 async def test_a_projection_is_listed_reset_and_rebuilt(events, shared_store, url):
     assert (await esource("projections", "list", *url)).stdout == "no checkpoints\n"
     await ProjectionRunner(shared_store, Seen()).run(live=False)
@@ -59,6 +60,7 @@ async def test_a_projection_is_listed_reset_and_rebuilt(events, shared_store, ur
     assert "no Projection" in done.stderr
 
 
+@pytest.mark.slow
 async def test_dead_letters_are_shown_retried_resolved_and_purged(events, shared_store, url, monkeypatch):
     await ProjectionRunner(shared_store, Seen()).run(live=False)
     [row] = json.loads((await esource("dlq", "list", *url, "--json")).stdout)

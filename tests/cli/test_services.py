@@ -34,6 +34,7 @@ async def service(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.slow
 async def test_projections_run_until_sigterm_and_let_their_leases_go(
     shared_store: EventStore, shared_database_url
 ):
@@ -67,6 +68,7 @@ async def test_a_projection_that_fails_ends_all_with_its_error(shared_store: Eve
     assert "a bad customer" in done.stderr
 
 
+@pytest.mark.slow
 async def test_a_relay_ends_on_sigterm_after_what_it_has_published(
     open_stores, shared_database_url, tmp_path
 ):
@@ -98,6 +100,7 @@ async def alive(path: Path, *options: str):
     return await esource("alive", str(path), *options)
 
 
+@pytest.mark.slow
 async def test_a_service_with_restarts_tells_its_health_until_it_ends(
     shared_store: EventStore, shared_database_url, tmp_path
 ):

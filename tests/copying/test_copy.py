@@ -273,6 +273,7 @@ TAMPERING = [
 ]
 
 
+@pytest.mark.slow
 async def test_verifying_finds_any_row_that_differs(pair: Pair, open_stores):
     await fill(await open_stores(pair.source))
     await copy(pair.source, pair.target)

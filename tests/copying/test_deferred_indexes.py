@@ -54,6 +54,7 @@ async def test_they_are_made_at_the_end_and_told_of(filled: Pair):
     assert await missing(filled.target) == set()
 
 
+@pytest.mark.slow
 async def test_the_copy_that_goes_on_makes_them_even_if_it_has_nothing_else_to_do(filled: Pair):
     with pytest.raises(Killed):
         await copy(*filled, on_progress=killed)

@@ -87,6 +87,7 @@ async def test_many_large_rows_are_read_a_few_at_a_time(tmp_path):
             assert (await import_store(store, path)).events == 60
 
 
+@pytest.mark.slow
 async def test_a_payload_of_many_lists_and_objects_takes_no_memory_for_each_of_them(tmp_path):
     path = export(tmp_path / "nothing.gz", [f'{{"a":[{"[[],{},[1]]," * (MEBI // 12)}1]}}'])
     async with InMemoryEventStore(enable_tracing=False) as store:

@@ -270,6 +270,7 @@ async def test_an_empty_log_is_dropped_and_a_log_can_be_forgotten(directory):
 # -- the command line ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_commands_do_the_same(empty_database_url):
     async def run(*arguments):
         return await esource("logs", *arguments, "--url", empty_database_url)

@@ -208,6 +208,7 @@ async def test_a_projection_goes_on_in_the_new_place_where_its_effects_are_elsew
     assert projection.sent == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_projection_whose_log_was_cut_over_ends_and_blames_no_event(directory, red, caplog):
     async with open_store(directory.places.resolve(directory.places.usual("red"))) as store:
         runner = ProjectionRunner(store, Letters(), poll_seconds=0.1)

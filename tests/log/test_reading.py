@@ -56,6 +56,7 @@ async def test_a_stream_over_several_pages_is_whole(store):
     assert stream.version == 1300
 
 
+@pytest.mark.slow
 async def test_large_events_come_in_smaller_pages(store):
     order = uuid4()
     events = [placed(order, metadata={"text": "x" * 100_000}) for _ in range(270)]

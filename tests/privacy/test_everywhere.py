@@ -50,6 +50,7 @@ async def test_upcasters_see_the_fields_or_their_placeholders(store, keys, monke
     assert (second.first, second.last) == ("[erased]", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", ["in_transaction", "after_event"])
 async def test_projections_see_the_fields_and_their_dead_letters_do_not(store, keys, progress):
     seen = []

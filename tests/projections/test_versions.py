@@ -86,6 +86,7 @@ async def test_a_rebuild_from_a_position_leaves_the_rest_to_the_reset(store: Eve
         await runner.rebuild(from_position=-1)
 
 
+@pytest.mark.slow
 async def test_a_rebuild_under_a_live_worker_loses_and_repeats_nothing(shared_database_url, open_stores):
     stores = [await open_stores(shared_database_url) for _ in range(2)]
     journal = Journal()

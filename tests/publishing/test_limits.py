@@ -92,6 +92,7 @@ async def test_a_running_relay_goes_on_with_other_streams_beside_one_that_hangs(
     assert await relay_of(store, hanging).drain() == 1  # it was let go of
 
 
+@pytest.mark.slow
 async def test_a_drain_goes_on_with_other_streams_beside_one_that_hangs_and_ends_with_stop(
     store, monkeypatch
 ):

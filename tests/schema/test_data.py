@@ -159,6 +159,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("written", "kept"), MOMENTS.items())
 async def test_on_sqlite_moments_that_others_wrote_get_the_one_form(tmp_path, written, kept):
     url = f"sqlite:///{tmp_path / 'events.db'}"

@@ -90,6 +90,7 @@ async def test_threads_with_event_loops_of_their_own_migrate_at_once(urls):
     await are_all_the_same(urls)
 
 
+@pytest.mark.slow
 async def test_the_version_that_older_code_has_recorded_is_known_and_brought_up_to_date(empty_database_url):
     """Before the ids had a prefix, the version table held the bare number."""
     url = empty_database_url

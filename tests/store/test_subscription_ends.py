@@ -105,6 +105,7 @@ async def test_a_reader_that_is_cancelled_at_any_step_misses_nothing(store: Even
     check_connections(store)
 
 
+@pytest.mark.slow
 async def test_a_subscription_goes_on_after_an_error_of_the_database(store: EventStore, monkeypatch):
     positions = await append(store, 2)
     database = store._opened.database

@@ -150,6 +150,7 @@ async def test_an_append_that_is_only_late_is_stored_once(proxy: Proxy, open_sto
     tally.conclude()
 
 
+@pytest.mark.slow
 async def test_when_the_network_swallows_everything_each_call_ends_in_a_clear_error(
     proxy: Proxy, postgres_url: str, open_stores
 ):

@@ -39,6 +39,7 @@ WITH_A_TEXT = [
 TEXTS = [*INJECTIONS.values(), *REFUSED_TEXTS.values(), ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WITH_A_TEXT, ids=" ".join)
 async def test_no_text_behind_a_command_is_a_statement(
     command, sqlite_url, open_stores, tmp_path, monkeypatch

@@ -135,10 +135,9 @@ class Crew:
                 self._pause.clear()
                 try:
                     await asyncio.wait_for(self._balance(), max(self._seconds, ANSWER_SECONDS))
-                except (
-                    Exception
-                ) as error:  # whatever it is, the logs that are at work have nothing to do with it
-                    # They go on; the leases and claims in the logs keep others away from them.
+                except Exception as error:
+                    # Whatever it is, the logs that are at work have nothing to do with it. They go on; the leases and
+                    # claims in the logs keep others away from them.
                     logger.warning(
                         "crew %s: the directory cannot be asked, and is asked again: %s",
                         self.name,

@@ -102,9 +102,8 @@ class Directory(Moves):
 
     async def _close(self) -> None:
         stores, self._stores, self._left = [*self._stores.values(), *self._left], {}, []
-        await asyncio.gather(
-            *(store.close() for store in stores)
-        )  # one that has to be waited for holds up no other
+        # One that has to be waited for holds up no other.
+        await asyncio.gather(*(store.close() for store in stores))
         await self.records.database.close()
         await self.places.close()
 

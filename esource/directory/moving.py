@@ -73,21 +73,22 @@ class Moves(Upkeep):
                 f"the log {name!r} is not ready: {entry.state} it was broken off, or goes on"
             )
         there = self.places.store(self.places.resolve(place))
-        moved_to = await there.reader.database.moved_to()
-        if moved_to is not None:
-            raise StoreMovedError(there.name, moved_to)
-        entry = await self.records.set_state(entry, MOVING, place)
-        async with self._whole(entry) as here:
-            try:
-                await self.places.prepare(there)
-                await copy_store(here, there, reset=reset, on_progress=on_progress)
-                result = await cut_over(here, there, reset=reset, on_progress=on_progress)
-            except StoreMovedError as error:
-                if error.moved_to != there.name:
-                    raise
-                result = CopyResult(here.name, there.name)  # an earlier call came as far as that
-            finally:
-                await there.close()
+        try:
+            moved_to = await there.reader.database.moved_to()
+            if moved_to is not None:
+                raise StoreMovedError(there.name, moved_to)
+            entry = await self.records.set_state(entry, MOVING, place)
+            async with self._whole(entry) as here:
+                try:
+                    await self.places.prepare(there)
+                    await copy_store(here, there, reset=reset, on_progress=on_progress)
+                    result = await cut_over(here, there, reset=reset, on_progress=on_progress)
+                except StoreMovedError as error:
+                    if error.moved_to != there.name:
+                        raise
+                    result = CopyResult(here.name, there.name)  # an earlier call came as far as that
+        finally:
+            await there.close()
         entry = await self.records.set_place(entry, place)
         await self._noticed(entry)
         return result

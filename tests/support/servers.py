@@ -29,9 +29,11 @@ _FINGERPRINT = """
         UNION ALL SELECT nspname || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
         UNION ALL SELECT extname FROM pg_extension
         UNION ALL SELECT format('%s %s %s', polname, polroles, pg_get_expr(polqual, polrelid)) FROM pg_policy
-        UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger
+        UNION ALL SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger
         UNION ALL SELECT setconfig::text FROM pg_db_role_setting
-        UNION ALL SELECT format('%s %s %s', oid::regprocedure, proacl, prosrc) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT format('%s %s %s', pg_get_functiondef(oid), proacl, proowner) FROM pg_proc
+            WHERE pronamespace = 'public'::regnamespace AND prokind <> 'a'
+        UNION ALL SELECT pg_sequence::text FROM pg_sequence WHERE seqrelid >= 16384
         UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid >= 16384
         UNION ALL SELECT format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
             WHERE conrelid >= 16384

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from esource import EventStore
 
 
@@ -27,8 +29,14 @@ async def close_without_leaks(store: EventStore) -> None:
     """Close a store; no connection may stay checked out, and none may be inside a transaction."""
     if not store.is_connected:
         return
-    pool = store._opened.database.connections.engine.pool
+    connections = store._opened.database.connections
+    pool = connections.engine.pool
     await store._opened.database.wake_up.settle()  # the connection of a watch that has just ended
+    # That of an iterator which a cancelled task has dropped: Python closes it in a task of its own.
+    for _ in range(1000):
+        if connections.readers.is_idle and connections.writers.is_idle:
+            break
+        await asyncio.sleep(0.005)
     check_connections(store)
     await store.close()
     if hasattr(pool, "checkedout"):

@@ -10,7 +10,6 @@ Events never change but for this: their tags are columns beside what they say. O
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,7 @@ from esource.database.sources import Source
 from esource.database.unit_of_work import Unit
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, check_event_types, default_registry
-from esource.domain.tags import declared_tags, stored_tags, tagged_fields
+from esource.domain.tags import declared_tags, stored_tags, tagged_fields, tags_to_store
 from esource.errors import ConstraintError, EventDecodeError, InvalidEventError, InvalidOptionError
 from esource.log.filling import tag_fillings_of
 from esource.log.pages import Selection, last_position, next_size, page_after
@@ -170,15 +169,14 @@ async def take_back(database: Database, unit: Unit, rows: Sequence[Row]) -> None
     """Say in the record that events which come back to the log may lack tags that those of their type were given meanwhile."""
     await database.backend.lock_log(unit.driver)  # no filling begins that does not see them
     for filling in await tag_fillings_of(database):
+        each = Declared(filling.event_type, filling.tag_name)
         lacking = [
             row[POSITION]
             for row in rows
-            if row[EVENT_TYPE] == filling.event_type
-            and not any(tag.startswith(f"{filling.tag_name}:") for tag in stored_tags(row[TAGS]))
+            if row[EVENT_TYPE] == each.event_type and not each.is_among(stored_tags(row[TAGS]))
         ]
         if lacking:
             begin = min(filling.global_position, min(lacking) - 1)
-            each = Declared(filling.event_type, filling.tag_name)
             await database.write(_MOVE, {**_values(each), "upto": begin, "completed_at": None})
 
 
@@ -341,7 +339,7 @@ class _Filling:
             EventDecodeError: it does not fit its class.
         """
         declared, stored = _declared_in(self.codec, row), stored_tags(row[TAGS])
-        tags = json.dumps(sorted(stored | declared), ensure_ascii=False)
+        tags = tags_to_store(stored | declared)
         return {"place": row[POSITION], "as_read": row[TAGS], "with_tags": tags} if declared - stored else {}
 
 

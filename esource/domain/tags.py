@@ -24,6 +24,8 @@ from esource.errors import InvalidEventError, InvalidOptionError
 
 NO_TAGS: frozenset[str] = frozenset()
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Tag:
     """Marks a field of an event: its value becomes a tag of the event, ``<name>:<value>``.
@@ -147,6 +149,19 @@ def stored_tags(text: str | None) -> frozenset[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError("no list of texts")
     return frozenset(tags)
+
+
+def legible_tags(text: str | None) -> frozenset[str]:
+    """The same; none, where another program has written what is no list of texts."""
+    try:
+        return stored_tags(text)
+    except ValueError:
+        return NO_TAGS
+
+
+def tags_to_store(tags: Iterable[str]) -> str:
+    """What the column of an event holds that has these tags."""
+    return _encode(sorted(tags))
 
 
 def _checked(what: str, text: str) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 from esource.dialect.plan import Condition, Moved, Plan, Refusal, StreamWrite, Unjudged
 from esource.domain.comparison import same_payload
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.domain.tags import NO_TAGS, stored_tags
+from esource.domain.tags import NO_TAGS, legible_tags
 from esource.errors import (
     AppendConditionError,
     DuplicateEventError,
@@ -266,7 +266,7 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
             and row[TIMESTAMP] == to_iso(event.timestamp)
             and same_payload(row[PAYLOAD], event.payload)
             # Its own tags follow from what it says, and from the class: another version of it may declare others.
-            and (not append.given or append.given <= _tags_of(row))
+            and (not append.given or append.given <= legible_tags(row[TAGS]))
         )
         if not same:
             return DuplicateEventError(event.event_id, _place(row))
@@ -277,14 +277,6 @@ def earlier_outcome(append: Append, stored: dict[str, Any]) -> Outcome | None:
     if expected >= 0 and first[VERSION] != expected + 1:
         return DuplicateEventError(append.events[0].event_id, _place(first))
     return AppendResult(True, last[VERSION], last[POSITION], idempotent=True)
-
-
-def _tags_of(row: Any) -> frozenset[str]:
-    """The tags of a stored event; none, if another program has written what is no list of them."""
-    try:
-        return stored_tags(row[TAGS])
-    except ValueError:
-        return NO_TAGS
 
 
 def _place(row: Any) -> str:

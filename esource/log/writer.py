@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -17,7 +16,7 @@ from esource.dialect.plan import Condition
 from esource.domain.events import UNASSIGNED, DomainEvent, filled_in
 from esource.domain.queries import AppendCondition
 from esource.domain.stream_closed import STREAM_CLOSED, StreamClosed
-from esource.domain.tags import NO_TAGS, Tag, declared_tags, given_tags, tagged_fields
+from esource.domain.tags import NO_TAGS, Tag, declared_tags, given_tags, tagged_fields, tags_to_store
 from esource.errors import DuplicateEventError, InvalidEventError, InvalidOptionError, StreamClosedError
 from esource.log.appender import Appender
 from esource.log.batch import Append
@@ -26,8 +25,6 @@ from esource.log.streams import AppendResult, ExpectedVersion
 from esource.log.tenants import append_as_tenant, owned
 from esource.tables.rows import EncodedEvent, StreamId
 from esource.telemetry import span
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class LogWriter:
@@ -217,7 +214,7 @@ def _tagged(
 ) -> list[EncodedEvent]:
     """The rows with the tags that their events declare, and those that were given."""
     return [
-        row._replace(tags=_encode(sorted(tags)))
+        row._replace(tags=tags_to_store(tags))
         if (given or tagged_fields(type(event))) and (tags := given | declared_tags(event))
         else row
         for event, row in zip(events, encoded, strict=True)

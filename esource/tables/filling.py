@@ -18,6 +18,10 @@ class Declared(NamedTuple):
     event_type: str
     tag_name: str
 
+    def is_among(self, tags: Iterable[str]) -> bool:
+        """Whether one of these tags has its name."""
+        return any(tag.startswith(f"{self.tag_name}:") for tag in tags)
+
 
 UNFILLED = Statement(
     select(tag_fillings.c.event_type, tag_fillings.c.tag_name).where(tag_fillings.c.completed_at.is_(None))
@@ -34,7 +38,7 @@ def first_unfilled(
     """
     waited_for = [Declared(*row) for row in unfilled]
     for types, tags in items if waited_for else ():
-        for event_type, tag_name in waited_for:
-            if (not types or event_type in types) and any(tag.startswith(f"{tag_name}:") for tag in tags):
-                return Declared(event_type, tag_name)
+        for each in waited_for:
+            if (not types or each.event_type in types) and each.is_among(tags):
+                return each
     return None

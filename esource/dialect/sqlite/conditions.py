@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, insert, literal_column, select
 
 from esource.dialect.plan import Condition, Matched, Moved, Refusal
-from esource.domain.tags import NO_TAGS, stored_tags
+from esource.domain.tags import legible_tags
 from esource.tables.filling import UNFILLED, first_unfilled
 from esource.tables.model import event_tags, events
 from esource.tables.rows import StreamId
@@ -115,7 +115,7 @@ class Judge:
             rows = self._cursor.execute(compiled.text, compiled.arguments({"after": after})).fetchall()
             if len(rows) > FEW:
                 return False
-            self._come = [(place, kind, _tags_of(tags), owner) for place, kind, tags, owner in rows]
+            self._come = [(place, kind, legible_tags(tags), owner) for place, kind, tags, owner in rows]
             self._come_past = after
         return True
 
@@ -141,13 +141,6 @@ class Judge:
 
 _Come = tuple[int, str, "AbstractSet[str]", "str | None"]
 """An event that has come: its position, type, tags and tenant."""
-
-
-def _tags_of(text: str | None) -> AbstractSet[str]:
-    try:
-        return stored_tags(text)
-    except ValueError:  # another program has written it: the index has nothing of it, either
-        return NO_TAGS
 
 
 def _first_of(come: list[_Come], condition: Condition) -> Matched | None:

@@ -31,6 +31,9 @@ NAME = re.compile(
 MOST_FILES = 100
 """So many SQLite files are kept open, each with a few connections."""
 
+IN_USE_SECONDS = 0.1
+"""So long a file that is in use, and one too many, waits until it is looked at again."""
+
 OF_FILES = {"wal_mode", "busy_timeout", "synchronous", "execution"}
 OF_SERVERS = {
     *("append_lock", "notify", "retry_seconds", "connect_args"),
@@ -208,14 +211,20 @@ class Places:
         self._resting = None
 
     async def _let_rest(self) -> None:
-        """Close the files that were not used for longest, except those that are in use."""
-        needless = list(self._open_files)[: len(self._open_files) - self._most_files]
-        for key in needless:
-            if key not in self._servers:
-                continue  # it was let go meanwhile
-            connections = self._servers[key].connections
-            if not connections.is_ready or await uninterrupted(connections.rest()):
-                self._open_files.pop(key, None)
+        """Close the files that were not used for longest. Those that are in use, or come into use meanwhile, have their
+        turn later, until no more are open than may be."""
+        while len(self._open_files) > self._most_files:
+            for key in list(self._open_files)[: -self._most_files]:
+                await uninterrupted(self._close_unused(key))
+            if len(self._open_files) > self._most_files:
+                await asyncio.sleep(IN_USE_SECONDS)
+
+    async def _close_unused(self, key: str) -> None:
+        server = self._servers.get(key)
+        if server is not None and server.connections.is_ready:
+            await server.connections.rest()
+        if server is None or not server.connections.is_ready:
+            self._open_files.pop(key, None)
 
     async def let_go(self, url: URL) -> None:
         """Close the connections to a file that was dropped, at once: another one may come to its place."""
@@ -230,6 +239,7 @@ class Places:
     async def close(self) -> None:
         """Close all connections."""
         if self._resting is not None:
+            self._resting.cancel()
             await asyncio.wait([self._resting])
         for store in self._stores.values():
             await store.close()

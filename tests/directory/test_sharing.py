@@ -106,6 +106,20 @@ async def test_files_that_nobody_uses_are_closed_and_opened_again(tmp_path, open
         assert {stores[0], stores[1], stores[2]} <= set(open_files())
 
 
+async def test_a_file_that_was_in_use_when_it_was_one_too_many_is_closed_afterwards(tmp_path, open_directories):
+    directory = await open_directories(f"sqlite:///{tmp_path / 'logs.db'}", most_files=1)
+    stores = await logs_of(directory)
+
+    def are_open():
+        return [store.reader.database.connections.server.connections.is_ready for store in stores]
+
+    async with stores[0].transaction(), stores[1].transaction():
+        await all_of(stores[2])
+        await all_of(stores[3])
+        await until(lambda: are_open() == [True, True, False, True])
+    await until(lambda: are_open() == [False, False, False, True])
+
+
 async def test_a_directory_can_be_opened_again(directory):
     [blue, *_] = await logs_of(directory)
     event = await append_one(blue)

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
+import pytest
 from support.installed import hiding_all_but
 
 FIRST_NEEDS = {
@@ -72,6 +73,7 @@ def test_every_extra_is_looked_at():
     assert set(metadata("esource").get_all("Provides-Extra")) == FIRST_NEEDS.keys() | BY_ITSELF.keys()
 
 
+@pytest.mark.slow
 def test_without_extras_everything_that_needs_one_names_it(tmp_path):
     needs = [need for several in FIRST_NEEDS.values() for need in several]
     done = run(f"{hiding_all_but()}\n{PROGRAM}", json.dumps(needs), cwd=tmp_path)
@@ -107,6 +109,7 @@ for command, url in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_command_that_needs_another_extra_names_it(tmp_path):
     code = f"import json\n{hiding_all_but('cli')}\n{EACH_COMMAND}"
     done = run(code, json.dumps(list(COMMANDS)), cwd=tmp_path)
@@ -118,6 +121,7 @@ def test_a_command_that_needs_another_extra_names_it(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_alembic_without_a_driver_names_the_drivers_extra(tmp_path):
     code = "import sys; from alembic.config import main; main(['-c', sys.argv[1], 'upgrade', 'head'])"
     ini = Path(__file__).parent.parent / "alembic.ini"

@@ -102,6 +102,7 @@ async def store_of_everything(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 async def test_every_name_is_listed_and_every_listed_name_is_used(store_of_everything: dict[str, Any]):
     found: set[str] = set()
     for command in commands():

@@ -122,6 +122,7 @@ async def test_tail_shows_the_events_with_a_tag_and_the_tags_of_an_event(shared_
     assert "big, red" in done.stdout
 
 
+@pytest.mark.slow
 async def test_tail_follows_what_other_processes_append(order, shared_store, shared_database_url):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "esource", "tail", "--follow", "--json", "--limit", "6",

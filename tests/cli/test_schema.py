@@ -28,6 +28,7 @@ def file(sqlite_template, tmp_path):
     return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'events.db')}"
 
 
+@pytest.mark.slow
 async def test_a_database_goes_up_and_down_and_says_where_it_is(empty_database_url):
     run = on(empty_database_url)
     for command, arguments, code, said in (

@@ -33,6 +33,7 @@ async def write_until_moved(store: EventStore, acknowledged: dict[UUID, int]) ->
             acknowledged[event.event_id] = result.global_position - 2 + offset
 
 
+@pytest.mark.slow
 async def test_a_store_moves_while_it_is_written_to(pair: Pair, open_stores):
     source = await open_stores(pair.source, **patience(pair.source))
     await fill(source)

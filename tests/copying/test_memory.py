@@ -72,6 +72,7 @@ async def test_a_line_without_end_is_refused_before_it_is_read_whole(tmp_path):
         assert await store.get_global_position() == 0
 
 
+@pytest.mark.slow
 async def test_a_row_beyond_the_limits_is_imported_with_limits_that_allow_it(tmp_path):
     path = export(tmp_path / "large.gz", [f'{{"a":"{"x" * 19 * MEBI}"}}'])
     async with InMemoryEventStore(enable_tracing=False) as store:
@@ -80,6 +81,7 @@ async def test_a_row_beyond_the_limits_is_imported_with_limits_that_allow_it(tmp
         assert (await import_store(store, path, limits=Limits(payload_characters=20 * MEBI))).events == 1
 
 
+@pytest.mark.slow
 async def test_many_large_rows_are_read_a_few_at_a_time(tmp_path):
     path = export(tmp_path / "many.gz", [f'{{"a":"{number:0{MEBI}}"}}' for number in range(60)])
     async with InMemoryEventStore(enable_tracing=False) as store:

@@ -134,6 +134,7 @@ async def test_the_slowest_of_fifty_tasks_waits_about_as_long_as_the_others(stor
     assert max(longest) <= max(3 * median(longest), len(waits)), sorted(longest)
 
 
+@pytest.mark.slow
 async def test_a_transaction_does_not_wait_for_a_long_queue_of_appends(store: EventStore):
     done = 0
 

@@ -49,6 +49,7 @@ async def test_an_append_does_not_join_a_connection_in_autocommit(postgres_url: 
     await engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("of", ["engine", "database"])
 async def test_contended_appends_all_succeed_under_a_stricter_default(postgres_url: str, of: str, level: str):

@@ -225,6 +225,7 @@ async def test_a_log_of_a_row_is_partitioned_and_merged(by_row, postgres_url):
     assert await append(by_row, 2) == 7
 
 
+@pytest.mark.slow
 async def test_a_row_that_is_lost_or_behind_its_log_is_found_and_mended(by_row, postgres_url):
     await append(by_row, 3)
     for damage, told in (

@@ -106,7 +106,9 @@ async def test_files_that_nobody_uses_are_closed_and_opened_again(tmp_path, open
         assert {stores[0], stores[1], stores[2]} <= set(open_files())
 
 
-async def test_a_file_that_was_in_use_when_it_was_one_too_many_is_closed_afterwards(tmp_path, open_directories):
+async def test_a_file_that_was_in_use_when_it_was_one_too_many_is_closed_afterwards(
+    tmp_path, open_directories
+):
     directory = await open_directories(f"sqlite:///{tmp_path / 'logs.db'}", most_files=1)
     stores = await logs_of(directory)
 

@@ -156,6 +156,7 @@ async def check_against_the_model(store, given_rounds):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100), deadline=None)
 @given(rounds)
 def test_any_appends_in_one_batch_do_what_one_after_the_other_would(given_rounds):
@@ -178,6 +179,7 @@ REPEATED_BEFORE_A_CONFLICT = [
 ]
 
 
+@pytest.mark.slow
 @example(REPEATED_BEFORE_A_CONFLICT)
 @settings(
     max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -188,6 +188,7 @@ async def test_one_worker_holds_all_partitions(store: EventStore):
         assert await CheckpointRepository(store).get_position(name) == positions[-1]
 
 
+@pytest.mark.slow
 async def test_workers_share_the_partitions_evenly_and_exclusively(shared_database_url, open_stores):
     store = await open_stores(shared_database_url)
     stores = [store, *[await open_stores(shared_database_url) for _ in range(2)]]

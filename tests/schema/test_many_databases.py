@@ -43,6 +43,7 @@ async def test_stores_on_many_fresh_databases_are_initialized_at_once(urls):
     await are_all_the_same(urls)
 
 
+@pytest.mark.slow
 async def test_databases_at_different_revisions_are_upgraded_at_once_each_from_its_own(urls):
     for number, url in enumerate(urls):
         if number % 4:

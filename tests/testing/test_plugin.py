@@ -46,6 +46,7 @@ def run(project, **outcomes):
     return finished
 
 
+@pytest.mark.slow
 def test_every_test_has_a_store_of_its_own_on_a_file(project):
     project.makepyfile(
         EVENTS

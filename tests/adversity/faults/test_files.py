@@ -164,6 +164,7 @@ def can_mount() -> bool:
     return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_system_without_space_refuses_whole_appends_and_goes_on_with_space(tmp_path: Path):
     """A small file system where this user may mount one, else a limit for the size of a file."""
     is_mounted = sys.platform == "linux" and can_mount()

@@ -45,6 +45,7 @@ async def event_ids(store: EventStore) -> list[UUID]:
     return [stored.event_id async for stored in store.read_all()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "moment"), BREAKS)
 async def test_an_append_whose_connection_breaks_is_answered_truthfully(
     proxy: Proxy, postgres_url: str, open_stores, harm, moment
@@ -77,6 +78,7 @@ async def test_an_append_whose_connection_breaks_is_answered_truthfully(
     tally.conclude()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "moment"), BREAKS)
 async def test_a_transaction_whose_commit_is_not_answered_says_so_and_can_be_repeated(
     proxy: Proxy, postgres_url: str, open_stores, harm, moment
@@ -107,6 +109,7 @@ async def test_a_transaction_whose_commit_is_not_answered_says_so_and_can_be_rep
     tally.conclude()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", [0, -1], ids=["at a version", "at any version"])
 async def test_an_append_that_arrives_after_it_was_given_up_and_repeated_is_stored_once(
     proxy: Proxy, postgres_url: str, open_stores, expected
@@ -217,6 +220,7 @@ async def test_a_caller_that_loses_patience_leaves_no_dead_connection_to_the_nex
     tally.conclude()
 
 
+@pytest.mark.slow
 @pytest.mark.awaited  # the task that waits is cancelled
 async def test_a_subscription_whose_network_swallows_everything_can_be_closed(
     proxy: Proxy, open_stores, monkeypatch

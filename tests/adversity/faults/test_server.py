@@ -31,6 +31,7 @@ async def until_more(crew: Crew, count: int) -> None:
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disaster", ["kill", "restart"])
 async def test_nothing_is_lost_when_the_server_dies_and_comes_back(cluster: Cluster, open_stores, disaster):
     fault = {"kill": "SIGKILL of a server process", "restart": "immediate shutdown and restart"}[disaster]

@@ -96,6 +96,7 @@ async def is_found(url: str, open_stores, folder: Path, appends: int = 10, **opt
     return False
 
 
+@pytest.mark.slow
 async def test_every_condition_of_tasks_that_share_stores_was_judged_rightly(
     shared_database_url, open_stores, tmp_path
 ):

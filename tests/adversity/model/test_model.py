@@ -8,6 +8,7 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -187,6 +188,7 @@ class Stores(RuleBasedStateMachine):
         self.has_diverged = False
 
 
+@pytest.mark.slow
 def test_every_store_does_what_the_model_says(request, sqlite_template, tmp_path):
     urls = {}
     if "postgresql" in databases():

@@ -62,6 +62,7 @@ def test_the_code_of_a_page_runs_on_sqlite(document, tmp_path):
     run(document, tmp_path, f"sqlite:///{tmp_path / 'events_of_the_page.db'}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "document", [page for page in ON_POSTGRESQL if page != SEVERAL], indirect=True, ids=name_of
 )

@@ -281,13 +281,12 @@ class Pane(Vertical, Generic[Row]):
     async def _describe(self, row: Row) -> None:
         try:
             content = await self.describe(row)
+            # The list may have moved on since, or the pane may be closing: its parts go first.
+            if self.row is not None and self.key(self.row) == self.key(row):
+                self.query_one(Details).show(content)
         except Exception as error:
             self.trouble(error, "details")
         else:
-            if self.row is not None and self.key(self.row) == self.key(
-                row
-            ):  # the list may have moved on since
-                self.query_one(Details).show(content)
             self.trouble(None, "details")
 
     @on(DataTable.RowSelected)

@@ -107,19 +107,18 @@ async def offer(pane: Pane[Any], selector: str, everything: str, names: Any) -> 
     """Offer these names in a choice, if they are others than before."""
     try:
         options = [(everything, ALL), *((name, name) for name in await names)]
+        select = pane.query_one(selector, Select)  # none if the pane is closing: its parts go first
+        if options != getattr(pane, "_offered", None):
+            pane._offered = options  # type: ignore[attr-defined]  # noqa: SLF001
+            value = select.value
+            with pane.prevent(Select.Changed):
+                select.set_options(prompts(options))
+                if value in [name for _, name in options]:
+                    select.value = value
     except Exception as error:
         pane.trouble(error, "types")
-        return
-    pane.trouble(None, "types")
-    select = pane.query_one(selector, Select)
-    known = getattr(pane, "_offered", None)
-    if options != known:
-        pane._offered = options  # type: ignore[attr-defined]  # noqa: SLF001
-        value = select.value
-        with pane.prevent(Select.Changed):
-            select.set_options(prompts(options))
-            if value in [name for _, name in options]:
-                select.value = value
+    else:
+        pane.trouble(None, "types")
 
 
 class StreamPane(Pane[StoredEvent]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic
 
 from rich.text import Text
@@ -214,7 +215,7 @@ class Pane(Vertical, Generic[Row]):
         await self._reload(top=top)
 
     async def _reload(self, *, top: bool) -> None:
-        try:
+        with self.reporting():
             page = await self.page(None)
             # Not before the reading: a key may move the cursor meanwhile.
             before = None if top or self.row is None or self.listing.cursor_row == 0 else self.key(self.row)
@@ -226,10 +227,6 @@ class Pane(Vertical, Generic[Row]):
                 self.listing.move_cursor(row=self.listing.get_row_index(before), animate=False)
             if not self.rows:
                 self.query_one(Details).show(Content.styled(self.empty, MUTED))
-        except Exception as error:
-            self.trouble(error)
-        else:
-            self.trouble(None)
 
     def begin(self, rows: list[Row], after: Any) -> None:
         """Show these rows, and no others."""
@@ -255,18 +252,27 @@ class Pane(Vertical, Generic[Row]):
 
     @work(group=LISTING)
     async def _further(self) -> None:
-        try:
+        with self.reporting():
             self._add(await self.page(self.after))
             while self.is_near_end:  # a page may hold few rows, or none
                 self._add(await self.page(self.after))
-        except Exception as error:
-            self.trouble(error)
-        else:
-            self.trouble(None)
 
     def trouble(self, error: Exception | None, part: str = LISTING) -> None:
         """Say what is wrong with a part of the pane, or that nothing is any more."""
         self.post_message(self.Trouble(self, error, part))
+
+    @contextmanager
+    def reporting(self, part: str = LISTING) -> Iterator[None]:
+        """Read a part of the pane and show it: a failure is said, and a success ends what was said before.
+
+        The showing belongs inside: a pane that closes loses its parts first, while it still reads.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.trouble(error, part)
+        else:
+            self.trouble(None, part)
 
     @on(DataTable.RowHighlighted)
     def _highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -279,15 +285,10 @@ class Pane(Vertical, Generic[Row]):
 
     @work(exclusive=True, group="details")
     async def _describe(self, row: Row) -> None:
-        try:
+        with self.reporting("details"):
             content = await self.describe(row)
-            # The list may have moved on since, or the pane may be closing: its parts go first.
-            if self.row is not None and self.key(self.row) == self.key(row):
+            if self.row is not None and self.key(self.row) == self.key(row):  # the list may have moved on
                 self.query_one(Details).show(content)
-        except Exception as error:
-            self.trouble(error, "details")
-        else:
-            self.trouble(None, "details")
 
     @on(DataTable.RowSelected)
     def _selected(self, event: DataTable.RowSelected) -> None:

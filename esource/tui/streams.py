@@ -105,9 +105,9 @@ class StreamsPane(Pane[StreamSummary]):
 
 async def offer(pane: Pane[Any], selector: str, everything: str, names: Any) -> None:
     """Offer these names in a choice, if they are others than before."""
-    try:
+    with pane.reporting("types"):
         options = [(everything, ALL), *((name, name) for name in await names)]
-        select = pane.query_one(selector, Select)  # none if the pane is closing: its parts go first
+        select = pane.query_one(selector, Select)
         if options != getattr(pane, "_offered", None):
             pane._offered = options  # type: ignore[attr-defined]  # noqa: SLF001
             value = select.value
@@ -115,10 +115,6 @@ async def offer(pane: Pane[Any], selector: str, everything: str, names: Any) -> 
                 select.set_options(prompts(options))
                 if value in [name for _, name in options]:
                     select.value = value
-    except Exception as error:
-        pane.trouble(error, "types")
-    else:
-        pane.trouble(None, "types")
 
 
 class StreamPane(Pane[StoredEvent]):

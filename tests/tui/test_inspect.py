@@ -11,13 +11,14 @@ from support.commands import esource
 from support.orders import OrderShipped, placed, several
 from textual.widgets import Input, Select
 
-from esource import CheckpointRepository, DLQRepository, OutboxRepository
+from esource import CheckpointRepository, DLQRepository, OutboxRepository, browsing
 from esource.browsing import streams
 from esource.cli.inspecting import still_there
 from esource.cli.opening import database_url
 from esource.database.sources import database_of
 from esource.tui import log, panes
 from esource.tui.help import HelpScreen
+from esource.tui.streams import StreamsPane
 
 FIRST, SECOND, PARCEL = (
     UUID(f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}") for digit in ("a", "b", "c")
@@ -266,6 +267,35 @@ async def test_an_empty_store_says_so_on_every_tab_and_shows_what_comes(
         event = placed()
         await shared_store.append_events(event.aggregate_id, "Order", [event], 0)
         await seen.lists(str(event.aggregate_id))
+
+
+@pytest.mark.slow
+async def test_a_reader_that_ends_after_the_parts_of_its_pane_are_gone_does_no_harm(
+    look, open_stores, sqlite_url, monkeypatch
+):
+    """On one database: what is put on the screen does not depend on it. A screen that closes takes its parts down first."""
+    store = await open_stores(sqlite_url)
+    event = placed()
+    await store.append_events(event.aggregate_id, "Order", [event], 0)
+    is_gone = asyncio.Event()
+    ended = []
+
+    def late(read):
+        async def read_late(*arguments):
+            found = await read(*arguments)
+            await is_gone.wait()
+            ended.append(read)
+            return found
+
+        return read_late
+
+    monkeypatch.setattr(StreamsPane, "describe", late(StreamsPane.describe))
+    monkeypatch.setattr(browsing, "aggregate_types", late(browsing.aggregate_types))
+    async with look(sqlite_url) as seen:
+        await seen.lists(str(event.aggregate_id))
+        await seen.app.pane.query("*").remove()
+        is_gone.set()
+        await seen.until(lambda: len(ended) == 2)
 
 
 @pytest.mark.slow

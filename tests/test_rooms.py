@@ -92,14 +92,14 @@ def test_rooms_floors_and_arrows_are_few():
     assert len(rooms) <= 28
     assert max(map(floor, inside)) <= 14
     assert (
-        sum(len(others) for others in rooms.values()) <= 192
-    )  # the synchronous side has 14 of them, the directory of logs 16
+        sum(len(others) for others in rooms.values()) <= 195
+    )  # the synchronous side has 16 of them, the directory of logs 16
 
 
 def test_the_contract_has_few_layers_and_leaves_nothing_out():
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     [layers] = re.findall(r"^layers = \[\n(.*?)^\]", settings, flags=re.MULTILINE | re.DOTALL)
-    assert len(layers.splitlines()) <= 14
+    assert len(layers.splitlines()) <= 15  # the synchronous side and `inspect` know the directory of logs
     assert "exclude_type_checking_imports" not in settings
     assert "ignore_imports" not in settings
 

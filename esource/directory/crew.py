@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from typing_extensions import Self
 
 from esource.checks import check_name, check_seconds, shown
+from esource.database.calls import outside
 from esource.database.cancellation import drop, uninterrupted
 from esource.database.supervision import Supervisor
 from esource.database.wakeup import Waiter
@@ -203,7 +204,7 @@ class Crew:
         """Keep what follows a log at work, until this task is cancelled."""
         try:
             store = self._stores[name] = await self._directory.log(name)
-            made = self._made(name, store)
+            made = await self._made(name, store)
             self._followers[name] = made
             async with _background(made):
                 await asyncio.Event().wait()
@@ -220,10 +221,11 @@ class Crew:
             self._followers.pop(name, None)
             self._stores.pop(name, None)
 
-    def _made(self, name: str, store: EventStore) -> ProjectionRunner | OutboxRelay | _Following:
+    async def _made(self, name: str, store: EventStore) -> ProjectionRunner | OutboxRelay | _Following:
         if iscoroutinefunction(self._follow):
             return _Following(f"{self.name} on {name}", partial(self._follow, store))
-        made = self._follow(store)
+        call = outside.get()
+        made = self._follow(store) if call is None else await call(self._follow, (store,))
         if not isinstance(made, (ProjectionRunner, OutboxRelay)):
             raise InvalidOptionError(
                 "follow must make a ProjectionRunner or an OutboxRelay, or be a coroutine function, and what it returned is "

@@ -7,7 +7,7 @@
         orders = AggregateRepository(store, Order)
 
 Everything here drives the asynchronous code. A store may be shared between threads. What is no store, repository,
-runner, relay or subscription is the same object as in `esource`.
+runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name.
 """
 
 # Written by tests/support/synchronous.py: change the asynchronous side, and run it again.

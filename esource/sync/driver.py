@@ -115,6 +115,11 @@ class _Inbox(SimpleQueue[Any]):
             if limited is not None:
                 limited.go_on()
 
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """Hand over the end of the task, in the loop's thread: no one answers what its background asks from now on."""
+        self.is_closed = True
+        self.put(task)
+
     @contextmanager
     def lets_through(self) -> Iterator[None]:
         """Where code of the application runs, Ctrl-C interrupts it as usual."""
@@ -161,7 +166,7 @@ class Driver:
         try:
             if at_once and not self.is_wanted and self.lock.acquire(False):
                 try:
-                    waits_for = self._step(work, context)
+                    waits_for = self._step(work, context, inbox)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
                 return self._wait(Begun(work, waits_for, context=context), inbox)
@@ -177,7 +182,7 @@ class Driver:
                 if inbox.interrupts:
                     raise KeyboardInterrupt
 
-    def _step(self, work: Coroutine[Any, Any, Any], context: Context) -> Any:
+    def _step(self, work: Coroutine[Any, Any, Any], context: Context, inbox: _Inbox) -> Any:
         """Drive a coroutine until it is suspended; what it waits for.
 
         Raises:
@@ -188,12 +193,15 @@ class Driver:
         _set_running_loop(loop)
         try:
             return context.run(work.send, None)
+        except BaseException:
+            inbox.is_closed = True
+            raise
         finally:
             _set_running_loop(None)
             is_touched = loop.is_touched
             self.lock.release()
             if is_touched:
-                self.tell(_look)
+                self.tell(lambda: None)  # the loop wakes up, and finds what was left in it
 
     def tell(self, function: Callable[[], object]) -> None:
         """Call a function in the loop's thread soon."""
@@ -229,12 +237,8 @@ class Driver:
         def begin() -> None:
             nonlocal task
             task = self._loop.create_task(work)
-            task.add_done_callback(inbox.put)
+            task.add_done_callback(inbox.end)
             if interruption is not None:
-                task.cancel()
-
-        def cancel() -> None:
-            if task is not None:
                 task.cancel()
 
         self.tell(begin)
@@ -248,7 +252,7 @@ class Driver:
                 if interruption is not None:
                     raise
                 interruption = error
-                self._loop.call_soon_threadsafe(cancel)
+                self._loop.call_soon_threadsafe(lambda: task is not None and task.cancel())
         if interruption is not None:
             raise interruption
         return item.result()  # type: ignore[no-any-return]
@@ -287,10 +291,6 @@ class Driver:
             raise
         else:
             soon(settle, result, None)
-
-
-def _look() -> None:
-    """What wakes the loop up: then it finds what was left in it."""
 
 
 def _interrupt() -> None:

@@ -32,16 +32,22 @@ CLASSES = {
     "repository": ("store.repository", ["AggregateRepository"]),
     "runner": ("projections.runner", ["ProjectionRunner"]),
     "relay": ("publishing.relay", ["OutboxRelay"]),
+    "directory.upkeep": ("directory.upkeep", ["Upkeep"]),
+    "directory.moving": ("directory.moving", ["Moves"]),
+    "directory.directory": ("directory.directory", ["Directory"]),
+    "directory.crew": ("directory.crew", ["Crew"]),
 }  # fmt: skip
 HOME = {name: module for module, (_, names) in CLASSES.items() for name in names} | {
     "Connection": "connection"
 }
 OTHERS = {"AsyncConnection": "Connection", "Readable": "EventStore"}
 """Other names that a type has on this side."""
+BY_HAND = {"Source": "driven", "Joinable": "connection", "Follow": "opening"}
+"""Types that this side declares itself."""
 
 
 def tree_of(module: str) -> ast.Module:
-    return ast.parse((ROOT / "esource" / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    return ast.parse((ROOT / "esource" / file_of(module)).read_text(encoding="utf-8"))
 
 
 def class_of(module: str, name: str) -> ast.ClassDef:
@@ -77,6 +83,9 @@ def said(text: str) -> str:
         "the running task": "the running thread",
         "from any task of the loop": "from any thread",
         "async sessionmaker": "async_sessionmaker",
+        "It is one object for each log: close": "Close",
+        "or a coroutine function that follows the log itself, and is cancelled at the end": "or a coroutine function that "
+        "follows the log on the asynchronous side, from its store there, and is cancelled at the end",
     }.items():
         text = text.replace(old, new)
     return text
@@ -97,10 +106,8 @@ class Module:
         if "Iterator[" in text:
             self.imports.add("from collections.abc import Iterator")
         for name in set(re.findall(r"\b[A-Za-z_]\w*", re.sub(r"['\"].*?['\"]", "", text))):
-            if name == "Source":
-                self.imports.add("from esource.sync.driven import Source")
-            elif name == "Joinable":
-                self.imports.add("from esource.sync.connection import Joinable")
+            if name in BY_HAND:
+                self.imports.add(f"from esource.sync.{BY_HAND[name]} import {name}")
             elif name in HOME:
                 if HOME[name] != self.name:
                     self.imports.add(f"from esource.sync.{HOME[name]} import {name}")
@@ -130,7 +137,7 @@ class Module:
             if text.startswith("Generic"):
                 generic = f", {self.need(text)}"
                 target += text.removeprefix("Generic")
-        if name in ("ProjectionRunner", "OutboxRelay"):
+        if name in ("ProjectionRunner", "OutboxRelay", "Directory", "Crew"):
             target += "\n    _waits = True"
         lines = [f"class {name}({base}{generic}):", self.docstring(node, 1), f"    _target: {target}\n"]
         members: dict[str, ast.stmt] = {}
@@ -220,6 +227,11 @@ class Module:
         if name == "__init__":
             given = given.replace("unwrapped(", "(")
             made = f"asynchronous.{class_name}"
+            if class_name == "Directory":  # in the caller's thread, as `open_store`
+                given = given.replace("**options", "**{'execution': 'caller', **options}")
+            if class_name == "Crew":
+                self.imports.add("from esource.sync.opening import following")
+                given = given.replace("follow", "following(follow)")
             return f"    def __init__({signature}) -> None:\n        self._hold({made}{', ' + given if given else ''})\n"
         if "unwrapped(" in given:
             self.imports.add("from esource.sync.driven import unwrapped")
@@ -257,6 +269,9 @@ class Module:
         if returned == "None":
             return call
         named = OTHERS.get(returned, returned)
+        if named == "EventStore" and self.source.startswith("directory."):
+            self.imports.add("from esource.sync.opening import opened")
+            return f"return opened({call})"
         if returned == "Self":
             return f"return self._around({call}, self)"
         if named in HOME:
@@ -273,7 +288,7 @@ INTRODUCTION = '''"""esource for programs without an event loop: the same names,
         orders = AggregateRepository(store, Order)
 
 Everything here drives the asynchronous code. A store may be shared between threads. What is no store, repository,
-runner, relay or subscription is the same object as in `esource`.
+runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name.
 """
 
 # Written by tests/support/synchronous.py: change the asynchronous side, and run it again.
@@ -298,6 +313,10 @@ def introduction() -> str:
     return "\n".join([INTRODUCTION, *lines, "", f"__all__ = {names!r}", ""])
 
 
+def file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
 def written() -> dict[Path, str]:
     """What each generated file should hold."""
     folder = ROOT / "esource" / "sync"
@@ -306,11 +325,13 @@ def written() -> dict[Path, str]:
     with TemporaryDirectory(dir=folder) as place:  # where ruff finds the settings of the checkout
         for name in [*CLASSES, "__init__"]:
             text = introduction() if name == "__init__" else Module(name).write()
-            (Path(place) / f"{name}.py").write_text(text, encoding="utf-8")
+            file = Path(place) / file_of(name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
         for command in (["check", "-q", "--select", "I,F401,RUF022,RUF100", "--fix"], ["format", "-q"]):
             subprocess.run([sys.executable, "-m", "ruff", *command, place], check=True)
         for name in [*CLASSES, "__init__"]:
-            found[folder / f"{name}.py"] = (Path(place) / f"{name}.py").read_text(encoding="utf-8")
+            found[folder / file_of(name)] = (Path(place) / file_of(name)).read_text(encoding="utf-8")
     return found
 
 

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
+from queue import SimpleQueue
 from uuid import uuid4
 
 import pytest
@@ -279,3 +280,21 @@ def test_a_relay_runs_in_the_background_of_a_program(sqlite_url: str):
             id_ = uuid4()
             store.append_events(id_, "Order", [placed(id_)])
             assert published.acquire(timeout=60)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_background_asks_as_its_caller_leaves_is_answered(at_once: bool):
+    answers: SimpleQueue[int] = SimpleQueue()
+
+    async def later(number: int) -> None:
+        for _ in range(number % 4):
+            await asyncio.sleep(0)
+        answers.put(await answer_of(lambda: number))
+
+    async def begin(number: int) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(later(number)))
+
+    tasks: list[asyncio.Task[None]] = []
+    for number in range(200):
+        drive(begin(number), at_once=at_once)
+    assert {answers.get(timeout=60) for _ in range(200)} == set(range(200))

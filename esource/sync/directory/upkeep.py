@@ -1,0 +1,47 @@
+"""`esource.directory.upkeep` for programs without an event loop."""
+
+# Written by tests/support/synchronous.py: change the asynchronous side, and run it again.
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from esource.directory import upkeep as asynchronous
+from esource.directory.upkeep import LogReport, OnOutcome, Outcome
+from esource.sync.driven import Driven
+
+
+class Upkeep(Driven):
+    """The part of `Directory` that works on whole logs."""
+
+    _target: asynchronous.Upkeep
+
+    def report(self, names: Collection[str] | None = None) -> list[LogReport]:
+        """How the logs are doing, all or those of these names: schema, last position, size, lag. A log that cannot be
+        reached holds up no other.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+        return self._call(self._target.report(names))
+
+    def upgrade(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Bring the logs to the newest schema, all or those of these names. One that fails is told of, and stops no other;
+        what is upgraded already is passed over, so that a round that was broken off can be repeated.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+        return self._call(self._target.upgrade(names, on_outcome=on_outcome))
+
+    def verify(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Look at every row of the logs, all or those of these names; see `esource.copying.integrity.verify_store`.
+
+        Raises:
+            InvalidOptionError: there is no log of a name.
+        """
+        return self._call(self._target.verify(names, on_outcome=on_outcome))

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from esource.database.database import Database
 from esource.domain.queries import Query
 from esource.errors import TagsIncompleteError
-from esource.tables.filling import UNFILLED, first_unfilled
+from esource.tables.filling import UNFILLED, UNFILLED_AND_HIDDEN, first_unfilled
 from esource.tables.model import tag_fillings
 from esource.tables.statement import Statement
 
@@ -46,14 +46,20 @@ async def require_all_filled(database: Database) -> None:
         raise TagsIncompleteError(*row)
 
 
-async def require_filled(database: Database, query: Query) -> None:
+async def require_filled(database: Database, query: Query) -> bool:
     """Refuse a query that asks for tags which stored events may still lack. Its types are names. One query, if it has tags.
+
+    Returns:
+        Whether row-level security may hide how often others have the tags; see `Selection.hide_tags`.
 
     Raises:
         TagsIncompleteError: it does.
     """
     if any(item.tags for item in query.items):
         items = [(cast("frozenset[str]", item.types), item.tags) for item in query.items]
-        lacking = first_unfilled(items, await database.rows(UNFILLED, {}))
+        rows = await database.rows(UNFILLED_AND_HIDDEN, {})
+        lacking = first_unfilled(items, [(kind, name) for _, kind, name in rows if name is not None])
         if lacking is not None:
             raise TagsIncompleteError(*lacking)
+        return bool(rows[0][0])
+    return False

@@ -180,6 +180,11 @@ class Selection:
         self.values["upto"] = position
         self.conditions = (*self.conditions, "upto")
 
+    def hide_tags(self) -> None:
+        """Row-level security may hide how often others have the tags of the query: look among the events of the role's own
+        tenant, if they are few."""
+        self.shapes = tuple(shape._replace(is_hidden=True) for shape in self.shapes)
+
     def _take_query(self, query: Query, tenant_id: UUID | None, names: Callable[[Any], Any]) -> None:
         """Want the events of a query, whose types are names."""
         # In one order, so that alike queries share a statement.

@@ -13,6 +13,7 @@ from esource.log.filling import require_filled
 from esource.log.pages import PAGE_EVENTS, pages
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent
+from esource.tables.constructs import hides_tags
 from esource.tables.model import events as log_table
 from esource.tables.model import tag_fillings
 from esource.tables.statement import Statement
@@ -24,9 +25,10 @@ _HEAD = Statement(
         .where(tag_fillings.c.completed_at.is_(None))
         .limit(literal_column("1"))
         .scalar_subquery(),
+        hides_tags(),
     )
 )
-"""The head of the log, and whether there are tags that stored events are still being given."""
+"""The head of the log, whether there are tags that stored events are still being given, and whether tags may be hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
     check_query(query)
     position = check_whole("after", after or 0)
     # First the head: positions become visible in their order, so that everything up to there is there for good.
-    [(head, is_filling)] = await reader.database.rows(_HEAD, {})
+    [(head, is_filling, is_hidden)] = await reader.database.rows(_HEAD, {})
     head = head or 0
     if is_filling:
         await require_filled(reader.database, query.named(reader.codec.registry))
     wanted = reader.selection(ReadOptions(query=query, from_position=position))
+    if is_hidden:
+        wanted.hide_tags()
     wanted.end_at(head)
     events: list[StoredEvent] = []
     async with aclosing(pages(reader.database, wanted, PAGE_EVENTS)) as found:

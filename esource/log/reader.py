@@ -229,9 +229,10 @@ class LogReader:
         """The pages of a course, from where it has come to."""
         with self._reading_span(course):
             if course.wanted is None:
-                if course.options.query is not None:
-                    await require_filled(self.database, course.options.query.named(self.codec.registry))
-                course.wanted = self.selection(course.options, course.stream)
+                query, wanted = course.options.query, self.selection(course.options, course.stream)
+                if query and await require_filled(self.database, query.named(self.codec.registry)):
+                    wanted.hide_tags()
+                course.wanted = wanted
             # Closed here, the pages give their connection back as soon as the reader leaves, not when collected.
             async with aclosing(pages(self.database, course.wanted)) as found:
                 async for rows in found:
@@ -289,8 +290,7 @@ class LogReader:
             found = await last_position(self.database)
             if found >= position:
                 return found
-            left = until - clock()
-            if left <= 0:
+            if (left := until - clock()) <= 0:
                 raise PositionNotReachedError(self.database.name, position, found)
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

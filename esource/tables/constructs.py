@@ -25,6 +25,7 @@ __all__ = [
     "SAVED",
     "among",
     "byte_order",
+    "each_of",
     "iso_text",
     "member_of",
     "moment_after",
@@ -103,6 +104,28 @@ def _member_of_sqlite(element: member_of, compiler: Any, **kw: Any) -> str:
     column, names = element.clauses
     listed = f"SELECT value FROM json_each({compiler.process(names, **kw)})"  # noqa: S608 - compiled parts
     return f"{compiler.process(column, **kw)} IN ({listed})"
+
+
+class each_of(FunctionElement[str]):  # noqa: N801
+    """The texts of a list given as one parameter, as a table with the column ``value``; see `member_of`."""
+
+    name = "each_of"
+    type = Text()
+    inherit_cache = True
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(bindparam(parameter, type_=Text().with_variant(ARRAY(Text()), "postgresql")))
+
+
+@compiles(each_of)
+def _each_of(element: each_of, compiler: Any, **kw: Any) -> str:
+    names = compiler.process(element.clauses, **kw)
+    return f"(SELECT listed.value FROM unnest({names}) AS listed(value))"  # noqa: S608 - compiled parts
+
+
+@compiles(each_of, "sqlite")
+def _each_of_sqlite(element: each_of, compiler: Any, **kw: Any) -> str:
+    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"  # noqa: S608 - compiled parts
 
 
 class among(FunctionElement[bool]):  # noqa: N801
@@ -213,19 +236,19 @@ def _tell_waiters_sqlite(element: tell_waiters, compiler: Any, **kw: Any) -> str
     return "NULL"
 
 
-class hides_rows(FunctionElement[bool]):  # noqa: N801
-    """Whether row-level security hides rows of a table from this role."""
+class hides_tags(FunctionElement[bool]):  # noqa: N801
+    """Whether this role is one of `esource.schema.roles`, for which row-level security may hide the tags of other tenants."""
 
-    name = "hides_rows"
+    name = "hides_tags"
     type = Boolean()
     inherit_cache = True
 
 
-@compiles(hides_rows)
-def _hides_rows(element: hides_rows, compiler: Any, **kw: Any) -> str:
-    return f"row_security_active({compiler.process(element.clauses, **kw)})"
+@compiles(hides_tags)
+def _hides_tags(element: hides_tags, compiler: Any, **kw: Any) -> str:
+    return "(row_security_active('event_tags') AND to_regprocedure('esource_tenant()') IS NOT NULL)"
 
 
-@compiles(hides_rows, "sqlite")
-def _hides_rows_sqlite(element: hides_rows, compiler: Any, **kw: Any) -> str:
+@compiles(hides_tags, "sqlite")
+def _hides_tags_sqlite(element: hides_tags, compiler: Any, **kw: Any) -> str:
     return "0"

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
 
+from esource.tables.constructs import hides_tags
 from esource.tables.model import tag_fillings
 from esource.tables.statement import Statement
 
@@ -27,6 +28,13 @@ UNFILLED = Statement(
     select(tag_fillings.c.event_type, tag_fillings.c.tag_name).where(tag_fillings.c.completed_at.is_(None))
 )
 """Those that stored events may still lack."""
+_alone = select(literal_column("1").label("one")).subquery()
+UNFILLED_AND_HIDDEN = Statement(
+    select(hides_tags().label("is_hidden"), tag_fillings.c.event_type, tag_fillings.c.tag_name).select_from(
+        _alone.outerjoin(tag_fillings, tag_fillings.c.completed_at.is_(None))
+    )
+)
+"""The same, or one row with None, each with whether row-level security may hide how often a tag was given."""
 
 
 def first_unfilled(

@@ -137,7 +137,7 @@ BEGIN
             IF tenant IS NULL THEN
                 NULL;
             ELSIF row_security_active('event_tags') THEN
-                few := 100;  -- how often others have the tag is hidden
+                few := 1000;  -- how often others have the tag is hidden
             ELSIF 1000 = ALL (SELECT (SELECT count(*) FROM (SELECT FROM event_tags AS c
                     WHERE (c.tag, c.global_position) > (t, since) AND c.tag <= t
                     ORDER BY c.tag, c.global_position LIMIT 1000) AS counted) FROM unnest(item.tags) AS t) THEN

@@ -5,12 +5,18 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+import pytest
+from sqlalchemy import literal_column
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect
 from support.schemas import execute, sqlite_path
 
-from esource import AppendCondition, DomainEvent, Query, QueryItem, register_event
+from esource import AppendCondition, AppendConditionError, DomainEvent, Query, QueryItem, register_event
 from esource.dialect.plan import Condition, Matched
 from esource.dialect.sqlite.conditions import Judge
+from esource.domain.queries import ITEM_TAGS, QUERY_ITEMS
+from esource.log.streams import ReadOptions
+from esource.tables.selecting import first_places
+from esource.tables.statement import Statement
 
 EVENTS = 10_000
 HEAD = EVENTS - 50
@@ -114,3 +120,32 @@ async def test_on_postgresql_each_item_is_looked_up_in_the_index(postgres_url, o
             assert rows <= 8 * (70 + (5 if after == 0 else 200) * count)
         if not is_analysed:
             await execute(postgres_url, "VACUUM ANALYZE events, event_tags")
+
+
+def largest(tags: int = ITEM_TAGS, items: int = QUERY_ITEMS, start: int = 0) -> Query:
+    return Query(*(QueryItem([Judged], map(str, range(start + n, start + n + tags))) for n in range(items)))
+
+
+async def test_the_statement_of_a_query_grows_with_its_items_and_not_with_their_tags(store):
+    dialect = store.reader.database.backend.sqlalchemy_dialect
+
+    def statement(tags: int, items: int) -> tuple[str, int]:
+        wanted = store.reader.selection(ReadOptions(query=largest(tags, items)))
+        text, parameters, *_ = Statement(first_places(wanted.shapes, literal_column("1"))).on(dialect)
+        return text, len(parameters)
+
+    # The time to plan one grows faster than its text: 100 items with 100 tags each took nine seconds.
+    assert statement(2, 10) == statement(ITEM_TAGS, 10)
+    (short, few), (long, many) = statement(ITEM_TAGS, 10), statement(ITEM_TAGS, 50)
+    assert len(long) < 6 * len(short)
+    assert many <= 5 * few
+
+
+async def test_the_largest_query_is_answered_and_judged(store):
+    query = largest()
+    assert (await store.read_query(query)).events == []
+    stored = await store.append([Judged()], tags=[str(n) for n in range(150)])
+    assert len((await store.read_query(query)).events) == 1
+    with pytest.raises(AppendConditionError, match=f"position {stored.global_position}"):
+        await store.append([Judged()], condition=AppendCondition(query, 0))
+    assert await store.append([Judged()], condition=AppendCondition(largest(start=100), 0))

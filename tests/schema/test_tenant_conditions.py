@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import pytest
+from support.schemas import execute
 from support.tenants import BLUE, RED
 
 from esource import (
@@ -14,9 +15,12 @@ from esource import (
     OptimisticLockError,
     Query,
     QueryItem,
+    ReadOptions,
     Tag,
     register_event,
 )
+
+READ = "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables WHERE relname IN ('events', 'event_tags')"
 
 
 @register_event
@@ -66,3 +70,22 @@ async def test_streams_of_others_are_as_if_they_were_not_there(red, owner):
     with pytest.raises(OptimisticLockError):
         held = AppendCondition(streams={stream: theirs.stream_position})
         await red.append(taken("2"), condition=held)
+
+
+async def test_a_tag_that_many_tenants_share_is_looked_up_among_its_own_events(red, owner, postgres_url):
+    await execute(
+        postgres_url,
+        "INSERT INTO events (event_id, aggregate_id, aggregate_type, event_type, tenant_id, version, timestamp, payload, tags) "
+        "SELECT gen_random_uuid(), gen_random_uuid(), 'Desk', 'DeskTaken', "  # noqa: S608 - our own constants
+        f"CASE WHEN n % 500 = 0 THEN CAST('{RED}' AS uuid) ELSE CAST('{BLUE}' AS uuid) END, 1, now(), "
+        """'{"desk": "1"}', '["country:de", "desk:1"]' FROM generate_series(1, 5000) AS n""",
+    )
+    await execute(postgres_url, "VACUUM ANALYZE events, event_tags")
+    hot, both = QueryItem([DeskTaken], ["country:de"]), QueryItem(tags=["country:de", "desk:1"])
+    for query in (Query(hot), Query(both), Query(hot, both)):
+        async with red.reading() as connection:
+            before = (await connection.exec_driver_sql(READ)).scalar_one()
+            assert len((await red.read_query(query)).events) == 10
+            assert len([stored async for stored in red.read_all(ReadOptions(query=query))]) == 10
+            # Of the tenant's 13 events, each looked at some times. 5 000 have the tag.
+            assert (await connection.exec_driver_sql(READ)).scalar_one() - before < 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from support.orders import placed, several
+from support.orders import OrderShipped, placed, several
 
 from esource import AppendResult, ExpectedVersion, InvalidEventError
 
@@ -28,6 +28,37 @@ async def test_a_batch_keeps_its_order(store):
     result = await store.append_events(order, "Order", events, 0)
     assert result.new_version == 500
     assert await log_of(store) == [(n, e.event_id) for n, e in enumerate(events, start=1)]
+
+
+@pytest.mark.parametrize("tenants", ["none", "one", "two", "at both ends"])
+async def test_each_event_of_a_batch_keeps_its_own_type_actor_tenant_and_text(store, tenants):
+    one, two = uuid4(), uuid4()
+    of = {
+        "none": [None] * 4,
+        "one": [one] * 4,
+        "two": [one, one, two, one],
+        "at both ends": [one, None, None, one],
+    }
+    order, chosen = uuid4(), of[tenants]
+    common = [
+        {
+            "aggregate_id": order,
+            "aggregate_version": number,
+            "tenant_id": tenant,
+            "actor_id": tenant and f"actor of {tenant}",
+            "metadata": {"text": f"{tenant}\x1f\n,{number}", "nothing": ""},
+        }
+        for number, tenant in enumerate(chosen, 1)
+    ]
+    events = [placed(**fields) for fields in common]
+    if tenants == "two":
+        events[1] = OrderShipped(tracking_number="", **common[1])
+    await store.append_events(order, "Order", events, 0)
+    assert (await store.get_events(order, "Order")).events == events
+    found = [stored async for stored in store.read_all()]
+    assert [(each.event_type, each.tenant_id, each.actor_id) for each in found] == [
+        (event.event_type, event.tenant_id, event.actor_id) for event in events
+    ]
 
 
 async def test_one_append_may_be_larger_than_a_shared_batch(store):

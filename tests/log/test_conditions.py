@@ -54,6 +54,15 @@ async def test_an_event_has_the_tags_of_its_fields_and_those_of_its_append(store
     assert found == [{"a", "b"}, {"name:größer", "a"}, {"name:plain"}, frozenset()]
 
 
+async def test_each_event_of_a_batch_keeps_its_own_tags_or_none(store):
+    order = uuid4()
+    named = [NameTaken(aggregate_id=order, aggregate_type="Order", name=name) for name in ("a,\x1f", "b")]
+    await store.append_events(order, "Order", [named[0], placed(order), named[1], placed(order)], 0)
+    assert [stored.tags async for stored in store.read_all()] == [
+        {"name:a,\x1f"}, set(), {"name:b"}, set()
+    ]  # fmt: skip
+
+
 async def test_what_has_come_that_the_query_selects_refuses_the_append_and_is_named(store):
     await store.append([NameTaken(name="anna")])
     first = await store.read_query(of_name("anna"))

@@ -100,7 +100,7 @@ async def overview(store: Source) -> Overview:
             outbox=await OutboxRepository(database).get_stats(),
             dead_letters=await DLQRepository(database).get_failure_stats(),
             indexes=await database.inspect(inspection.index_use),
-            fillings=await _unfilled(database),
+            fillings=await unfilled(database),
             moved_to=await database.moved_to(),
         )
 
@@ -162,20 +162,21 @@ async def examine(store: Source) -> list[Symptom]:
         return found + await database.inspect(inspection_of(database.backend).symptoms)
 
 
-async def _unfilled(database: Database) -> list[TagFilling]:
+async def unfilled(database: Database) -> list[TagFilling]:
+    """The tags that stored events are still being given. One query."""
     return [filling for filling in await tag_fillings_of(database) if filling.completed_at is None]
 
 
 async def _untagged(database: Database) -> list[Symptom]:
-    unfilled = await _unfilled(database)
-    last = await last_position(database) if unfilled else 0
+    fillings = await unfilled(database)
+    last = await last_position(database) if fillings else 0
     return [
         Symptom(
             f"stored events of type {filling.event_type} are being given their tags {filling.tag_name}:..., up to position "
             f"{filling.global_position} of {last}; queries over these are refused until the end",
             "Wait, or go on with `esource tag --app ...` if that was ended",
         )
-        for filling in unfilled
+        for filling in fillings
     ]
 
 

@@ -7,7 +7,8 @@
         orders = AggregateRepository(store, Order)
 
 Everything here drives the asynchronous code. A store may be shared between threads. What is no store, repository,
-runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name.
+runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name, and
+`fill_tags` is the one of `esource.copying`.
 """
 
 # Written by tests/support/synchronous.py: change the asynchronous side, and run it again.
@@ -76,6 +77,7 @@ from esource.sync.dlq import (
 )
 from esource.sync.doors import PostgreSQLEventStore, SQLiteEventStore
 from esource.sync.event_store import EventStore
+from esource.sync.filling import fill_tags
 from esource.sync.lease import Lease
 from esource.sync.memory import InMemoryEventStore
 from esource.sync.opening import open_store
@@ -170,6 +172,7 @@ __all__ = [
     "active_version",
     "correlated",
     "default_registry",
+    "fill_tags",
     "handles",
     "open_store",
     "partition_of",

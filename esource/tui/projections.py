@@ -9,6 +9,7 @@ from textual.content import Content
 
 from esource import browsing
 from esource.browsing.followers import CheckpointState
+from esource.browsing.overview import unfilled
 from esource.browsing.pages import Page
 from esource.browsing.units import duration
 from esource.tui.details import MUTED, age, cell, facts, heading, number, paragraphs
@@ -28,6 +29,8 @@ class ProjectionsPane(Pane[CheckpointState]):
     columns = ("projection", "position", "behind", "for", "moved", "worker")
     empty = "No projections: no checkpoint was saved."
 
+    _fillings = ""
+
     def on_mount(self) -> None:
         super().on_mount()
         self.set_interval(REFRESH_SECONDS, self._again)
@@ -38,7 +41,16 @@ class ProjectionsPane(Pane[CheckpointState]):
             self.reload()
 
     async def page(self, after: Any) -> Page[CheckpointState]:
+        fillings = await unfilled(self.database)
+        head = await browsing.last_position(self.database) if fillings else 0
+        self._fillings = ", ".join(
+            f"filling {filling.tag_name}:… of {filling.event_type} {filling.global_position:,} of {head:,}"
+            for filling in fillings
+        )
         return Page(await browsing.checkpoint_states(self.database), None)
+
+    def caption(self) -> str:
+        return self._fillings
 
     def key(self, row: CheckpointState) -> str:
         return row.name

@@ -288,7 +288,8 @@ INTRODUCTION = '''"""esource for programs without an event loop: the same names,
         orders = AggregateRepository(store, Order)
 
 Everything here drives the asynchronous code. A store may be shared between threads. What is no store, repository,
-runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name.
+runner, relay or subscription is the same object as in `esource`. `esource.sync.directory` has many logs under one name, and
+`fill_tags` is the one of `esource.copying`.
 """
 
 # Written by tests/support/synchronous.py: change the asynchronous side, and run it again.
@@ -304,8 +305,14 @@ def introduction() -> str:
             if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"
         )
     )
-    homes = {**HOME, "open_store": "opening", "Projection": "projection", "ProjectionContext": "projection"}
-    names = sorted({*public, "Connection"})
+    homes = {
+        **HOME,
+        "open_store": "opening",
+        "fill_tags": "filling",
+        "Projection": "projection",
+        "ProjectionContext": "projection",
+    }
+    names = sorted({*public, "Connection", "fill_tags"})
     lines = [
         f"from esource.sync.{homes[name]} import {name}" if name in homes else f"from esource import {name}"
         for name in names

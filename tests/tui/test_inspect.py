@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from support.commands import esource
 from support.orders import OrderShipped, placed, several
+from support.schemas import execute
 from textual.widgets import Input, Select
 
 from esource import CheckpointRepository, DLQRepository, OutboxRepository, browsing
@@ -267,6 +268,25 @@ async def test_an_empty_store_says_so_on_every_tab_and_shows_what_comes(
         event = placed()
         await shared_store.append_events(event.aggregate_id, "Order", [event], 0)
         await seen.lists(str(event.aggregate_id))
+
+
+@pytest.mark.slow
+async def test_tags_that_are_being_filled_are_shown(look, shared_store, shared_database_url):
+    event = placed()
+    await shared_store.append_events(event.aggregate_id, "Order", [event], 0)
+    async with look(shared_database_url, size=(140, 40)) as seen:
+        await seen.press("3")
+        await seen.tells("No projections")
+        assert "filling" not in seen.title()
+        await execute(
+            shared_database_url,
+            "INSERT INTO tag_fillings (event_type, tag_name, global_position) VALUES ('OrderPlaced', '[customer', 0)",
+        )
+        await seen.until(lambda: "filling [customer:… of OrderPlaced 0 of 1" in seen.title())
+        await execute(
+            shared_database_url, "UPDATE tag_fillings SET completed_at = '2026-01-01 00:00:00+00:00'"
+        )
+        await seen.until(lambda: "filling" not in seen.title())
 
 
 @pytest.mark.slow

@@ -163,16 +163,23 @@ class Database:
                 raise error
             return await self.persist(partial(self._run, read))
 
-    async def _run(self, work: Callable[[Any], Awaitable[T]], *, writing: bool = False) -> T:
-        """Run work on a connection that no other task uses meanwhile. Raises the driver's own errors."""
+    def _run(self, work: Callable[[Any], Awaitable[T]], *, writing: bool = False) -> Awaitable[T]:
+        """Run work on a connection that no other task uses meanwhile. Raises the driver's own errors.
+
+        No coroutine of its own: each one takes as long as a small statement's encoding.
+        """
         connections = self.connections
         if connections.ready_in is not asyncio.get_running_loop():
-            await connections.ensure_open()
+            return self._open_and_run(work, writing=writing)
         if not writing:
-            return await connections.readers.run(work)
+            return connections.readers.run(work)
         if self.backend.concurrent_writers and self._transactions.neighbours.known:
             work = partial(self._beside_others, work)
-        return await connections.writers.run(work)
+        return connections.writers.run(work)
+
+    async def _open_and_run(self, work: Callable[[Any], Awaitable[T]], *, writing: bool) -> T:
+        await self.connections.ensure_open()
+        return await self._run(work, writing=writing)
 
     async def _beside_others(self, work: Callable[[Any], Awaitable[T]], driver: Any) -> T:
         """Write where a transaction of this program may have a lock that is needed, and wait for this in turn."""

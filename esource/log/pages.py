@@ -91,6 +91,7 @@ def _page(
         .where(*chosen, *(_CONDITIONS[name] for name in conditions))
         .order_by(column.desc() if backward else column)
         .limit(page)
+        .offset(literal_column("0"))  # else SQLAlchemy says it to SQLite with a parameter
     )
 
 

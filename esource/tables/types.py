@@ -72,7 +72,7 @@ def id_as_text(value: UUID) -> str:
 
 
 def _id_as_text(value: UUID | None) -> str | None:
-    return None if value is None else id_as_text(value)
+    return None if value is None else _written(value, mode="json")
 
 
 class Identifier(TypeDecorator[UUID]):

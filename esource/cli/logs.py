@@ -63,8 +63,13 @@ async def create(
         ),
     ] = None,
     takes_keys: Annotated[
-        bool, typer.Option("--takes-keys", help="Keys that nobody has assigned may come into it.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--takes-keys/--no-takes-keys",
+            help="Whether keys that nobody has assigned may come into it. Left out: not into a new log.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Create a log, or add one that is there already. The first makes the directory.
 

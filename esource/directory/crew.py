@@ -16,14 +16,14 @@ from typing import Any, TypeAlias
 from typing_extensions import Self
 
 from esource.checks import check_name, check_seconds, shown
-from esource.database.calls import outside
-from esource.database.cancellation import drop, uninterrupted
+from esource.database.calls import STOP_SECONDS, outside
+from esource.database.cancellation import DROP_SECONDS, drop, uninterrupted
 from esource.database.supervision import Supervisor
 from esource.database.wakeup import Waiter
 from esource.directory.directory import Directory
 from esource.directory.records import MOVING, OPEN
 from esource.directory.upkeep import ANSWER_SECONDS
-from esource.errors import EventSourceError, InvalidOptionError, error_text
+from esource.errors import DatabaseUnavailableError, EventSourceError, InvalidOptionError, error_text
 from esource.projections.runner import ProjectionRunner
 from esource.publishing.relay import OutboxRelay
 from esource.repositories.lease import LEASE_SECONDS, new_owner
@@ -104,7 +104,9 @@ class Crew:
         """Those of them that were told to end. A log whose database does not answer takes long to."""
         self._followers: dict[str, ProjectionRunner | OutboxRelay | _Following] = {}
         self._stores: dict[str, EventStore] = {}
-        self._is_stopped = False
+        self._late: set[asyncio.Task[None]] = set()
+        """Those that go on to end after the worker has ended."""
+        self._stopping = asyncio.Event()
         self._pause = Waiter()
         self._task: asyncio.Task[None] | None = None
 
@@ -132,10 +134,10 @@ class Crew:
         if self._at_work or (self._task is not None and self._task is not asyncio.current_task()):
             raise InvalidOptionError(f"the worker {self.owner} of the crew {self.name} is at work already")
         try:
-            while not self._is_stopped:
+            while not self._stopping.is_set():
                 self._pause.clear()
                 try:
-                    await asyncio.wait_for(self._balance(), max(self._seconds, ANSWER_SECONDS))
+                    await self._balance_unless_stopped()
                 except Exception as error:
                     # Whatever it is, the logs that are at work have nothing to do with it. They go on; the leases and
                     # claims in the logs keep others away from them.
@@ -144,13 +146,15 @@ class Crew:
                         self.name,
                         error_text(error),
                     )
-                await self._pause.wait(self._seconds / LOOKS)
+                if not self._stopping.is_set():
+                    await self._pause.wait(self._seconds / LOOKS)
         finally:
             await uninterrupted(self._leave())
 
     def stop(self) -> None:
-        """End `run` after what is at hand, from any task of the loop. It stays ended."""
-        self._is_stopped = True
+        """End `run` after what is at hand, from any task of the loop. It stays ended. What has not ended 10 seconds later
+        is cancelled; `run` then waits no longer for a log whose database does not answer."""
+        self._stopping.set()
         self._pause.call()
 
     async def __aenter__(self) -> Self:
@@ -167,6 +171,20 @@ class Crew:
             await asyncio.wait([task])
             if not task.cancelled():
                 task.result()
+
+    async def _balance_unless_stopped(self) -> None:
+        loop = asyncio.get_running_loop()
+        tasks = loop.create_task(self._balance()), loop.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                tasks, timeout=max(self._seconds, ANSWER_SECONDS), return_when=asyncio.FIRST_COMPLETED
+            )
+            if tasks[0].done():
+                tasks[0].result()
+            elif not self._stopping.is_set():
+                raise DatabaseUnavailableError(f"{self._directory.name} does not answer")
+        finally:
+            await uninterrupted(drop(tasks))
 
     async def _balance(self) -> None:
         """Say that this worker is alive, and begin and end work so that it has its share of the logs."""
@@ -236,8 +254,21 @@ class Crew:
     async def _leave(self) -> None:
         for name in self._at_work:
             self._end(name)
-        if self._at_work:
-            await asyncio.wait(self._at_work.values())
+        _, late = await _waited_for(self._at_work.values(), STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        _, late = await _waited_for(late, DROP_SECONDS)
+        if late:
+            logger.warning(
+                "crew %s: the work on the logs %s has not ended within %g s; it ends when their databases answer, or are given "
+                "up. Leases that are left there run out by themselves",
+                self.name,
+                ", ".join(sorted(name for name, task in self._at_work.items() if task in late)),
+                STOP_SECONDS,
+            )
+        self._late |= late
+        for task in late:
+            task.add_done_callback(self._late.discard)
         self._at_work.clear()
         self._ending.clear()
         try:
@@ -289,6 +320,12 @@ class _Following:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._supervisor.end()
+
+
+async def _waited_for(
+    tasks: Collection[asyncio.Task[None]], seconds: float
+) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
+    return await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
 
 
 def _background(follower: ProjectionRunner | OutboxRelay | _Following) -> AbstractAsyncContextManager[object]:

@@ -7,7 +7,6 @@ import logging
 from os import PathLike
 from types import TracebackType
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.engine import URL
 from typing_extensions import Self
@@ -15,9 +14,9 @@ from typing_extensions import Self
 from esource import schema
 from esource.checks import check_seconds, check_whole
 from esource.database.cancellation import drop, uninterrupted
-from esource.directory.moving import Moves
+from esource.directory.keys import Keys
 from esource.directory.places import MOST_FILES, Places, check_log_name
-from esource.directory.records import CREATING, MOVING, OPEN, LogEntry, Records, drawn, key_of
+from esource.directory.records import CREATING, MOVING, OPEN, LogEntry, Records
 from esource.domain.registry import EventRegistry
 from esource.errors import EventSourceError, InvalidOptionError, StoreMovedError, error_text
 from esource.store.store import EventStore
@@ -30,11 +29,8 @@ REFRESH_SECONDS = 5.0
 FIND_SECONDS = 10.0
 """So long a writer waits for the directory to say where a log is that has just moved."""
 
-MOST_KEYS = 100_000
-"""Of so many keys a directory remembers which log they live in."""
 
-
-class Directory(Moves):
+class Directory(Keys):
     """Many logs under one name, on one or several servers, or in files.
 
     Logs lie beside the directory, each in a schema of its own, or wherever they were created or moved. All stores on one
@@ -117,7 +113,7 @@ class Directory(Moves):
         await self.close()
 
     async def create(
-        self, name: str, *, at: str | URL | PathLike[str] | None = None, takes_keys: bool = False
+        self, name: str, *, at: str | URL | PathLike[str] | None = None, takes_keys: bool | None = None
     ) -> LogEntry:
         """Create a log, or take one in that is there already. May be repeated; what was broken off goes on.
 
@@ -126,7 +122,8 @@ class Directory(Moves):
             at: Where; left out, beside the directory: in a schema of this name, or in a file of this name in the
                 folder that is named after the directory's file. Else the URL of a database, with ``?schema=`` if it has
                 several logs, without a password; ``?schema=...`` alone is one beside the directory; or a file's path.
-            takes_keys: Whether keys that nobody has assigned may come into it; see `store`.
+            takes_keys: Whether keys that nobody has assigned may come into it; see `store`. Left out, they may not come into
+                a new log, and for one that is there it stays as it is. The keys that live in a log stay there.
 
         Raises:
             InvalidOptionError: the name or the place cannot be used, or one of them is taken.
@@ -144,6 +141,7 @@ class Directory(Moves):
                     f"the log {other.name!r} is being moved to {place}. Nothing was created"
                 )
         entry = await self.records.add(name, place, takes_keys=takes_keys)
+        await self._take_note(entry)  # before its file is opened, where another one was that has been dropped
         if entry.state == CREATING:
             store = self.places.store(url)
             await self.places.prepare(store)
@@ -153,17 +151,13 @@ class Directory(Moves):
                 raise StoreMovedError(store.name, moved_to)
             await self.records.set_revision(name, schema.HEAD)
             entry = await self.records.set_state(entry, OPEN)
-        self._entries[name] = entry
+            await self._take_note(entry)
         return entry
 
     def _refuse_own(self, url: URL) -> None:
         """A file holds the directory or a log."""
         if self.places.in_files and self.places.place(url) == self.places.place(self.places.url):
             raise InvalidOptionError(f"{self.name} lies in that file: give the log another one")
-
-    async def logs(self) -> list[LogEntry]:
-        """All logs, by name, as they are noted now. One query."""
-        return await self.records.logs()
 
     async def entry(self, name: str) -> LogEntry:
         """A log as it is noted now. One query.
@@ -211,73 +205,6 @@ class Directory(Moves):
         self._stores[name] = store
         return store
 
-    async def store(self, key: str | UUID) -> EventStore:
-        """The store of the log that a key, or a tenant, lives in.
-
-        That is the log that it was assigned to; or else the log of this name; or else one of the logs that take keys,
-        drawn by a hash and noted: a key stays where it is, whatever logs come later. One query for a key that this
-        directory has not met.
-
-        Raises:
-            InvalidOptionError: it lives nowhere, and no log takes keys.
-        """
-        return await self.log(await self.where(key, note=True))
-
-    async def where(self, key: str | UUID, *, note: bool = False) -> str:
-        """The name of the log that a key lives in, or would live in; see `store`.
-
-        Args:
-            key: A text or a UUID.
-            note: Assign it where it would live, if it was drawn.
-        """
-        name = key_of(key)
-        found = self._keys.get(name)
-        if found is not None:
-            return found
-        found = await self.records.assigned(name)
-        if found is None:
-            found = name if await self._has(name) else None
-        if found is None:
-            taking = [
-                entry.name
-                for entry in await self.logs()
-                if entry.takes_keys and entry.state in (OPEN, MOVING)
-            ]
-            if not taking:
-                raise InvalidOptionError(
-                    f"{self.name} has no log for the key {name!r}: assign it to one, create a log of this name, or one that "
-                    "takes keys"
-                )
-            found = drawn(name, taking)
-            if not note:
-                return found
-            found = await self.records.assign(name, found)
-        if len(self._keys) >= MOST_KEYS:
-            self._keys.clear()
-        self._keys[name] = found
-        return found
-
-    async def assign(self, key: str | UUID, log: str) -> None:
-        """Let a key, or a tenant, live in a log. A key that lives somewhere stays there, because its events do.
-
-        Raises:
-            InvalidOptionError: there is no such log, or the key lives in another one.
-        """
-        name = key_of(key)
-        await self.records.log(log)
-        found = name if name != log and await self._has(name) else None
-        if found is None:
-            found = await self.records.assign(name, log)
-        if found != log:
-            raise InvalidOptionError(
-                f"the key {name!r} lives in the log {found!r}, and its events are there: it cannot be assigned to {log!r}"
-            )
-
-    async def _has(self, name: str) -> bool:
-        if name not in self._entries:
-            await self._refresh()
-        return name in self._entries
-
     async def _keep_refreshing(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_seconds)
@@ -291,19 +218,31 @@ class Directory(Moves):
     async def _refresh(self) -> None:
         """Read where the logs are, and lead open stores to those that have moved."""
         entries = {entry.name: entry for entry in await self.records.logs_if_any()}
-        for name, entry in entries.items():
-            before = self._entries.get(name)
-            if before is not None and entry.is_elsewhere(before):
-                self._lead(entry)
-        gone = [self._entries[name] for name in self._entries.keys() - entries.keys()]
-        self._entries = entries
-        for entry in gone:
-            self._leave(entry.name)
-            url = self.places.resolve(entry.place)
-            if self.places.server(url).backend.in_files:
-                await self.places.let_go(url)  # another file may come to its place
-        if gone:
-            self._keys = {key: log for key, log in self._keys.items() if log in entries}
+        for entry in entries.values():
+            await self._take_note(entry)
+        for entry in [before for name, before in self._entries.items() if name not in entries]:
+            del self._entries[entry.name]
+            await self._let_go(entry)
+
+    async def _take_note(self, entry: LogEntry) -> None:
+        """Remember a log as it is now. One that has moved since takes its open store along; one that was created anew in
+        the same place has another."""
+        before = self._entries.get(entry.name)
+        self._entries[entry.name] = entry
+        if before is None or not entry.is_elsewhere(before):
+            return
+        if entry.place == before.place:
+            await self._let_go(before)
+        else:
+            self._lead(entry)
+
+    async def _let_go(self, entry: LogEntry) -> None:
+        """Give up what is remembered of a log that is gone."""
+        self._leave(entry.name)
+        self._keys = {key: log for key, log in self._keys.items() if log != entry.name}
+        url = self.places.resolve(entry.place)
+        if self.places.server(url).backend.in_files:
+            await self.places.let_go(url)  # another file may come to its place
 
     def _leave(self, name: str) -> None:
         """Give the open store of a log to no one any more. Whoever has it may still use it."""
@@ -313,7 +252,6 @@ class Directory(Moves):
 
     def _lead(self, entry: LogEntry) -> None:
         """Lead the open store of a log to where it has moved."""
-        self._entries[entry.name] = entry
         store = self._stores.get(entry.name)
         if store is None:
             return
@@ -339,7 +277,7 @@ class Directory(Moves):
             entry = await self.records.log(name)
             known, store = self._entries.get(name), self._stores.get(name)
             if known is None or entry.is_elsewhere(known):
-                self._lead(entry)
+                await self._take_note(entry)
                 return name in self._stores
             # Another task may have found it before; or the move has come to its end, and is about to be noted.
             if store is not None and await store.reader.database.moved_to() is None:

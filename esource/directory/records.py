@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from secrets import randbelow
 from uuid import UUID
 
 from esource.checks import check_name, shown
 from esource.database.database import Database
 from esource.directory import tables
 from esource.errors import ConstraintError, InvalidOptionError, SchemaMissingError
+
+OF_A_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+MOST_GENERATIONS = 2**30
+"""Numbers that a new log's generation is drawn from."""
 
 CREATING, OPEN, MOVING, DROPPING = "creating", "open", "moving", "dropping"
 
@@ -33,23 +40,25 @@ class LogEntry:
     takes_keys: bool
     """Whether keys that nobody has assigned may come into it."""
     generation: int
-    """Raised with each move."""
+    """Raised by one with each move. A log that is created anew under the same name begins with another number."""
     revision: str | None
     """The revision of its tables, when the directory last created or upgraded it."""
 
     def is_elsewhere(self, before: LogEntry) -> bool:
-        """Whether it has moved since; or was forgotten, and created in another place."""
+        """Whether it has moved since; or was forgotten or dropped, and created anew, there or in another place."""
         return (before.generation, before.place) != (self.generation, self.place)
 
 
 def key_of(key: str | UUID) -> str:
-    """A key as it is noted.
+    """A key as it is noted: a UUID in small letters, however it was written.
 
     Raises:
         InvalidOptionError: it is neither a text nor a UUID, or no name that a database can hold.
     """
     if isinstance(key, UUID):
         return str(key)
+    if isinstance(key, str) and OF_A_UUID.fullmatch(key):
+        return key.lower()
     if not isinstance(key, str) or not key:
         raise InvalidOptionError(f"a key is a text or a UUID, not {shown(key)}")
     check_name("key", key)
@@ -123,19 +132,31 @@ class Records:
             f"the directory in {self.database.name} has no log {shown(name)}. `esource logs list` shows those that it has"
         )
 
-    async def add(self, name: str, place: str, *, takes_keys: bool) -> LogEntry:
-        """Note a log that is to be created; the one that is there, if it has this name and this place.
+    async def add(self, name: str, place: str, *, takes_keys: bool | None) -> LogEntry:
+        """Note a log that is to be created; the one that is there, if it has this name and this place. What was said of
+        the keys that it takes is noted in both cases.
 
         Raises:
             InvalidOptionError: a log of this name lies elsewhere, or one of another name has this place.
         """
-        values = {"name": name, "place": place, "state": CREATING, "takes_keys": int(takes_keys)}
+        values = {
+            "name": name,
+            "place": place,
+            "state": CREATING,
+            "takes_keys": int(bool(takes_keys)),
+            "generation": randbelow(MOST_GENERATIONS) + 1,
+        }
         try:
             await self.database.write(tables.ADD, values)
         except ConstraintError as error:
             there = [entry for entry in await self.logs() if name == entry.name or place == entry.place]
             if len(there) == 1 and (there[0].name, there[0].place) == (name, place):
-                return there[0]
+                if takes_keys in (None, there[0].takes_keys):
+                    return there[0]
+                await self.database.write(
+                    tables.SET_TAKES_KEYS, {"its_name": name, "takes_keys": int(bool(takes_keys))}
+                )
+                return await self.log(name)
             said = "; ".join(f"the log {entry.name!r} is at {entry.place}" for entry in there)
             raise InvalidOptionError(
                 f"the log {name!r} cannot be at {place}: {said}. Nothing was created"

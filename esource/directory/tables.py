@@ -43,7 +43,8 @@ logs = Table(
     PrimaryKeyConstraint("name", name="esource_logs_pkey"),
     UniqueConstraint("place", name="esource_logs_place_key"),
 )
-"""The logs. ``place`` is where one lies, ``target`` where it is just being moved to, ``generation`` counts its places."""
+"""The logs. ``place`` is where one lies, ``target`` where it is just being moved to, ``generation``
+begins with a number of its own for each log that is created, and is raised by one with each move."""
 
 keys = Table(
     "esource_log_keys",
@@ -86,11 +87,7 @@ _columns = [
 
 ALL = Statement(select(*_columns).order_by(logs.c.name))
 ONE = Statement(select(*_columns).where(*_of(logs, "name")))
-ADD = Statement(
-    insert(logs).values(
-        **_values(logs, "name", "place", "state", "takes_keys"), generation=literal_column("1")
-    )
-)
+ADD = Statement(insert(logs).values(**_values(logs, "name", "place", "state", "takes_keys", "generation")))
 
 
 def _is(state: str, target: str) -> Any:
@@ -121,6 +118,9 @@ SET_PLACE = Statement(
         generation=logs.c.generation + literal_column("1"),
     )
     .returning(logs.c.generation)
+)
+SET_TAKES_KEYS = Statement(
+    update(logs).where(*_of(logs, "name")).values(**_values(logs, "takes_keys")).returning(logs.c.name)
 )
 SET_REVISION = Statement(
     update(logs).where(*_of(logs, "name")).values(**_values(logs, "revision")).returning(logs.c.name)

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from sqlalchemy.engine import URL
+
 from esource import schema
 from esource.copying.integrity import verify_store
+from esource.database.cancellation import drop, uninterrupted
 from esource.database.database import Database
 from esource.dialect.urls import inspection_of
 from esource.directory.places import Places
@@ -25,7 +29,7 @@ ANSWER_SECONDS = 5.0
 """So long a log may take to answer before its database counts as unreachable."""
 
 AT_ONCE = 4
-"""So many logs are worked on at the same time."""
+"""So many logs of one server, and so many files, are worked on at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,49 @@ class Outcome:
 OnOutcome = Callable[[Outcome], None]
 """Called when a round is done with a log."""
 
+OnReport = Callable[[LogReport], None]
+"""Called with what was found out about a log."""
+
+
+class _Servers:
+    """The servers of one round, each of which is asked once whether it answers at all."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._free: dict[object, asyncio.Semaphore] = {}
+        self._asked: dict[object, asyncio.Task[None]] = {}
+
+    def free(self, url: URL) -> asyncio.Semaphore:
+        """Of what few logs of a server can have at a time. Files share it: they are on disks of this machine."""
+        server = self._places.server(url)
+        return self._free.setdefault(None if server.backend.in_files else server, asyncio.Semaphore(AT_ONCE))
+
+    async def require_answer(self, url: URL) -> None:
+        """Raises:
+        DatabaseUnavailableError: the server cannot be reached, or does not answer within `ANSWER_SECONDS`.
+        """
+        server = self._places.server(url)
+        if server not in self._asked:
+            database = self._places.database(url.difference_update_query(["schema"]))
+            self._asked[server] = asyncio.create_task(_answer(database))
+        await asyncio.shield(self._asked[server])
+
+    async def close(self) -> None:
+        await drop(self._asked.values())
+
+
+async def _answer(database: Database) -> None:
+    """Ask a short question, which no lock on a log holds up."""
+    database.retry_seconds = 0.0
+    await _in_time(database.inspect(partial(database.backend.missing_tables, [])), database.name)
+
+
+async def _in_time(answer: Awaitable[T], name: str) -> T:
+    try:
+        return await asyncio.wait_for(answer, ANSWER_SECONDS)
+    except asyncio.TimeoutError as error:
+        raise DatabaseUnavailableError(f"{name} has not answered within {ANSWER_SECONDS:g} s") from error
+
 
 class Upkeep:
     """The part of `Directory` that works on whole logs."""
@@ -71,7 +118,7 @@ class Upkeep:
     records: Records
 
     @asynccontextmanager
-    async def _whole(self, entry: LogEntry) -> AsyncIterator[EventStore]:
+    async def _whole(self, entry: LogEntry, servers: _Servers | None = None) -> AsyncIterator[EventStore]:
         """A store of its own at the place of a log, for work on the whole of it. It does not wait for a server.
 
         Raises:
@@ -84,12 +131,9 @@ class Upkeep:
         if database.backend.in_files and not Path(str(url.database)).exists():  # noqa: ASYNC240 - a look at a disk
             raise DatabaseUnavailableError(f"{store.name}: there is no such file")
         try:
-            try:
-                await asyncio.wait_for(database.moved_to(), ANSWER_SECONDS)
-            except asyncio.TimeoutError as error:
-                raise DatabaseUnavailableError(
-                    f"{store.name} has not answered within {ANSWER_SECONDS:g} s"
-                ) from error
+            if servers is not None:
+                await servers.require_answer(url)
+            await _in_time(database.moved_to(), store.name)
             yield store
         finally:
             await store.close()
@@ -102,19 +146,31 @@ class Upkeep:
             raise self.records.unknown(name)
         return [entry for entry in entries if entry.name in set(names)]
 
-    async def report(self, names: Collection[str] | None = None) -> list[LogReport]:
+    async def report(
+        self, names: Collection[str] | None = None, *, on_report: OnReport | None = None
+    ) -> list[LogReport]:
         """How the logs are doing, all or those of these names: schema, last position, size, lag. A log that cannot be
-        reached holds up no other.
+        reached holds up no other, and a server that does not answer is waited for once.
+
+        Args:
+            names: Which logs.
+            on_report: Called with the report of each log as soon as it is there.
 
         Raises:
             InvalidOptionError: there is no log of a name.
         """
         counts = await self.records.counts()
 
-        async def look(entry: LogEntry) -> LogReport:
+        async def look(entry: LogEntry, servers: _Servers) -> LogReport:
+            report = await found(entry, servers)
+            if on_report is not None:
+                on_report(report)
+            return report
+
+        async def found(entry: LogEntry, servers: _Servers) -> LogReport:
             known = entry.name, entry.place, entry.state, counts.get(entry.name, 0)
             try:
-                async with self._whole(entry) as store:
+                async with self._whole(entry, servers) as store:
                     database = store.reader.database
                     revision = await schema.current(store)
                     if revision is None:
@@ -131,7 +187,7 @@ class Upkeep:
                 return LogReport(*known, error=error_text(error))
             return LogReport(*known, revision, position, sizes, position - min(reached) if reached else None)
 
-        return await _each(await self._chosen(names), look)
+        return await self._each(await self._chosen(names), look)
 
     async def upgrade(
         self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
@@ -178,10 +234,10 @@ class Upkeep:
         work: Callable[[EventStore, LogEntry], Awaitable[str]],
         on_outcome: OnOutcome | None,
     ) -> list[Outcome]:
-        async def one(entry: LogEntry) -> Outcome:
+        async def one(entry: LogEntry, servers: _Servers) -> Outcome:
             try:
                 _require_rest(entry)
-                async with self._whole(entry) as store:
+                async with self._whole(entry, servers) as store:
                     outcome = Outcome(entry.name, await work(store, entry))
             except Exception as error:  # whatever it is, the other logs are not to wait for it
                 outcome = Outcome(entry.name, "", error_text(error))
@@ -189,24 +245,28 @@ class Upkeep:
                 on_outcome(outcome)
             return outcome
 
-        return await _each(await self._chosen(names), one)
+        return await self._each(await self._chosen(names), one)
+
+    async def _each(
+        self, entries: list[LogEntry], work: Callable[[LogEntry, _Servers], Awaitable[T]]
+    ) -> list[T]:
+        """Do the work for each log, a few of each server at a time; the results in the order of the logs."""
+        servers = _Servers(self.places)
+
+        async def one(entry: LogEntry) -> T:
+            async with servers.free(self.places.resolve(entry.place)):
+                return await work(entry, servers)
+
+        try:
+            return list(await asyncio.gather(*map(one, entries)))
+        finally:
+            await uninterrupted(servers.close())
 
 
 async def _bytes(database: Database) -> int:
     """How much the log takes; where several lie in one database, without what belongs to all."""
     whole, *parts = await database.inspect(inspection_of(database.backend).sizes)
     return sum(part.bytes for part in parts) if database.backend.supports_schemas else whole.bytes
-
-
-async def _each(entries: list[LogEntry], work: Callable[[LogEntry], Awaitable[T]]) -> list[T]:
-    """Do the work for each log, a few at a time; the results in the order of the logs."""
-    free = asyncio.Semaphore(AT_ONCE)
-
-    async def one(entry: LogEntry) -> T:
-        async with free:
-            return await work(entry)
-
-    return list(await asyncio.gather(*map(one, entries)))
 
 
 def _require_rest(entry: LogEntry) -> None:

@@ -11,6 +11,7 @@ from support.read_models import until
 from support.schemas import execute
 
 from esource import Lease, OutboxRelay, Projection, ProjectionRunner, handles
+from esource.database.cancellation import uninterrupted
 from esource.directory import Crew
 from esource.directory import crew as crew_module
 from esource.directory.crew import shares
@@ -258,8 +259,36 @@ async def test_a_directory_that_does_not_answer_does_not_keep_a_worker_from_endi
         asked.set()
         await asyncio.Event().wait()
 
-    async with Crew(directory, "told", told_of(told), lease_seconds=QUICK):
+    async with Crew(directory, "told", told_of(told), lease_seconds=QUICK) as crew:
         await until(lambda: told == expected)
+        crew._seconds = 600  # one that waits for its directory for long ends all the same
         for question in ("present", "leave"):
             monkeypatch.setattr(directory.records, question, silent)
         await asked.wait()
+
+
+async def test_a_log_whose_work_does_not_end_does_not_keep_a_worker_from_ending(
+    directory, monkeypatch, caplog
+):
+    for option in ("STOP_SECONDS", "DROP_SECONDS"):
+        monkeypatch.setattr(crew_module, option, QUICK)
+    await directory.create("blue")
+    began, let_go, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def follow(store):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await uninterrupted(let_go.wait())
+            finally:
+                has_ended.set()
+
+    async with Crew(directory, "mailer", follow, lease_seconds=QUICK) as crew:
+        await began.wait()
+    assert "the work on the logs blue has not ended" in caplog.text
+    assert crew.logs == []
+    let_go.set()
+    await has_ended.wait()
+    await until(lambda: not crew._late)

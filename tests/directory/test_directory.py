@@ -133,6 +133,30 @@ async def test_a_key_lives_in_the_log_it_was_assigned_to(directory):
     assert await directory.store(tenant) is await directory.log("red")
 
 
+async def test_a_uuid_is_one_key_however_it_is_written(directory):
+    for name in ("red", "blue"):
+        await directory.create(name)
+    tenant = uuid4()
+    await directory.assign(str(tenant).upper(), "red")
+    assert await directory.where(tenant) == await directory.where(str(tenant)) == "red"
+    with pytest.raises(InvalidOptionError, match="lives in the log 'red'"):
+        await directory.assign(str(tenant).upper(), "blue")
+    await directory.assign("North", "blue")  # what is no UUID stays as it is
+    with pytest.raises(InvalidOptionError, match="no log for the key 'NORTH'"):
+        await directory.where("NORTH")
+
+
+async def test_whether_a_log_takes_keys_can_be_said_later(directory):
+    await directory.create("red")
+    assert (await directory.create("red", takes_keys=True)).takes_keys
+    assert (await directory.create("red")).takes_keys
+    assert await directory.where("blue", note=True) == "red"
+    assert not (await directory.create("red", takes_keys=False)).takes_keys
+    assert await directory.where("blue") == "red"
+    with pytest.raises(InvalidOptionError, match="no log for the key 'white'"):
+        await directory.where("white")
+
+
 async def test_a_key_lives_in_the_log_of_its_name(directory):
     await directory.create("red")
     await directory.create("blue", takes_keys=True)

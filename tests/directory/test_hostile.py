@@ -113,6 +113,28 @@ async def test_a_log_that_is_created_anew_is_the_one_that_all_use(directory, red
     await asyncio.wait([following])
 
 
+async def test_a_log_that_was_dropped_and_created_between_two_looks_is_another_one(directory, red, other):
+    before = await other.log("red")
+    await append_one(before)
+    await directory.drop("red", everything=True)
+    entry = await directory.create("red")
+    assert entry.is_elsewhere(other._entries["red"])
+    event = await append_one(await directory.log("red"))
+    await other._refresh()
+    after = await other.log("red")
+    assert after is not before
+    assert await all_of(after) == [event]
+
+
+async def test_a_log_that_another_process_dropped_is_created_anew(directory, red, other):
+    its = await other.log("red")
+    await append_one(its)
+    await directory.drop("red", everything=True)
+    await other.create("red")
+    assert await other.log("red") is not its
+    assert await all_of(await other.log("red")) == []
+
+
 @pytest.mark.parametrize("step", ["_remove_file", "forget"])
 async def test_dropping_that_was_broken_off_goes_on(directory, red, monkeypatch, step):
     await append_one(red)
@@ -249,6 +271,41 @@ async def test_a_server_that_does_not_answer_holds_up_no_round(postgres_url, ope
         assert "has not answered within" in blue.error
         assert red.error is None
     server.close()
+
+
+async def test_a_server_that_does_not_answer_is_waited_for_once(postgres_url, open_directories, monkeypatch):
+    monkeypatch.setattr(upkeep, "ANSWER_SECONDS", 0.2)
+    directory = await open_directories(postgres_url)
+    await directory.create("red")
+    asked = 0
+
+    async def silent(reader, writer):
+        nonlocal asked
+        asked += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    for number in range(3 * upkeep.AT_ONCE):
+        place = f"postgresql://127.0.0.1:{port}/a?schema=blue{number}"
+        entry = await directory.records.add(f"blue{number}", place, takes_keys=False)
+        await directory.records.set_state(entry, "open")
+    for rounds in (directory.report, directory.upgrade):
+        asked = 0
+        *blue, red = await rounds()
+        assert red.error is None
+        assert all("has not answered within" in found.error for found in blue)
+        assert asked == 1
+    server.close()
+
+
+async def test_a_report_is_told_as_soon_as_it_is_there(directory):
+    for name in ("blue", "red"):
+        await directory.create(name)
+    told = []
+    reports = await directory.report(on_report=told.append)
+    assert sorted(told, key=lambda report: report.name) == reports
 
 
 async def test_a_move_to_a_place_that_takes_no_events_does_not_begin(directory, red):

@@ -34,6 +34,7 @@ CLASSES = {
     "relay": ("publishing.relay", ["OutboxRelay"]),
     "directory.upkeep": ("directory.upkeep", ["Upkeep"]),
     "directory.moving": ("directory.moving", ["Moves"]),
+    "directory.keys": ("directory.keys", ["Keys"]),
     "directory.directory": ("directory.directory", ["Directory"]),
     "directory.crew": ("directory.crew", ["Crew"]),
 }  # fmt: skip

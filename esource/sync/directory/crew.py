@@ -81,7 +81,8 @@ class Crew(Driven):
         self._call(self._target.run())
 
     def stop(self) -> None:
-        """End `run` after what is at hand, from any thread. It stays ended."""
+        """End `run` after what is at hand, from any thread. It stays ended. What has not ended 10 seconds later
+        is cancelled; `run` then waits no longer for a log whose database does not answer."""
         self._tell(self._target.stop)
 
     def __enter__(self) -> Self:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from os import PathLike
 from types import TracebackType
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.engine import URL
 from typing_extensions import Self
@@ -17,12 +16,12 @@ from esource.directory.directory import REFRESH_SECONDS
 from esource.directory.places import MOST_FILES
 from esource.directory.records import LogEntry
 from esource.domain.registry import EventRegistry
-from esource.sync.directory.moving import Moves
+from esource.sync.directory.keys import Keys
 from esource.sync.event_store import EventStore
 from esource.sync.opening import opened
 
 
-class Directory(Moves):
+class Directory(Keys):
     """Many logs under one name, on one or several servers, or in files.
 
     Logs lie beside the directory, each in a schema of its own, or wherever they were created or moved. All stores on one
@@ -93,7 +92,7 @@ class Directory(Moves):
         self._exit(kind, error, trace)
 
     def create(
-        self, name: str, *, at: str | URL | PathLike[str] | None = None, takes_keys: bool = False
+        self, name: str, *, at: str | URL | PathLike[str] | None = None, takes_keys: bool | None = None
     ) -> LogEntry:
         """Create a log, or take one in that is there already. May be repeated; what was broken off goes on.
 
@@ -102,7 +101,8 @@ class Directory(Moves):
             at: Where; left out, beside the directory: in a schema of this name, or in a file of this name in the
                 folder that is named after the directory's file. Else the URL of a database, with ``?schema=`` if it has
                 several logs, without a password; ``?schema=...`` alone is one beside the directory; or a file's path.
-            takes_keys: Whether keys that nobody has assigned may come into it; see `store`.
+            takes_keys: Whether keys that nobody has assigned may come into it; see `store`. Left out, they may not come into
+                a new log, and for one that is there it stays as it is. The keys that live in a log stay there.
 
         Raises:
             InvalidOptionError: the name or the place cannot be used, or one of them is taken.
@@ -110,10 +110,6 @@ class Directory(Moves):
             SchemaOutdatedError: the log that is there has an older schema; upgrade it first.
         """
         return self._call(self._target.create(name, at=at, takes_keys=takes_keys))
-
-    def logs(self) -> list[LogEntry]:
-        """All logs, by name, as they are noted now. One query."""
-        return self._call(self._target.logs())
 
     def entry(self, name: str) -> LogEntry:
         """A log as it is noted now. One query.
@@ -133,32 +129,3 @@ class Directory(Moves):
             InvalidOptionError: there is no such log, or it is not ready.
         """
         return opened(self._call(self._target.log(name)))
-
-    def store(self, key: str | UUID) -> EventStore:
-        """The store of the log that a key, or a tenant, lives in.
-
-        That is the log that it was assigned to; or else the log of this name; or else one of the logs that take keys,
-        drawn by a hash and noted: a key stays where it is, whatever logs come later. One query for a key that this
-        directory has not met.
-
-        Raises:
-            InvalidOptionError: it lives nowhere, and no log takes keys.
-        """
-        return opened(self._call(self._target.store(key)))
-
-    def where(self, key: str | UUID, *, note: bool = False) -> str:
-        """The name of the log that a key lives in, or would live in; see `store`.
-
-        Args:
-            key: A text or a UUID.
-            note: Assign it where it would live, if it was drawn.
-        """
-        return self._call(self._target.where(key, note=note))
-
-    def assign(self, key: str | UUID, log: str) -> None:
-        """Let a key, or a tenant, live in a log. A key that lives somewhere stays there, because its events do.
-
-        Raises:
-            InvalidOptionError: there is no such log, or the key lives in another one.
-        """
-        self._call(self._target.assign(key, log))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from esource.directory import upkeep as asynchronous
-from esource.directory.upkeep import LogReport, OnOutcome, Outcome
+from esource.directory.upkeep import LogReport, OnOutcome, OnReport, Outcome
 from esource.sync.driven import Driven
 
 
@@ -16,14 +16,20 @@ class Upkeep(Driven):
 
     _target: asynchronous.Upkeep
 
-    def report(self, names: Collection[str] | None = None) -> list[LogReport]:
+    def report(
+        self, names: Collection[str] | None = None, *, on_report: OnReport | None = None
+    ) -> list[LogReport]:
         """How the logs are doing, all or those of these names: schema, last position, size, lag. A log that cannot be
-        reached holds up no other.
+        reached holds up no other, and a server that does not answer is waited for once.
+
+        Args:
+            names: Which logs.
+            on_report: Called with the report of each log as soon as it is there.
 
         Raises:
             InvalidOptionError: there is no log of a name.
         """
-        return self._call(self._target.report(names))
+        return self._call(self._target.report(names, on_report=on_report))
 
     def upgrade(
         self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None

@@ -34,7 +34,7 @@ WATCH_SECONDS = 1.0
 TABS = ("streams", "log", "projections", "letters", "outbox")
 
 
-class Inspector(App[None]):
+class Inspector(App[bool]):
     """A look inside an open store. Reads only; the store stays the caller's.
 
     Args:
@@ -42,6 +42,7 @@ class Inspector(App[None]):
         explain: What to say about an error.
         check: Called before each look at the end of the log; raises if the database is gone without that the
             store could notice.
+        is_one_of_many: Whether a step back from the lists ends it, with True: to choose another log.
     """
 
     TITLE = "esource inspect"
@@ -52,6 +53,7 @@ class Inspector(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"tab('{tab}')", show=False) for number, tab in enumerate(TABS, start=1)),
         Binding("escape", "step_back", "Back", show=False),
+        Binding("l", "logs", "Logs"),
         Binding("t", "light_or_dark", "Light / dark", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
@@ -63,8 +65,10 @@ class Inspector(App[None]):
         *,
         explain: Callable[[Exception], str] = str,
         check: Callable[[], object] = lambda: None,
+        is_one_of_many: bool = False,
     ) -> None:
         super().__init__()
+        self._is_one_of_many = is_one_of_many
         self.store = store
         self._explain = explain
         self._check = check
@@ -154,14 +158,26 @@ class Inspector(App[None]):
 
     @work(exclusive=True, group="opening")
     async def action_step_back(self) -> None:
-        """A step back: out of a filter or a zoom, then out of a stream."""
+        """A step back: out of a filter or a zoom, then out of a stream, then to the logs of the directory."""
         pane = self.pane
-        if pane.back() or not isinstance(pane, StreamPane):
+        if pane.back():
+            return
+        if not isinstance(pane, StreamPane):
+            self.action_logs()
             return
         await self._close_stream()
         self._bring_to_front()
         self.pane.listing.focus()
         self.show_troubles()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What is offered: other logs only where there are some."""
+        return self._is_one_of_many if action == "logs" else True
+
+    def action_logs(self) -> None:
+        """Back to the logs of the directory."""
+        if self._is_one_of_many:
+            self.exit(True)
 
     async def _close_stream(self) -> None:
         opened, self._opened = self._opened, None

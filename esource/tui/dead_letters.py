@@ -26,10 +26,10 @@ from esource.tui.details import (
     payload,
     traceback,
 )
-from esource.tui.panes import Pane
+from esource.tui.panes import StorePane
 
 
-class DeadLettersPane(Pane[DLQEntry]):
+class DeadLettersPane(StorePane[DLQEntry]):
     """What projections gave up on, the newest first."""
 
     heading = "Dead letters"

@@ -26,6 +26,7 @@ KEYS = (
             ("r", "read anew"),
             ("c", "copy the row's id"),
             ("Escape", "a step back"),
+            ("l", "of a directory: all its logs; Enter opens one"),
             ("t", "light or dark; ^p has all themes"),
             ("q", "quit"),
         ),

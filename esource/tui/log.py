@@ -20,7 +20,7 @@ from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
 from esource.store.store import EventStore
 from esource.tui.choosing import ALL, chooser, chosen
 from esource.tui.details import cell, event_details, number
-from esource.tui.panes import Pane
+from esource.tui.panes import StorePane
 from esource.tui.streams import offer
 
 PAGE_EVENTS = 100
@@ -33,7 +33,7 @@ RETRY_SECONDS = 1.0
 """The pause after the log could not be followed."""
 
 
-class LogPane(Pane[StoredEvent]):
+class LogPane(StorePane[StoredEvent]):
     """The log. New events appear at its top while the cursor is there; further down the list stands still,
     and only says how many are newer."""
 

@@ -17,10 +17,10 @@ from esource.browsing.units import plain
 from esource.repositories.outbox_entries import OutboxEntry
 from esource.tui.choosing import chooser
 from esource.tui.details import age, cell, facts, first_line, heading, number, paragraphs, payload
-from esource.tui.panes import Pane
+from esource.tui.panes import StorePane
 
 
-class OutboxPane(Pane[OutboxEntry]):
+class OutboxPane(StorePane[OutboxEntry]):
     """Rows of one status."""
 
     heading = "Outbox"

@@ -10,68 +10,25 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, Vertical, VerticalScroll
+from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import DataTable, Input, Select, Static
+from textual.widgets import DataTable, Input, Select
 
 from esource.browsing.pages import Page, Row
 from esource.browsing.units import plain
 from esource.database.sources import database_of
 from esource.store.store import EventStore
 from esource.tui.details import MUTED
+from esource.tui.listing import NEAR_END_ROWS, Details, Listing
 
 MOST_ROWS = 5_000
 """Rows of a list: memory stays bounded, however far the user scrolls. A filter leads to the others."""
 
-NEAR_END_ROWS = 10
-"""How many rows before its end the next page is fetched."""
-
 LISTING = "listing"
 """The group of those workers of a pane that read pages."""
-
-
-class Listing(DataTable[Text]):
-    """The rows of a pane."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", show=False),
-        Binding("k", "cursor_up", show=False),
-        Binding("home,g", "scroll_top", show=False),
-        Binding("end,G", "scroll_bottom", show=False),
-    ]
-
-    class NearEnd(Message):
-        """The next page is wanted."""
-
-    def __init__(self, columns: Iterable[str]) -> None:
-        super().__init__(cursor_type="row", zebra_stripes=True)
-        self._titles = tuple(columns)
-
-    def on_mount(self) -> None:
-        for name in self._titles:
-            self.add_column(Text(name), key=name)
-
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """The mouse's wheel moves no cursor."""
-        super().watch_scroll_y(old_value, new_value)
-        if new_value > old_value and new_value >= self.max_scroll_y - NEAR_END_ROWS:
-            self.post_message(self.NearEnd())
-
-
-class Details(VerticalScroll):
-    """What is known about one row."""
-
-    BORDER_TITLE = "Details"
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="text")
-
-    def show(self, content: Content | str) -> None:
-        self.query_one("#text", Static).update(content)
-        self.scroll_home(animate=False)
 
 
 class Pane(Vertical, Generic[Row]):
@@ -106,10 +63,8 @@ class Pane(Vertical, Generic[Row]):
             self.stream_id = stream_id
             self.version = version
 
-    def __init__(self, store: EventStore, *, id: str) -> None:  # noqa: A002 - Textual's word
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
-        self.store = store
-        self.database = database_of(store)
         self._title = ""
         self.in_front = False
         """Whether it is what is seen: the app says so."""
@@ -335,3 +290,12 @@ class Pane(Vertical, Generic[Row]):
     def _filtered(self) -> None:
         if self.is_mounted and self.listing.is_mounted:
             self.reload(top=True)
+
+
+class StorePane(Pane[Row]):
+    """A pane that shows a part of a store."""
+
+    def __init__(self, store: EventStore, *, id: str) -> None:  # noqa: A002 - Textual's word
+        super().__init__(id=id)
+        self.store = store
+        self.database = database_of(store)

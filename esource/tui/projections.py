@@ -13,7 +13,7 @@ from esource.browsing.overview import unfilled
 from esource.browsing.pages import Page
 from esource.browsing.units import duration
 from esource.tui.details import MUTED, age, cell, facts, heading, number, paragraphs
-from esource.tui.panes import Pane
+from esource.tui.panes import StorePane
 
 LATE_SECONDS = 60.0
 """An event that waits for so long is marked."""
@@ -22,7 +22,7 @@ REFRESH_SECONDS = 2.0
 BAR_CELLS = 30
 
 
-class ProjectionsPane(Pane[CheckpointState]):
+class ProjectionsPane(StorePane[CheckpointState]):
     """The checkpoints, read anew all the time."""
 
     heading = "Projections"

@@ -19,7 +19,7 @@ from esource.log.streams import ReadDirection, ReadOptions, StoredEvent
 from esource.store.store import EventStore
 from esource.tui.choosing import ALL, chooser, chosen, prompts
 from esource.tui.details import age, below, cell, event_details, facts, heading, number, paragraphs, payload
-from esource.tui.panes import Pane
+from esource.tui.panes import Pane, StorePane
 
 PREVIEW_EVENTS = 8
 """Events of a stream that its details name."""
@@ -38,7 +38,7 @@ async def stream_page(
     return Page(found, found[-1].stream_position if len(found) == size else None)
 
 
-class StreamsPane(Pane[StreamSummary]):
+class StreamsPane(StorePane[StreamSummary]):
     """The streams: the newest first, or by id where a prefix is given."""
 
     heading = "Streams"
@@ -117,7 +117,7 @@ async def offer(pane: Pane[Any], selector: str, everything: str, names: Any) -> 
                     select.value = value
 
 
-class StreamPane(Pane[StoredEvent]):
+class StreamPane(StorePane[StoredEvent]):
     """The events of one stream."""
 
     columns = ("version", "event type", "position", "stored")

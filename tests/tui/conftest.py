@@ -13,7 +13,7 @@ from textual.widgets import Static
 from esource.cli.errors import explain
 from esource.cli.opening import reading
 from esource.tui.app import Inspector
-from esource.tui.panes import Details
+from esource.tui.listing import Details
 
 LONGEST_WAIT_SECONDS = 60
 """A bound for a loaded machine; what is waited for is there at once."""

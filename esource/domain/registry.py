@@ -147,7 +147,8 @@ def check_event_types(
     names: set[Any] = {
         each for each in wanted if not (isinstance(each, type) and issubclass(each, DomainEvent))
     }
-    check_names("event_types", names)
+    if names:
+        check_names("event_types", names)
     return wanted
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
+from esource.dialect.matching import EventsAtHand
 from esource.dialect.plan import Condition, Moved, Plan, Refusal, StreamWrite, Unjudged
 from esource.domain.comparison import same_payload
 from esource.domain.stream_closed import STREAM_CLOSED
-from esource.domain.tags import NO_TAGS, legible_tags
+from esource.domain.tags import NO_TAGS, legible_tags, stored_tags
 from esource.errors import (
     AppendConditionError,
     DuplicateEventError,
@@ -20,7 +21,6 @@ from esource.errors import (
     StreamClosedError,
     TagsIncompleteError,
 )
-from esource.log.matching import Earlier
 from esource.log.streams import AppendResult, ExpectedVersion
 from esource.moments import to_iso
 from esource.tables.filling import Declared
@@ -148,7 +148,8 @@ class Batch:
         self._streams: dict[StreamId, _StreamState] = {}
         self._deferred: set[StreamId] = set()
         self._event_ids: set[int] = set()
-        self._earlier = Earlier(self.plan.rows)
+        self._earlier = EventsAtHand()
+        self._at_hand = 0
 
     @property
     def appends(self) -> list[Append]:
@@ -196,11 +197,24 @@ class Batch:
     def _is_undecided(self, append: Append) -> bool:
         """Whether the append has a condition, and it depends on what becomes of this batch."""
         condition, streams = append.condition, self._streams
-        return condition is not None and (
+        return condition is not None and bool(
             append.stream in streams
-            or any(stream in streams for stream, _ in condition.streams)
-            or self._earlier.meet(condition)
+            or (condition.streams and any(stream in streams for stream, _ in condition.streams))
+            or self._meets_earlier(condition)
         )
+
+    def _meets_earlier(self, condition: Condition) -> bool:
+        """Whether an event of the batch is selected by the condition's query. All of them will be past its position."""
+        rows = self.plan.rows
+        if self._at_hand < len(rows):  # looked at only when a condition asks
+            self._earlier.add(
+                [
+                    (place, event.event_type, stored_tags(event.tags), event.tenant_id)
+                    for place, (_, _, event) in enumerate(rows[self._at_hand :], self._at_hand)
+                ]
+            )
+            self._at_hand = len(rows)
+        return self._earlier.first(condition, condition.tenant_id, -1) is not None
 
     def _write(self, append: Append, state: _StreamState) -> None:
         rows, step = self.plan.rows, state.steps

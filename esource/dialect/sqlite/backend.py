@@ -150,7 +150,7 @@ class SQLiteBackend(Backend):
         execute = cursor.execute
         versions: list[int] = []
         accepted, known, streams = [], [], []
-        judge = Judge(cursor, self.sqlalchemy_dialect) if plan.conditional else None
+        judge = Judge(cursor, self.sqlalchemy_dialect, plan.streams) if plan.conditional else None
         refusals: dict[int, Refusal] = {}
         for (aggregate_id, aggregate_type), expected, first_event_id, condition in plan.streams:
             key = (id_as_text(aggregate_id), aggregate_type)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, insert, literal_column, select
 
-from esource.dialect.plan import Condition, Matched, Moved, Refusal
+from esource.dialect.matching import EventsAtHand
+from esource.dialect.plan import Condition, Matched, Moved, Refusal, StreamWrite
 from esource.domain.tags import legible_tags
 from esource.tables.filling import UNFILLED, first_unfilled
 from esource.tables.model import event_tags, events
@@ -35,13 +36,14 @@ _first_of_type = (
 _FIRST_OF_TYPE = {False: Statement(_first_of_type), True: Statement(_first_of_type.where(of_tenant))}
 
 FEW = 32
-"""So many events past a position are looked at themselves, instead of the places of each item."""
+"""So many events past a position are looked at themselves, instead of the places of each item; four for each condition, if there are
+more."""
 
 _COME = Statement(
     select(events.c.global_position, events.c.event_type, events.c.tags, events.c.tenant_id)
     .where(events.c.global_position > _after)
     .order_by(events.c.global_position)
-    .limit(literal_column(str(FEW + 1)))
+    .limit(bindparam("most", type_=Integer()))
     .offset(literal_column("0"))
 )
 _TYPE = Statement(select(events.c.event_type).where(events.c.global_position == bindparam("position")))
@@ -76,12 +78,19 @@ def index_tags(cursor: sqlite3.Cursor, dialect: Dialect, tagged: Iterable[tuple[
 class Judge:
     """Looks, inside the transaction of an append, for what its condition excludes."""
 
-    def __init__(self, cursor: sqlite3.Cursor, dialect: Dialect) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, dialect: Dialect, writes: Iterable[StreamWrite] = ()) -> None:
         self._cursor = cursor
         self._dialect = dialect
         self._unfilled: list[tuple[str, str]] | None = None
-        self._come: list[_Come] = []
+        past = [write.condition.after for write in writes if write.condition and write.condition.items]
+        self._least = min(past, default=None)
+        """The least position that one of the conditions of a batch is past: nothing is written in between them."""
+        self._few = max(FEW, 4 * len(past))
+        self._come = EventsAtHand()
         self._come_past: int | None = None
+        """`_come` has all events past this position."""
+        self._many_past = -1
+        """There are too many past this one."""
 
     def refusal(self, condition: Condition) -> Refusal | None:
         """What is in the way; None if nothing is."""
@@ -101,7 +110,8 @@ class Judge:
             if lacking is not None:
                 return lacking
         if self._few_have_come(condition.after):
-            return _first_of(self._come, condition)
+            tenant = None if tenant_id is None else str(tenant_id)
+            return self._come.first(condition, tenant, condition.after)
         found = [self._first(types, tags, condition.after, tenant_id) for types, tags in condition.items]
         places = [place for place in found if place is not None]
         if not places:
@@ -109,14 +119,25 @@ class Judge:
         return Matched(min(places), self._value(_TYPE, {"position": min(places)}) or "")
 
     def _few_have_come(self, after: int) -> bool:
-        """Whether `_come` has all events past a position. Conditions of one batch share them: nothing is written in between."""
-        if self._come_past is None or after < self._come_past:
-            compiled = _COME.on(self._dialect)
-            rows = self._cursor.execute(compiled.text, compiled.arguments({"after": after})).fetchall()
-            if len(rows) > FEW:
-                return False
-            self._come = [(place, kind, legible_tags(tags), owner) for place, kind, tags, owner in rows]
-            self._come_past = after
+        """Whether `_come` has all events past a position: those of all conditions at once, if they are few."""
+        if self._come_past is not None and after >= self._come_past:
+            return True
+        return (self._least is not None and self._take_past(self._least)) or self._take_past(after)
+
+    def _take_past(self, position: int) -> bool:
+        if position <= self._many_past:
+            return False
+        compiled = _COME.on(self._dialect)
+        rows = self._cursor.execute(
+            compiled.text, compiled.arguments({"after": position, "most": self._few + 1})
+        ).fetchall()
+        if len(rows) > self._few:
+            self._many_past = position
+            return False
+        self._come = EventsAtHand(
+            [(place, kind, legible_tags(tags), owner) for place, kind, tags, owner in rows]
+        )
+        self._come_past = position
         return True
 
     def _first(
@@ -137,22 +158,3 @@ class Judge:
         compiled = statement.on(self._dialect)
         row = self._cursor.execute(compiled.text, compiled.arguments(values)).fetchone()
         return None if row is None else row[0]
-
-
-_Come = tuple[int, str, "AbstractSet[str]", "str | None"]
-"""An event that has come: its position, type, tags and tenant."""
-
-
-def _first_of(come: list[_Come], condition: Condition) -> Matched | None:
-    """The first of these events that a condition excludes."""
-    tenant_id = None if condition.tenant_id is None else str(condition.tenant_id)
-    for position, event_type, tags, owner in come:
-        if (
-            position > condition.after
-            and tenant_id in (None, owner)
-            and any(
-                (not types or event_type in types) and wanted <= tags for types, wanted in condition.items
-            )
-        ):
-            return Matched(position, event_type)
-    return None

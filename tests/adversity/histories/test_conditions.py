@@ -16,7 +16,7 @@ from support.effort import examples, seed
 from support.schemas import CHECKOUT, execute
 
 from esource import AppendConditionError
-from esource.log.matching import Earlier
+from esource.log.batch import Batch
 from esource.log.writer import LogWriter
 
 PROCESSES, TASKS = 4, 5
@@ -147,7 +147,7 @@ BROKEN = {
         lambda condition: condition._replace(items=tuple((frozenset(), tags) for _, tags in condition.items))
     ),
     "what shares the batch is not judged": lambda monkeypatch: monkeypatch.setattr(
-        Earlier, "meet", lambda self, condition: False
+        Batch, "_meets_earlier", lambda self, condition: False
     ),
 }
 

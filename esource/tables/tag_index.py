@@ -41,8 +41,8 @@ POSTGRESQL_TRIGGERS = (
 
 TRIGGER_NAMES = ("esource_event_tags_insert", "esource_event_tags_update", "esource_event_tags_delete")
 
-FUNCTIONS = ("esource_keep_event_tags()", "esource_refusal(jsonb)")
-"""PostgreSQL's: what the triggers call, with the rights of the owner, and what judges a condition."""
+FUNCTIONS = ("esource_keep_event_tags()", "esource_refusal(jsonb)", "esource_refusals(jsonb[])")
+"""PostgreSQL's: what the triggers call, with the rights of the owner, what judges a condition, and all those of a batch."""
 
 _KEEP_TAGS = """
 DO $do$ BEGIN EXECUTE replace($create$
@@ -171,9 +171,60 @@ BEGIN
         (SELECT e.event_type FROM events AS e WHERE e.global_position = earliest));
 END $body$"""
 
+_REFUSALS = """
+CREATE OR REPLACE FUNCTION esource_refusals(wanted jsonb[]) RETURNS jsonb[] LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $body$
+DECLARE
+    most integer := least(1000, 32 + 4 * cardinality(wanted));
+    since bigint;
+    found jsonb[];
+    come integer;
+BEGIN
+    SELECT min(CAST(w->>'after' AS bigint)) INTO since FROM unnest(wanted) AS w WHERE w->'streams' = '[]';
+    SELECT count(*) INTO come FROM (SELECT FROM events AS e WHERE e.global_position > since
+        ORDER BY e.global_position LIMIT most + 1) AS counted;
+    IF come > most OR current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted')
+        OR EXISTS (SELECT FROM tag_fillings AS f WHERE f.completed_at IS NULL) THEN
+        SELECT array_agg(esource_refusal(w) ORDER BY ordinal) INTO found
+            FROM unnest(wanted) WITH ORDINALITY AS u(w, ordinal);
+        RETURN found;
+    END IF;
+    -- Few events have come since the first of these decisions: all are judged by them at once.
+    WITH come AS MATERIALIZED (
+        SELECT e.global_position, e.event_type, e.tenant_id, e.tags FROM events AS e WHERE e.global_position > since
+    ), tagged AS MATERIALIZED (
+        SELECT t.tag, come.* FROM come,
+            jsonb_array_elements_text(CASE WHEN jsonb_typeof(come.tags) = 'array' THEN come.tags END) AS t(tag)
+    ), counted AS (
+        SELECT tagged.tag, count(*) AS places FROM tagged GROUP BY tagged.tag
+    ), asked AS MATERIALIZED (
+        SELECT row_number() OVER () AS item, u.ordinal, CAST(u.w->>'after' AS bigint) AS after,
+            CAST(u.w->>'tenant' AS uuid) AS tenant, i.tags, i.types
+        FROM unnest(wanted) WITH ORDINALITY AS u(w, ordinal), jsonb_to_recordset(u.w->'items') AS i(tags jsonb, types jsonb)
+        WHERE u.w->'streams' = '[]'
+    ), begun AS (  -- each item with its rarest tag among them
+        SELECT DISTINCT ON (a.item) a.*, t.tag, coalesce(counted.places, 0) AS places
+        FROM asked AS a, jsonb_array_elements_text(a.tags) AS t(tag) LEFT JOIN counted USING (tag)
+        ORDER BY a.item, places
+    ), met AS (
+        SELECT b.ordinal, c.global_position, c.event_type FROM begun AS b JOIN tagged AS c USING (tag)
+        WHERE c.global_position > b.after AND c.tags @> b.tags AND (b.types IS NULL OR b.types ? c.event_type)
+        AND (b.tenant IS NULL OR b.tenant = c.tenant_id)
+        UNION ALL SELECT a.ordinal, c.global_position, c.event_type FROM asked AS a, come AS c WHERE a.tags IS NULL
+        AND c.global_position > a.after AND (a.types IS NULL OR a.types ? c.event_type)
+        AND (a.tenant IS NULL OR a.tenant = c.tenant_id)
+    ), first AS (
+        SELECT DISTINCT ON (met.ordinal) met.* FROM met ORDER BY met.ordinal, met.global_position
+    )
+    SELECT array_agg(CASE WHEN u.w->'streams' <> '[]' THEN esource_refusal(u.w) WHEN first.ordinal IS NOT NULL THEN
+        jsonb_build_object('position', first.global_position, 'type', first.event_type) END ORDER BY u.ordinal) INTO found
+        FROM unnest(wanted) WITH ORDINALITY AS u(w, ordinal) LEFT JOIN first USING (ordinal);
+    RETURN found;
+END $body$"""
+
 for _dialect, _statements in (
     ("sqlite", SQLITE_TRIGGERS),
-    ("postgresql", (_KEEP_TAGS, *POSTGRESQL_TRIGGERS, _REFUSAL)),
+    ("postgresql", (_KEEP_TAGS, *POSTGRESQL_TRIGGERS, _REFUSAL, _REFUSALS)),
 ):
     for _statement in _statements:
         event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -239,6 +239,7 @@ async def test_on_may_be_repeated_and_off_leaves_the_schema_as_it_was(empty_post
     assert await rows(url, "SELECT proname::text FROM pg_proc WHERE proname LIKE 'esource%' ORDER BY 1") == [
         ("esource_keep_event_tags",),
         ("esource_refusal",),
+        ("esource_refusals",),
     ]
     assert await rows(url, "SELECT polname FROM pg_policy") == []
 

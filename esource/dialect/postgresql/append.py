@@ -164,7 +164,9 @@ def _statement(
     by_row = switches.append_lock == "row"
     granted: ColumnElement[Any] = lock_row if by_row else cast(lock_log, Text())
     lock = select(granted.label("granted")).cte("log_lock").prefix_with("MATERIALIZED")
-    wanted = _given("wanted", _STREAM_VALUES | (_CONDITION if conditional else {}), many=streams)
+    wanted = _given(
+        "wanted", _STREAM_VALUES | (_CONDITION if conditional and not streams else {}), many=streams
+    )
     # The stream as a range of the unique index, read backwards. With equalities the planner takes the
     # index by type, or the whole of a young table, to be as cheap, and keeps that plan while the table
     # grows: 840 µs instead of 210 after 1500 events.
@@ -178,18 +180,18 @@ def _statement(
         .scalar_subquery()
     )
     version = func.coalesce(last, literal_column("0"))
+    # Its own queries see what was committed before them, so that they come after the lock.
+    judged = lock
+    refusal: list[ColumnElement[Any]] = []
+    if conditional and streams:
+        of_all = func.esource_refusals(cast(_array("condition", Text()), ARRAY(JSONB())))
+        judged = select(of_all.label("refusals")).select_from(lock).cte("judged").prefix_with("MATERIALIZED")
+        refusal = [literal_column("judged.refusals[wanted.ordinal]").label("refusal")]
+    elif conditional:
+        refusal = [func.esource_refusal(cast(wanted.c.condition, JSONB())).label("refusal")]
     found = (
-        select(
-            *wanted.c,
-            version.label("version"),
-            # Its own queries see what was committed before them, so that they come after the lock.
-            *(
-                [func.esource_refusal(cast(wanted.c.condition, JSONB())).label("refusal")]
-                if conditional
-                else []
-            ),
-        )
-        .select_from(wanted.join(lock, true()))
+        select(*wanted.c, version.label("version"), *refusal)
+        .select_from(wanted.join(judged, true()))
         .cte("found")
         .prefix_with("MATERIALIZED")
     )

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from esource.dialect.plan import Condition, Matched, Moved, Plan, Refusal, Unjudged
 from esource.tables.filling import Declared
 from esource.tables.rows import StreamId
@@ -18,7 +20,7 @@ def as_json(condition: Condition | None) -> str | None:
     """A condition as the function `esource_refusal` takes it."""
     if condition is None:
         return None
-    return json.dumps(
+    return to_json(
         {
             "after": condition.after,
             "tenant": None if condition.tenant_id is None else str(condition.tenant_id),
@@ -31,7 +33,7 @@ def as_json(condition: Condition | None) -> str | None:
                 for stream, version in condition.streams
             ],
         }
-    )
+    ).decode()
 
 
 def refusals(plan: Plan, answers: Sequence[str | None]) -> dict[int, Refusal]:

@@ -29,6 +29,7 @@ from esource.database.database import Database
 from esource.database.sources import Source
 from esource.domain.stream_closed import STREAM_CLOSED
 from esource.errors import ArchiveRefusedError, FileRefusedError
+from esource.log.filling import filled_now
 from esource.log.pages import NEWEST_OUTBOX_ROW
 from esource.log.tenants import may_read
 from esource.tables.model import dead_letter_queue, event_outbox, events, projection_checkpoints, snapshots
@@ -169,20 +170,16 @@ async def archive(
             if await anext(found, None) is None:
                 return ArchiveResult(database.name, name_of(file), 0, 0)
         async with written(file) as opened_file, database.reading():
-            writer = RowsWriter(
-                opened_file,
-                {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name},
-                source,
-            )
+            header = {"holds": HOLDS, "schema": schema.HEAD, "database": database.backend.name}
+            writer = RowsWriter(opened_file, {**header, "filled": await filled_now(database)}, source)
             async for stream in _closed(database, chosen, closed_before):
                 await _require_removable(database, stream, ignore_projections)
                 async for rows in _pages(database, stream):
                     await asyncio.to_thread(writer.rows, EVENTS, rows)
                 count += 1
             writer.end()
-        result = ArchiveResult(
-            database.name, name_of(file), count, max(0, writer.counts[EVENTS.name] - count)
-        )
+        moved = max(0, writer.counts[EVENTS.name] - count)
+        result = ArchiveResult(database.name, name_of(file), count, moved)
         if not keep:
             await remove(database, file, ignore_projections=ignore_projections)
         return result
@@ -218,12 +215,15 @@ async def remove(
 async def restore(store: Source, file: str | Path) -> ArchiveResult:
     """Put back into the log what `archive` took out of it, each event where it was; again, after it was ended.
 
-    The streams stay closed. Where events lack tags that others of their type were given since (`esource.copying.fill_tags`), queries
-    over these tags are refused until they are given to these, too.
+    The streams stay closed. If tags of these types were filled since (`esource.copying.fill_tags`), queries over these tags are refused
+    until it has looked at these events, too.
 
     Raises:
         FileRefusedError: the file is not an archive, is not complete, or its streams are not this store's.
     """
+
+    with opened(path_of(file)) as reader:
+        filled = reader.header.get("filled") or []
 
     async def act(database: Database, stream: StreamId, rows: list[Row]) -> int:
         here = await _in_log(database, stream)
@@ -236,7 +236,7 @@ async def restore(store: Source, file: str | Path) -> ArchiveResult:
         unit = database.current_unit()
         assert unit is not None
         await load(database, unit, EVENTS, rows[:-1], with_key=True)
-        await take_back(database, unit, rows)
+        await take_back(database, unit, rows, filled)
         return len(rows) - 1
 
     return await _each_stream(store, "restoring archived streams", file, act)

@@ -31,7 +31,7 @@ from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry, check_event_types, default_registry
 from esource.domain.tags import declared_tags, stored_tags, tagged_fields, tags_to_store
 from esource.errors import ConstraintError, EventDecodeError, InvalidEventError, InvalidOptionError
-from esource.log.filling import tag_fillings_of
+from esource.log.filling import filled_now, tag_fillings_of
 from esource.log.pages import Selection, last_position, next_size, page_after
 from esource.log.streams import ReadDirection, ReadOptions
 from esource.moments import utc_now
@@ -165,17 +165,17 @@ def declarations(
     return found
 
 
-async def take_back(database: Database, unit: Unit, rows: Sequence[Row]) -> None:
-    """Say in the record that events which come back to the log may lack tags that those of their type were given meanwhile."""
+async def take_back(database: Database, unit: Unit, rows: Sequence[Row], filled: list[list[str]]) -> None:
+    """Say in the record that events which come back may lack tags that those of their type were given meanwhile; not if no run has
+    come to its end since they left, when `filled_now` said what was filled. A tag of that name shows nothing: an append or another
+    field may have given it."""
     await database.backend.lock_log(unit.driver)  # no filling begins that does not see them
+    there = await filled_now(database)
     for filling in await tag_fillings_of(database):
         each = Declared(filling.event_type, filling.tag_name)
-        lacking = [
-            row[POSITION]
-            for row in rows
-            if row[EVENT_TYPE] == each.event_type and not each.is_among(stored_tags(row[TAGS]))
-        ]
-        if lacking:
+        if any(known[:2] == [*each] and known in there for known in filled):
+            continue
+        if lacking := [row[POSITION] for row in rows if row[EVENT_TYPE] == each.event_type]:
             begin = min(filling.global_position, min(lacking) - 1)
             await database.write(_MOVE, {**_values(each), "upto": begin, "completed_at": None})
 

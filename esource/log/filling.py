@@ -11,6 +11,7 @@ from sqlalchemy import select
 from esource.database.database import Database
 from esource.domain.queries import Query
 from esource.errors import TagsIncompleteError
+from esource.moments import to_iso
 from esource.tables.filling import UNFILLED, UNFILLED_AND_HIDDEN, first_unfilled
 from esource.tables.model import tag_fillings
 from esource.tables.statement import Statement
@@ -34,6 +35,15 @@ class TagFilling:
 async def tag_fillings_of(database: Database) -> list[TagFilling]:
     """All of them. One query."""
     return [TagFilling(*row) for row in await database.read(_ALL, {})]
+
+
+async def filled_now(database: Database) -> list[list[str]]:
+    """Which tags all events of a type have, as the record says, and since when: with this events leave the log."""
+    return [
+        [filling.event_type, filling.tag_name, to_iso(filling.completed_at)]
+        for filling in await tag_fillings_of(database)
+        if filling.completed_at is not None
+    ]
 
 
 async def require_all_filled(database: Database) -> None:

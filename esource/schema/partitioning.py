@@ -41,9 +41,9 @@ from esource.dialect.postgresql.partitioning import (
     OBSTACLES,
     PARTITIONS,
     begin,
+    take_out,
 )
 from esource.dialect.postgresql.partitioning import attach as attach_statements
-from esource.dialect.postgresql.partitioning import detach as detach_statement
 from esource.dialect.postgresql.partitioning import merge as merge_statements
 from esource.dialect.postgresql.partitioning import partition as partition_statements
 from esource.errors import InvalidOptionError, SchemaOutdatedError
@@ -120,14 +120,14 @@ async def detach(database: Source, name: str) -> None:
             raise InvalidOptionError(
                 f"{name!r} is no closed part of the log: {', '.join(closed) or 'there is none'}"
             )
-        await _run(connection, [detach_statement(name)])
+        await _run(connection, take_out(name))
 
 
 async def attach(database: Source, name: str) -> None:
     """Bring back into the log a part that was detached, and its tags into their index.
 
-    Where its events lack tags that others of their type were given since (`esource.copying.fill_tags`), queries over these tags are
-    refused until they are given to these, too.
+    If tags of their types were filled since it was detached (`esource.copying.fill_tags`), queries over these tags are refused until
+    it has looked at these events, too.
 
     Raises:
         InvalidOptionError: there is no table of that name that was a part, it is in the log, or the log is not partitioned.

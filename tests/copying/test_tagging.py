@@ -327,6 +327,36 @@ async def test_what_comes_back_from_an_archive_is_given_its_tags(old, new, tmp_p
     assert 13 in await places(new)
 
 
+async def test_a_tag_of_the_same_name_does_not_show_that_what_comes_back_has_its_own(old, new, tmp_path):
+    stream = uuid4()
+    event = Enrolled(student="eve", aggregate_id=stream)
+    await old.append_events(stream, "Member", [event], 0, tags=["student:guest"])
+    await old.close_stream(stream, "Member")
+    await archive(old, tmp_path / "closed.jsonl")
+    await fill_tags(new, registry=NEW)
+    await restore(new, tmp_path / "closed.jsonl")
+    eve = Query(QueryItem(tags=["student:eve"]))
+    with pytest.raises(TagsIncompleteError):
+        await places(new, eve)
+    await fill_tags(new, registry=NEW)
+    assert await places(new, eve) == [13]
+
+
+async def test_what_comes_back_as_it_left_is_not_looked_at_again(old, new, tmp_path):
+    stream = uuid4()
+    await new.append_events(stream, "Member", [EnrolledNow(student=None, aggregate_id=stream)], 0)
+    await new.close_stream(stream, "Member")
+    await fill_tags(new, registry=NEW)
+    await archive(new, tmp_path / "closed.jsonl")
+    await restore(new, tmp_path / "closed.jsonl")
+    assert await places(new) == [1, 3, 4, 6, 7, 9, 10, 12]
+    await archive(new, tmp_path / "again.jsonl")
+    await fill_tags(new, registry=NEW, again=True)  # the class may give more of them by now
+    await restore(new, tmp_path / "again.jsonl")
+    with pytest.raises(TagsIncompleteError):
+        await places(new)
+
+
 async def test_a_filling_that_begins_while_events_come_back_sees_them(
     postgres_url, open_stores, tmp_path, monkeypatch
 ):

@@ -202,6 +202,10 @@ def detach(name: str) -> str:
     return f"ALTER TABLE events DETACH PARTITION {identifier(name)}"
 
 
+_FILLED = "esource: tags filled "
+_NOW_FILLED = (
+    "jsonb_build_object('type', event_type, 'tag', tag_name, 'at', extract(epoch FROM completed_at))"
+)
 IS_DETACHED = """
     SELECT relkind = 'r' AND NOT relispartition FROM pg_class
     WHERE relnamespace = current_schema()::regnamespace AND relname = $1"""
@@ -212,12 +216,30 @@ NEXT_OF_PARTS = f"""
 """The first position of the next part, in the log or detached."""
 
 
+def take_out(name: str) -> list[str]:
+    """Detach a part, and note at its table which tags all of its events have by now."""
+    return [
+        detach(name),
+        f"""
+DO $do$ BEGIN
+    IF to_regclass('tag_fillings') IS NOT NULL THEN
+        IF EXISTS (SELECT FROM tag_fillings WHERE completed_at IS NOT NULL) THEN
+            EXECUTE (SELECT format('COMMENT ON TABLE %I IS %L', '{name}', '{_FILLED}' || CAST(jsonb_agg({_NOW_FILLED}) AS text))
+                FROM tag_fillings WHERE completed_at IS NOT NULL);
+        END IF;
+    END IF;
+END $do$""",
+    ]
+
+
 def attach(name: str, first: int, bound: int) -> list[str]:
     """Bring a part back that was detached, maybe before there were tags; with its tags in their index.
 
-    Its events may lack tags that those of their type were given meanwhile: the record of these says so.
+    Its events may lack tags that those of their type were given meanwhile: then the record of these says so. They have them for
+    certain if no run has come to its end since. A tag of that name shows nothing: an append may have given it, or another field.
     """
     part, low = identifier(name), str(first) if first else "MINVALUE"
+    noted = f"obj_description('{part}'::regclass, 'pg_class')"
     return [
         f"ALTER TABLE {part} ADD COLUMN IF NOT EXISTS tags jsonb",
         f"ALTER TABLE events ATTACH PARTITION {part} FOR VALUES FROM ({low}) TO ({bound})",
@@ -229,8 +251,10 @@ INSERT INTO event_tags (tag, global_position)
 UPDATE tag_fillings AS f SET completed_at = NULL, global_position = least(f.global_position, lacking.first - 1)
     FROM (SELECT g.event_type, g.tag_name, min(e.global_position) AS first
         FROM tag_fillings AS g JOIN {part} AS e ON e.event_type = g.event_type
-        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements_text(coalesce(e.tags, '[]')) AS t
-            WHERE starts_with(t, g.tag_name || ':')) GROUP BY 1, 2) AS lacking
+        WHERE g.completed_at IS NULL OR NOT coalesce(CASE WHEN starts_with({noted}, '{_FILLED}') THEN
+            CAST(substr({noted}, {len(_FILLED) + 1}) AS jsonb) @> jsonb_build_array(
+                jsonb_build_object('type', g.event_type, 'tag', g.tag_name, 'at', extract(epoch FROM g.completed_at)))
+            END, false) GROUP BY 1, 2) AS lacking
     WHERE f.event_type = lacking.event_type AND f.tag_name = lacking.tag_name""",
         *map(only_the_owner_calls, TRIGGER_FUNCTIONS),
     ]

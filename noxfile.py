@@ -336,7 +336,15 @@ def citus(session: nox.Session) -> None:
                 "needs a Citus cluster: set ESOURCE_TEST_CITUS_URL to its coordinator (a superuser), or start Docker"
             )
     install_wheel(session, "all", "test")
-    run_tests(session, "tests/database/test_citus.py", "-n", "0", ESOURCE_TEST_CITUS="1")
+    run_tests(
+        session,
+        "tests/database/test_citus.py",
+        "tests/directory/test_on_citus.py",
+        "tests/documents/pages/test_growth.py::test_a_tenant_goes_from_there_to_a_citus_cluster",
+        "-n",
+        "0",
+        ESOURCE_TEST_CITUS="1",
+    )
 
 
 @nox.session

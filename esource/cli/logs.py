@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -31,7 +31,7 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="A key, or the id of a t
 
 
 @asynccontextmanager
-async def _directory(url: str | None, *, create: bool = False) -> AsyncIterator[Directory]:
+async def _directory(url: str | None, *, create: bool = False, **options: Any) -> AsyncIterator[Directory]:
     parsed = database_url(url)
     file = sqlite_file(parsed)
     if file is not None and not create and not file.exists():
@@ -46,6 +46,7 @@ async def _directory(url: str | None, *, create: bool = False) -> AsyncIterator[
         enable_tracing=False,
         execution="caller",
         connect_args={"timeout": CONNECT_SECONDS},
+        **options,
     ) as directory:
         yield directory
 
@@ -136,6 +137,18 @@ async def upgrade(names: Names = None, url: DatabaseUrl = None) -> list[Outcome]
     """
     async with _directory(url) as directory:
         return await directory.upgrade(names or None)
+
+
+@commands.command("distribute")
+@shows(_say_outcomes, found=_failed)
+async def distribute(names: Names = None, url: DatabaseUrl = None) -> list[Outcome]:
+    """Let a node of a Citus cluster have each of these logs, with what it holds. Exit code 1 if one failed.
+
+    --url names a database on the coordinator. From then on open the directory with append_lock="row" and notify=False. You may
+    repeat it: logs that are distributed stay where they are.
+    """
+    async with _directory(url, append_lock="row", notify=False) as directory:
+        return await directory.distribute(names or None)
 
 
 @commands.command("verify")

@@ -195,6 +195,18 @@ class Places:
         others = OF_SERVERS if backend_for_url(url).in_files else OF_FILES
         return {name: value for name, value in self._options.items() if name not in others}
 
+    def require_options(self, what: str, **options: Any) -> None:
+        """Refuse what stores with other options could not use.
+
+        Raises:
+            InvalidOptionError: those of this directory have others.
+        """
+        if {name: self._options.get(name) for name in options} != options:
+            wanted = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise InvalidOptionError(
+                f"{what} needs stores with {wanted}: open the directory with these options"
+            )
+
     def server(self, url: URL) -> Server:
         """The server of a URL, with its connections. No I/O."""
         self.template(url)

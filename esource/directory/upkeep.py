@@ -21,6 +21,7 @@ from esource.directory.places import Places
 from esource.directory.records import CREATING, OPEN, LogEntry, Records
 from esource.errors import DatabaseUnavailableError, EventSourceError, InvalidOptionError, error_text
 from esource.repositories.checkpoint import CheckpointRepository
+from esource.schema import distribution
 from esource.store.store import EventStore
 
 T = TypeVar("T")
@@ -203,11 +204,32 @@ class Upkeep:
             before = await schema.current(store)
             if before != schema.HEAD:
                 await schema.upgrade(store)
+            if before != schema.HEAD and await distribution.is_distributed(store):
+                await distribution.distribute(store)
             if entry.revision != schema.HEAD:
                 await self.records.set_revision(entry.name, schema.HEAD)
             return (
                 f"is at {before} already" if before == schema.HEAD else f"went from {before} to {schema.HEAD}"
             )
+
+        return await self._round(names, bring, on_outcome)
+
+    async def distribute(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Let a node of a Citus cluster have each log, all or those of these names; see `esource.schema.distribution.distribute`.
+        One that fails is told of, and stops no other; what is distributed already stays where it is.
+
+        Raises:
+            InvalidOptionError: there is no log of a name; or the stores of this directory were not opened with
+                ``append_lock="row"`` and ``notify=False``, without which they could not use such a log.
+        """
+        self.places.require_options("a log of a Citus cluster", append_lock="row", notify=False)
+
+        async def bring(store: EventStore, entry: LogEntry) -> str:
+            before = await distribution.is_distributed(store)
+            await distribution.distribute(store)
+            return "is distributed already" if before else "was distributed"
 
         return await self._round(names, bring, on_outcome)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, delete, func, literal_column, or_, select, update
+from sqlalchemy import ScalarSelect, and_, bindparam, delete, func, literal_column, or_, select, update
 
 from esource import schema
 from esource.checks import check_id, check_name, check_names, check_whole
@@ -36,16 +36,23 @@ _COLUMNS = (
 def _save(position: Any) -> Statement:
     """Save a checkpoint, unless it would not move it forward; returns a row if it did."""
     now = bindparam("now", type_=Timestamp())
-    row = upsert(projection_checkpoints).values(
-        projection_name=_name,
-        last_event_id=bindparam("event_id", type_=Identifier()),
-        last_event_type=bindparam("event_type", type_=_table.last_event_type.type),
-        last_processed_at=now,
-        global_position=position,
-        events_processed=literal_column("1"),
-        created_at=now,
-        updated_at=now,
-    )
+    values = {
+        "projection_name": _name,
+        "last_event_id": bindparam("event_id", type_=Identifier()),
+        "last_event_type": bindparam("event_type", type_=_table.last_event_type.type),
+        "last_processed_at": now,
+        "global_position": position,
+        "events_processed": literal_column("1"),
+        "created_at": now,
+        "updated_at": now,
+    }
+    row = upsert(projection_checkpoints)
+    if isinstance(
+        position, ScalarSelect
+    ):  # Citus has no subqueries in VALUES, and SQLite no SELECT without WHERE here
+        row = row.from_select(list(values), select(*values.values()).where(literal_column("1 = 1")))
+    else:
+        row = row.values(values)
     new = row.excluded
     forward = or_(
         _table.global_position.is_(None),

@@ -50,7 +50,7 @@ _row = upsert(projection_checkpoints).values(
     projection_name=bindparam("name", type_=_table.projection_name.type),
     events_processed=literal_column("0"),
     created_at=_now,
-    updated_at=_now,
+    updated_at=moment_after("no_seconds"),
     lease_owner=_owner,
     lease_until=moment_after("seconds"),
 )
@@ -62,7 +62,7 @@ _ACQUIRE = Statement(
             _table.lease_owner.is_(None),
             _table.lease_owner == _row.excluded.lease_owner,
             _table.lease_until.is_(None),
-            _table.lease_until < moment_after("no_seconds"),
+            _table.lease_until < _row.excluded.updated_at,  # now; Citus refuses functions here
         ),
     ).returning(_table.global_position)
 )

@@ -67,15 +67,15 @@ _given = SimpleNamespace(
         for name in ("event_id", "event_type", "aggregate_id", "aggregate_type", "tenant_id", "event_data")
     }
 )
+_added = {
+    **vars(_given),
+    "created_at": _now,
+    # Its place in its stream, if the event is in the log as well. Of another's event nothing is told.
+    "global_position": select(events.c.global_position).where(event_of(_given)).scalar_subquery(),
+}
 _ADD = Statement(
-    insert(event_outbox)
-    .values(
-        **vars(_given),
-        created_at=_now,
-        # Its place in its stream, if the event is in the log as well. Of another's event nothing is told.
-        global_position=select(events.c.global_position).where(event_of(_given)).scalar_subquery(),
-    )
-    .returning(_table.id)
+    # Citus has no subqueries in VALUES.
+    insert(event_outbox).from_select(list(_added), select(*_added.values())).returning(_table.id)
 )
 _LIST = Statement(
     ENTRIES.where(_table.status == _PENDING)

@@ -1,5 +1,6 @@
 """The table model: seven tables, declared once for both databases."""
 
+from esource.tables import append_function as _append_function  # noqa: F401 - it adds the function to the tables
 from esource.tables import tag_index as _tag_index  # noqa: F401 - it adds triggers to the tables
 from esource.tables.model import (
     dead_letter_queue,

@@ -224,6 +224,8 @@ class tell_waiters(FunctionElement[str]):  # noqa: N801
 
 @compiles(tell_waiters)
 def _tell_waiters(element: tell_waiters, compiler: Any, **kw: Any) -> str:
+    if not getattr(compiler.dialect, "tells", True):
+        return "CAST(NULL AS text)"
     column, tells = (compiler.process(clause, **kw) for clause in element.clauses)
     return (
         f"CASE WHEN {tells} AND NOT pg_try_advisory_xact_lock({waiting_key(column)}) "

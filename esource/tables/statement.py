@@ -113,13 +113,13 @@ class Statement:
 
     def __init__(self, construct: Executable) -> None:
         self.construct = construct
-        self._compiled: dict[str, Compiled] = {}
+        self._compiled: dict[type[Dialect], Compiled] = {}
 
     def on(self, dialect: Dialect) -> Compiled:
         """This statement for the databases of a SQLAlchemy dialect."""
-        compiled = self._compiled.get(dialect.name)
+        compiled = self._compiled.get(dialect.__class__)
         if compiled is None:
-            compiled = self._compiled[dialect.name] = self._compile(dialect)
+            compiled = self._compiled[dialect.__class__] = self._compile(dialect)
         return compiled
 
     def _compile(self, dialect: Dialect) -> Compiled:

@@ -7,39 +7,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import pytest
 from sqlalchemy.engine import URL, make_url
 from support.orders import placed, several
 from support.schemas import execute, rows
 
-from esource import EventStore, OptimisticLockError, schema
+from esource import EventStore, OptimisticLockError
+from esource.schema import distribution
+from esource.tables.names import LOCK_TABLE, OUR_TABLES
 from esource.testing import EventStoreConformance
-from esource.testing.server import new_database
+from esource.testing.server import apart, on_server
 
-LOG = "tenant_1"
 OPTIONS = {"append_lock": "row", "notify": False, "outbox_enabled": True}
 """What a distributed log needs: a sequence has the number of its node in it, and no transaction of several nodes may NOTIFY."""
 
 
-@pytest.fixture
-def database(citus: URL) -> Iterator[str]:
-    with new_database(citus) as url:
-        yield url
-
-
-@pytest.fixture
-async def distributed(database: str) -> str:
+@pytest.fixture(scope="module")
+def log_url(citus: URL) -> Iterator[str]:
     """The URL of a log that lies on one node of the cluster."""
-    url = make_url(database).update_query_dict({"schema": LOG}).render_as_string(hide_password=False)
-    await execute(
-        database,
-        "CREATE EXTENSION citus",
-        f"ALTER DATABASE {make_url(database).database} SET citus.enable_unsafe_triggers = on",
-    )
-    await schema.create_append_lock(url)
-    await execute(database, f"SELECT citus_schema_distribute('{LOG}')")
-    return url
+    name = f"log_{uuid4().hex}"
+    url = citus.update_query_dict({"schema": name}).render_as_string(hide_password=False)
+    try:
+        apart(lambda: distribution.distribute(url))
+        yield url
+    finally:
+        on_server(citus, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+async def distributed(log_url: str) -> str:
+    """The same, empty again."""
+    name = make_url(log_url).query["schema"]
+    tables = ", ".join(f"{name}.{table}" for table in OUR_TABLES)
+    await execute(log_url, f"TRUNCATE {tables}", f"UPDATE {name}.{LOCK_TABLE} SET last_position = 0")
+    return log_url
 
 
 @pytest.fixture
@@ -81,8 +84,10 @@ async def test_many_writers_leave_positions_without_holes_and_a_follower_sees_al
 
 
 async def test_a_log_goes_on_where_it_was_after_it_has_moved_to_another_node(
-    distributed: str, database: str, log: EventStore
+    distributed: str, log: EventStore
 ):
+    name = make_url(distributed).query["schema"]
+    database = make_url(distributed).difference_update_query(["schema"]).render_as_string(hide_password=False)
     for expected in (1, 2):
         event = placed()
         result = await log.append_events(event.aggregate_id, "Order", [event], 0)
@@ -90,7 +95,7 @@ async def test_a_log_goes_on_where_it_was_after_it_has_moved_to_another_node(
         nodes = await rows(
             database,
             "SELECT nodename, nodeport FROM pg_dist_node WHERE shouldhaveshards AND (nodename, nodeport) NOT IN (SELECT "
-            f"nodename, nodeport FROM citus_shards WHERE table_name = '{LOG}.events'::regclass)",
+            f"nodename, nodeport FROM citus_shards WHERE table_name = '{name}.events'::regclass)",
         )
         if nodes:  # a cluster of one node has no other
-            await execute(database, f"SELECT citus_schema_move('{LOG}', '{nodes[0][0]}', {nodes[0][1]})")
+            await execute(database, f"SELECT citus_schema_move('{name}', '{nodes[0][0]}', {nodes[0][1]})")

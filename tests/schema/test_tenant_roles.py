@@ -237,6 +237,7 @@ async def test_on_may_be_repeated_and_off_leaves_the_schema_as_it_was(empty_post
         assert await secured(url) == set()
     assert await described(url) == before
     assert await rows(url, "SELECT proname::text FROM pg_proc WHERE proname LIKE 'esource%' ORDER BY 1") == [
+        ("esource_append",),
         ("esource_keep_event_tags",),
         ("esource_refusal",),
         ("esource_refusals",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -18,15 +17,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from esource.dialect.backend import STANDARD, Backend, Call, Failure, Switches, Watched
 from esource.dialect.errors import unavailable, without_password
 from esource.dialect.plan import Plan, Written
-from esource.dialect.postgresql.append import (
-    STATEMENTS,
-    arguments,
-    lock_statement,
-    shape,
-    statements,
-)
+from esource.dialect.postgresql.append import APPEND, arguments, lock_statement
 from esource.dialect.postgresql.conditions import refusals
-from esource.dialect.postgresql.errors import classify, explain
+from esource.dialect.postgresql.connection import Connection
+from esource.dialect.postgresql.distribution import ALLOW_TRIGGERS
+from esource.dialect.postgresql.errors import classify, explain, lacks_append
 from esource.dialect.postgresql.joined import JoinedConnection
 from esource.dialect.postgresql.positions import APPENDERS, IS_FROM_ROW, LOCK, TO_ROW, TO_SEQUENCE
 from esource.dialect.postgresql.quoting import identifier
@@ -64,6 +59,7 @@ Our advisory locks are the transaction's, and need no session either."""
 
 _SCHEMA = "SELECT current_schema()"
 _MISSING_TABLES = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NULL"
+_HAS_EVENTS = "SELECT 'events'::regclass"
 _END_WAIT = """
 SELECT pg_cancel_backend($1) FROM pg_stat_activity
 WHERE pid = $2 AND pid = ANY (pg_blocking_pids($1))
@@ -71,20 +67,10 @@ AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - mak
 """
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc] # it carries no types
-    """A connection whose end waits for the server no longer than `SETTLE_SECONDS`.
+class _Quiet(asyncpg_dialect):
+    """Where no statement tells anybody anything: Citus refuses what could tell, also where it does not."""
 
-    SQLAlchemy closes the connections that lie in a pool without a limit: a single one that the network swallows
-    would hold up the end of the program for ever.
-    """
-
-    __slots__ = ()
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        # asyncpg's own limit does not hold for the request to cancel a query that runs. When the time is over
-        # it breaks the connection off. Before Python 3.11, asyncio.TimeoutError and TimeoutError are two classes.
-        with suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(super().close(), SETTLE_SECONDS if timeout is None else timeout)
+    tells = False
 
 
 class PostgreSQLBackend(Backend):
@@ -105,14 +91,14 @@ class PostgreSQLBackend(Backend):
     default_options: ClassVar[Mapping[str, Any]] = {"read_only": False}
 
     def __init__(self, switches: Switches = STANDARD) -> None:
-        self.sqlalchemy_dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
         # Behind a pooler the session that would hear is not ours.
         self.listens = switches.notify and not switches.transaction_pooling
         self.tells = switches.notify and switches.append_lock == "advisory"
+        self.sqlalchemy_dialect = asyncpg_dialect() if self.tells else _Quiet()  # type: ignore[no-untyped-call]
         self._pooled = switches.transaction_pooling
         self._entered: WeakKeyDictionary[_Connection, tuple[str | None]] = WeakKeyDictionary()
         """The schemas that connections which several logs share have entered."""
-        self._appends = STATEMENTS if switches == STANDARD else statements(switches)
+        self._switches = switches
         self.append_lock = switches.append_lock
         self._lock = self.compiled(Statement(lock_statement(switches))).text
 
@@ -159,9 +145,12 @@ class PostgreSQLBackend(Backend):
         return await driver.fetch(text, *arguments)  # type: ignore[no-any-return]
 
     async def append(self, driver: _Connection, plan: Plan, *, commit: bool) -> Written:
-        compiled = self._appends[shape(plan)].on(self.sqlalchemy_dialect)
-        values = arguments(plan)
-        record = await driver.fetchrow(compiled.text, *[values[name] for name, _, _ in compiled.parameters])
+        try:
+            record = await driver.fetchrow(APPEND, *arguments(plan, self._switches))
+        except asyncpg.UndefinedFunctionError:
+            if not driver.is_in_transaction():
+                await driver.fetchval(_HAS_EVENTS)  # which says so if there are no tables at all
+            raise
         if not plan.conditional:
             return Written(record[0], record[1], record[2], record[3] or ())
         return Written(record[0], record[1], record[2], record[3] or (), refusals(plan, record[4]))
@@ -260,6 +249,7 @@ class PostgreSQLBackend(Backend):
 
     async def lock_schema(self, connection: AsyncConnection, schema: str | None) -> None:
         await connection.exec_driver_sql(LOCK_MIGRATIONS, (schema,))
+        await connection.exec_driver_sql(ALLOW_TRIGGERS)
         # IF NOT EXISTS would ask for the right to make one all the same.
         if schema and not (await connection.exec_driver_sql(IS_THERE, (schema,))).scalar():
             await connection.exec_driver_sql(make(schema))
@@ -312,7 +302,7 @@ class PostgreSQLBackend(Backend):
         return classify(error)
 
     def lacks_column(self, error: BaseException) -> bool:
-        return isinstance(error, asyncpg.UndefinedColumnError)
+        return isinstance(error, asyncpg.UndefinedColumnError) or lacks_append(error)
 
     def explain(self, error: BaseException, database: str) -> EventSourceError | None:
         return explain(error, database, self.append_lock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import asyncpg
@@ -27,6 +28,8 @@ from esource.tables.model import metadata
 from esource.tables.names import LOCK_TABLE, PARTITION_PREFIX
 
 _POSITION = "global_position"
+_QUOTED = re.compile(r'"([a-z_]+_[0-9]{5,})"')
+_OF_PART = re.compile("_[0-9]{5,}$")
 
 
 def classify(error: BaseException) -> Failure:
@@ -49,7 +52,7 @@ def explain(error: BaseException, database: str, append_lock: str) -> EventSourc
         return _refused(cause, database, append_lock)
     if _lacks_row(cause):
         return _without_row(database, cause)
-    if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)):
+    if isinstance(cause, (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)) or lacks_append(cause):
         return SchemaMissingError(database, str(cause))
     if isinstance(cause, (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientPrivilegeError)):
         return _unwritable(cause, database)
@@ -81,7 +84,7 @@ def _refused(cause: Any, database: str, append_lock: str) -> EventSourceError:
             f"{database}: {cause}. The part of the log that takes this position was detached. Attach it again (ALTER TABLE "
             "events ATTACH PARTITION), and repeat this; nothing of it was written.",
         )
-    name = cause.constraint_name or cause.column_name or "a constraint"
+    name = _constraint(cause) or cause.column_name or "a constraint"
     behind = _counted_key(cause)
     if behind is not None:
         return _counter_behind(name, *behind, database, append_lock)
@@ -94,10 +97,18 @@ def _other(error: Any, database: str) -> EventSourceError:
     return DatabaseError(f"{database}: {error}{_REMEDIES.get(type(error), '')}")
 
 
+def _constraint(error: Any) -> str | None:
+    """The name of the constraint that refused a row. Citus says that of the part in which the row would be, and says it in the
+    text only: ours, with a number at its end."""
+    found = error.constraint_name or next(iter(_QUOTED.findall(str(error))), None)
+    return None if found is None else _OF_PART.sub("", found)
+
+
 def _counted_key(error: Any) -> tuple[str, str] | None:
     """Table and column of the primary key that refused a row, if a sequence counts it; a part of the log counts with the log."""
-    table = error.table_name or ""
-    if error.constraint_name != f"{table}_pkey":
+    name = _constraint(error) or ""
+    table = error.table_name or name.removesuffix("_pkey")
+    if name != f"{table}_pkey":
         return None
     declared = metadata.tables.get("events" if table.startswith(PARTITION_PREFIX) else table)
     counted = None if declared is None else declared.autoincrement_column
@@ -119,6 +130,11 @@ def _counter_behind(name: str, table: str, column: str, database: str, append_lo
 def set_counter(table: str, column: str) -> str:
     """The statement that sets the sequence of a key to its last row."""
     return f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"  # noqa: S608 - our own names
+
+
+def lacks_append(error: BaseException) -> bool:
+    """Whether the function is not there that appends."""
+    return isinstance(error, asyncpg.UndefinedFunctionError) and "esource_append" in str(error)
 
 
 def _lacks_row(error: Any) -> bool:

@@ -90,14 +90,14 @@ TO_ROW = [
     _function(
         "esource_draw_positions(how_many bigint, reached bigint)",
         "bigint",
-        f"""BEGIN
+        # The two are variables because Citus refuses functions inside of CASE, if their values change.
+        f"""DECLARE pid int := pg_backend_pid(); since timestamptz := transaction_timestamp(); BEGIN
         IF how_many NOT BETWEEN 0 AND {MOST_AT_ONCE} THEN
             RAISE EXCEPTION 'at most {MOST_AT_ONCE} positions can be drawn at once, not %', how_many;
         END IF;
         IF how_many > 0 THEN
-            UPDATE <schema>.{LOCK_TABLE} SET last_position = reached + how_many, drawn_in = pg_backend_pid(),
-                drawn_at = transaction_timestamp(), first_drawn = CASE
-                WHEN drawn_in = pg_backend_pid() AND drawn_at = transaction_timestamp() THEN first_drawn ELSE reached + 1 END
+            UPDATE <schema>.{LOCK_TABLE} SET last_position = reached + how_many, drawn_in = pid, drawn_at = since,
+                first_drawn = CASE WHEN drawn_in = pid AND drawn_at = since THEN first_drawn ELSE reached + 1 END
                 WHERE last_position = reached;
             IF NOT FOUND THEN RAISE EXCEPTION 'the log has not come to position %', reached; END IF;
         END IF;

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from esource.dialect.postgresql.positions import FUNCTIONS as POSITIONS
 from esource.dialect.postgresql.quoting import identifier, literal
 from esource.dialect.postgresql.row_level_security import FUNCTIONS
+from esource.tables.append_function import SIGNATURE as APPEND
 from esource.tables.names import LOCK_TABLE, OUR_TABLES, ROLES_TABLE, SEQUENCES, VERSION_TABLE
 from esource.tables.tag_index import FUNCTIONS as TAG_FUNCTIONS
 
@@ -54,7 +55,10 @@ def statements(names: Roles) -> list[str]:
         f"{default} GRANT SELECT ON SEQUENCES TO {reader}",
         # Only its owner may alter a table; a sequence goes with the table of its column.
         *(_if_there(table, f"ALTER TABLE {table} OWNER TO {migrator}") for table in ours.values()),
-        *(_own(f"{schema}.{function}", migrator) for function in (*FUNCTIONS, *TAG_FUNCTIONS, *POSITIONS)),
+        *(
+            _own(f"{schema}.{function}", migrator)
+            for function in (*FUNCTIONS, *TAG_FUNCTIONS, *POSITIONS, APPEND)
+        ),
         *(
             _if_there(
                 ours[table],

@@ -42,6 +42,18 @@ class Upkeep(Driven):
         """
         return self._call(self._target.upgrade(names, on_outcome=on_outcome))
 
+    def distribute(
+        self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
+    ) -> list[Outcome]:
+        """Let a node of a Citus cluster have each log, all or those of these names; see `esource.schema.distribution.distribute`.
+        One that fails is told of, and stops no other; what is distributed already stays where it is.
+
+        Raises:
+            InvalidOptionError: there is no log of a name; or the stores of this directory were not opened with
+                ``append_lock="row"`` and ``notify=False``, without which they could not use such a log.
+        """
+        return self._call(self._target.distribute(names, on_outcome=on_outcome))
+
     def verify(
         self, names: Collection[str] | None = None, *, on_outcome: OnOutcome | None = None
     ) -> list[Outcome]:

@@ -55,7 +55,16 @@ SYNCHRONOUSLY = (
     "tests/log/test_expected_version.py",
     "tests/log/test_outbox_rows.py",
     "tests/log/test_reading.py",
+    "tests/projections/test_by_query.py",
+    "tests/projections/test_failures.py",
+    "tests/projections/test_health.py",
+    "tests/projections/test_limits.py",
+    "tests/projections/test_running.py",
+    "tests/projections/test_said.py",
     "tests/projections/test_sharing.py::test_a_worker_killed_at_any_moment_leaves_what_a_rebuild_gives",
+    "tests/projections/test_supervision.py",
+    "tests/projections/test_types.py",
+    "tests/projections/test_versions.py",
     "tests/publishing/test_relays_together.py::test_what_a_killed_relay_had_claimed_is_published_by_the_next",
     "tests/repositories",
     "tests/store/test_aggregate_repository.py",
@@ -66,7 +75,8 @@ SYNCHRONOUSLY = (
     "tests/store/test_transactions.py",
     "tests/sync",
 )
-"""The tests that run with ``ESOURCE_TEST_EXECUTION=sync``: the contract of stores, and what may happen to a store."""
+"""The tests that run with ``ESOURCE_TEST_EXECUTION=sync``: the contract of stores, projections, and what may happen to a
+store."""
 
 from esource import EventStore, open_store, schema  # noqa: E402 - what stands there now
 from esource.testing import server  # noqa: E402

@@ -102,6 +102,7 @@ async def test_health_says_that_a_limit_is_passed_while_the_handler_goes_on(stor
         await until(lambda: runner.health_now().failures > 0 or runner.health_now().events_processed > 0)
 
 
+@pytest.mark.awaited
 async def test_stop_ends_a_handler_that_hangs(store: EventStore, monkeypatch, caplog):
     monkeypatch.setattr(calls, "STOP_SECONDS", 0.1)
     [position] = await append(store, "slow")
@@ -113,6 +114,7 @@ async def test_stop_ends_a_handler_that_hangs(store: EventStore, monkeypatch, ca
     assert await rows(store, projection.table, "position") == [position]
 
 
+@pytest.mark.awaited
 async def test_an_append_waits_for_busy_timeout_behind_a_handler_that_hangs(
     open_stores, database_url, monkeypatch
 ):
@@ -165,6 +167,7 @@ def test_a_limit_is_a_number_of_seconds_or_none(seconds):
         type("Odd", (Projection,), {"handler_seconds": seconds})
 
 
+@pytest.mark.awaited
 async def test_a_call_that_swallows_its_cancellation_is_told_and_cancelled_again(monkeypatch, caplog):
     monkeypatch.setattr("esource.database.calls.AGAIN_SECONDS", 0.01)
 
@@ -183,6 +186,7 @@ async def test_a_call_that_swallows_its_cancellation_is_told_and_cancelled_again
     await asyncio.sleep(0)  # the task is not cancelled any more
 
 
+@pytest.mark.awaited
 async def test_a_task_that_is_cancelled_itself_stays_cancelled():
     began = asyncio.Event()
 

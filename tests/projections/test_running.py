@@ -178,6 +178,7 @@ async def test_a_runner_that_is_stopped_before_it_begins_does_not_run(store: Eve
         await runner.rebuild()
 
 
+@pytest.mark.awaited
 async def test_a_cancelled_runner_saves_what_it_has_done_and_lets_go(store: EventStore):
     class Seldom(Letters):
         name = "seldom"

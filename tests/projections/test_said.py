@@ -87,6 +87,7 @@ async def test_a_cancellation_inside_a_handler_is_its_failure(store: EventStore,
     assert always.calls == 2 * QUICK.attempts
 
 
+@pytest.mark.awaited
 async def test_a_runner_whose_tasks_are_cancelled_goes_on(store: EventStore):
     """A shutdown that cancels all tasks, of which the runner's own is protected by the application."""
     journal = Journal()

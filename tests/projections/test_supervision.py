@@ -84,6 +84,7 @@ async def test_a_supervised_runner_is_at_work_already(store: EventStore):
             await ProjectionRunner(store, Journal()).__aenter__()
 
 
+@pytest.mark.awaited
 async def test_a_supervised_runner_that_other_code_cancels_says_so(store: EventStore, caplog):
     runner = ProjectionRunner(store, Journal())
     before = asyncio.all_tasks()

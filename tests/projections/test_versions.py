@@ -86,6 +86,7 @@ async def test_a_rebuild_from_a_position_leaves_the_rest_to_the_reset(store: Eve
         await runner.rebuild(from_position=-1)
 
 
+@pytest.mark.awaited
 @pytest.mark.slow
 async def test_a_rebuild_under_a_live_worker_loses_and_repeats_nothing(shared_database_url, open_stores):
     stores = [await open_stores(shared_database_url) for _ in range(2)]
@@ -146,6 +147,7 @@ async def test_a_rebuild_that_fails_goes_on_where_it_stopped(store: EventStore):
 # -- the next version -------------------------------------------------------------------------------
 
 
+@pytest.mark.awaited
 async def test_the_first_version_to_run_is_the_active_one(store: EventStore):
     assert await active_version(store, "journal") is None
     second = Second()
@@ -154,6 +156,7 @@ async def test_the_first_version_to_run_is_the_active_one(store: EventStore):
     assert second.at_the_switch == []  # there was nothing to take over from
 
 
+@pytest.mark.awaited
 async def test_a_checkpoint_from_before_there_were_versions_is_the_first(store: EventStore):
     [position] = await append(store, "a")
     await CheckpointRepository(store).save_position("journal", position, uuid4(), "OrderPlaced")
@@ -164,6 +167,7 @@ async def test_a_checkpoint_from_before_there_were_versions_is_the_first(store: 
     assert await active_version(store, "journal") == 2
 
 
+@pytest.mark.awaited
 async def test_a_new_version_takes_over_when_it_has_caught_up(store: EventStore):
     positions = await append(store, *"abc")
     first, second = Journal(), Second()
@@ -192,6 +196,7 @@ async def test_the_old_version_does_not_run_any_more(store: EventStore):
     assert await rows(store, first.table, "position") == positions
 
 
+@pytest.mark.awaited
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_the_switch_loses_nothing_while_appends_go_on(
     shared_database_url, open_stores, partitions: int
@@ -262,6 +267,7 @@ async def test_the_old_tables_may_be_dropped_in_the_switch(store: EventStore):
     assert "journal_1" not in names
 
 
+@pytest.mark.awaited
 async def test_a_switch_that_fails_changes_nothing(store: EventStore):
     class Fails(Second):
         async def take_over(self, connection: AsyncConnection) -> None:
@@ -279,6 +285,7 @@ async def test_a_switch_that_fails_changes_nothing(store: EventStore):
         )
 
 
+@pytest.mark.awaited
 async def test_a_new_version_outside_a_transaction_takes_over_too(store: EventStore):
     class More(Letters):
         version = 2

@@ -191,5 +191,9 @@ async def test_the_check_finds_that_postgresql_judges_by_an_older_snapshot(
     postgres_url, open_stores, tmp_path
 ):
     """As it were without the function's own snapshots: the log as it was before the wait for the lock."""
-    await execute(postgres_url, "ALTER FUNCTION esource_refusal(jsonb) STABLE")
+    await execute(
+        postgres_url,
+        "ALTER FUNCTION esource_refusal(jsonb) STABLE",
+        "ALTER FUNCTION esource_refusals(jsonb[]) STABLE",
+    )
     assert await is_found(postgres_url, open_stores, tmp_path, 25, count=4)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from sqlalchemy import Dialect
 from sqlalchemy.schema import CreateIndex
 
-from esource.dialect.postgresql.quoting import identifier
+from esource.dialect.postgresql.quoting import identifier, literal
 from esource.dialect.postgresql.row_level_security import TRIGGER_FUNCTIONS, only_the_owner_calls, owners_only
 from esource.tables.model import events, indexes_of
 from esource.tables.names import KEYS_TABLE, PARTITION_PREFIX
@@ -218,18 +218,15 @@ NEXT_OF_PARTS = f"""
 
 def take_out(name: str) -> list[str]:
     """Detach a part, and note at its table which tags all of its events have by now."""
-    return [
-        detach(name),
-        f"""
-DO $do$ BEGIN
+    body = f"""BEGIN
     IF to_regclass('tag_fillings') IS NOT NULL THEN
         IF EXISTS (SELECT FROM tag_fillings WHERE completed_at IS NOT NULL) THEN
-            EXECUTE (SELECT format('COMMENT ON TABLE %I IS %L', '{name}', '{_FILLED}' || CAST(jsonb_agg({_NOW_FILLED}) AS text))
+            EXECUTE (SELECT format('COMMENT ON TABLE %I IS %L', {literal(name)}, '{_FILLED}' || CAST(jsonb_agg({_NOW_FILLED}) AS text))
                 FROM tag_fillings WHERE completed_at IS NOT NULL);
         END IF;
     END IF;
-END $do$""",
-    ]
+END"""
+    return [detach(name), f"DO {literal(body)}"]
 
 
 def attach(name: str, first: int, bound: int) -> list[str]:

@@ -38,7 +38,7 @@ export {folder}/all.jsonl | init --url {fresh} | import {folder}/all.jsonl --url
 archive {folder}/closed.jsonl --url {old} --keep | restore {folder}/closed.jsonl --url {old}
 dlq retry --app support.application:Seen | alive {folder}/health.json
 logs create red --url {logs} | logs list --url {logs} | logs upgrade --url {logs} | logs verify --url {logs}
-logs where red --url {logs} | logs move red {folder}/red.db --url {logs}
+logs distribute --url {logs} | logs where red --url {logs} | logs move red {folder}/red.db --url {logs}
 tag --app support.application:with_tags --dry-run --url {old} | info --url {untagged}
 """
 ON_POSTGRESQL = {"schemas list"}

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import literal_column
 from support.effort import examples, seed
+from support.schemas import execute
 
 from adversity.histories import client
 from adversity.histories.checker import check
@@ -25,6 +26,7 @@ from esource import AppendConditionError, EventStore, ExpectedVersion, Optimisti
 from esource.dialect.backend import STANDARD
 from esource.dialect.postgresql import append as postgresql_append
 from esource.errors import ConstraintError
+from esource.tables.append_function import CREATE
 from esource.tables.statement import Statement
 
 ROUNDS = 20
@@ -181,8 +183,8 @@ async def test_the_history_shows_that_postgresql_appends_without_the_order_lock(
 ):
     stores = [await open_stores(postgres_url) for _ in range(2)]
     backend = stores[0]._opened.database.backend  # one for all stores of a process
+    await execute(postgres_url, CREATE.replace("pg_advisory_xact_lock(", "num_nonnulls("))
     monkeypatch.setattr(postgresql_append, "lock_log", literal_column("1"))
-    monkeypatch.setattr(backend, "_appends", postgresql_append.statements(STANDARD))
     lock = Statement(postgresql_append.lock_statement(STANDARD))
     monkeypatch.setattr(backend, "_lock", lock.on(backend.sqlalchemy_dialect).text)
     # Two may now find the same version free.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from esource import EventStore
+from esource.sync.driver import drive
+from support.threads import InThreads
 
 
 def check_connections(store: EventStore) -> None:
@@ -31,7 +33,11 @@ async def close_without_leaks(store: EventStore) -> None:
         return
     connections = store._opened.database.connections
     pool = connections.engine.pool
-    await store._opened.database.wake_up.settle()  # the connection of a watch that has just ended
+    settled = store._opened.database.wake_up.settle()  # the connection of a watch that has just ended
+    if isinstance(store, InThreads):  # its tasks are in a loop of their own
+        await asyncio.to_thread(drive, settled, at_once=False)
+    else:
+        await settled
     # That of an iterator which a cancelled task has dropped: Python closes it in a task of its own.
     for _ in range(1000):
         if connections.readers.is_idle and connections.writers.is_idle:

@@ -51,6 +51,7 @@ CREATE OR REPLACE FUNCTION esource_append(by_row boolean, outbox boolean, tell b
     moments timestamptz[], payloads text, tag_lists text,
     OUT versions integer[], OUT accepted boolean[], OUT known boolean[], OUT positions bigint[], OUT refusals text[])
 LANGUAGE plpgsql VOLATILE AS $body$
+#variable_conflict use_variable
 DECLARE
     reached bigint;
     locked text;
@@ -64,6 +65,9 @@ BEGIN
     IF by_row THEN
         reached := esource_lock_positions();
     ELSE
+        -- The lock goes by the number of the table, which changes when the log is partitioned or merged: not while this
+        -- holds the table. And who may not write, or no longer here, is told that before anything else.
+        INSERT INTO events (event_id) SELECT first_ids[1] WHERE false;
         locked := CAST(pg_advisory_xact_lock({0x65736F75}, 'events'::regclass::oid::int4) AS text);
     END IF;
     IF row_streams IS NULL THEN
@@ -97,7 +101,12 @@ BEGIN
             END IF;
         END LOOP;
         SELECT count(*) INTO written FROM unnest(row_streams) AS stream WHERE accepted[stream];
-        IF written = 0 THEN RETURN; END IF;
+        IF written = 0 THEN
+            IF by_row THEN
+                INSERT INTO events (event_id) SELECT first_ids[1] WHERE false; -- as above
+            END IF;
+            RETURN;
+        END IF;
     ELSE
         written := cardinality(event_ids);
     END IF;

@@ -64,6 +64,7 @@ _REFUSAL = """
 CREATE OR REPLACE FUNCTION esource_refusal(wanted jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE
 -- A plan of a young table, or one that suits any values, is kept while the table grows: it has to use the indexes.
 SET enable_seqscan = off SET enable_bitmapscan = off AS $body$
+#variable_conflict use_variable
 DECLARE
     since bigint := CAST(wanted->>'after' AS bigint);
     tenant uuid := CAST(wanted->>'tenant' AS uuid);
@@ -174,6 +175,7 @@ END $body$"""
 _REFUSALS = """
 CREATE OR REPLACE FUNCTION esource_refusals(wanted jsonb[]) RETURNS jsonb[] LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $body$
+#variable_conflict use_variable
 DECLARE
     most integer := least(1000, 32 + 4 * cardinality(wanted));
     since bigint;

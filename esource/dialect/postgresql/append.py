@@ -22,6 +22,7 @@ from esource.dialect.backend import Switches
 from esource.dialect.plan import Plan
 from esource.dialect.postgresql.conditions import as_json
 from esource.dialect.postgresql.positions import FROM_ROW
+from esource.tables.append_function import SIGNATURE
 from esource.tables.rows import EncodedEvent
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def lock_statement(switches: Switches) -> Select[Any]:
     return select(from_row.label("granted"), schema, cast(lock_log, Text()))
 
 
-_PARAMETERS = ", ".join(f"${place}" for place in range(1, 11 + len(EncodedEvent._fields)))
+_TYPES = SIGNATURE[SIGNATURE.index("(") + 1 : -1].split(", ")
+# With their types: no other function of that name, which somebody laid beside it, is taken for it.
+_PARAMETERS = ", ".join(f"CAST(${place} AS {kind})" for place, kind in enumerate(_TYPES, 1))
 APPEND = f"SELECT versions, accepted, known, positions, refusals FROM esource_append({_PARAMETERS})"  # noqa: S608
 
 

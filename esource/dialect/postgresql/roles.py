@@ -98,7 +98,7 @@ def statements(names: Roles) -> list[str]:
                 f"to_regprocedure({literal(f'{schema}.{function}')}) IS NOT NULL",
                 f"GRANT EXECUTE ON FUNCTION {schema}.{function} TO {writer}",
             )
-            for function in POSITIONS
+            for function in (APPEND, *TAG_FUNCTIONS[1:], *POSITIONS)  # where PUBLIC may call none
         ),
         _if_there(tenant_roles, f"REVOKE ALL ON {tenant_roles} FROM {writer}, {reader}"),
     ]

@@ -23,6 +23,7 @@ from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_e
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import fetch, hop, require_commits
+from esource.dialect.sqlite.moving import refuse_if_moved
 from esource.errors import EventSourceError, InvalidOptionError
 from esource.moments import utc_now, utc_to_iso
 from esource.tables.constructs import version_or_closed
@@ -154,13 +155,10 @@ class SQLiteBackend(Backend):
         refusals: dict[int, Refusal] = {}
         for (aggregate_id, aggregate_type), expected, first_event_id, condition in plan.streams:
             key = (id_as_text(aggregate_id), aggregate_type)
-            last = execute(self._version, key).fetchone()
-            version = 0 if last is None else last[0]
+            version = (execute(self._version, key).fetchone() or (0,))[0]
             fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
-            if judge is not None and condition is not None and fits:
-                refusal = judge.refusal(condition)
-                if refusal is not None:
-                    fits, refusals[len(versions)] = False, refusal
+            if fits and judge and condition and (refusal := judge.refusal(condition)) is not None:
+                fits, refusals[len(versions)] = False, refusal
             versions.append(version)
             accepted.append(fits)
             known.append(
@@ -185,6 +183,7 @@ class SQLiteBackend(Backend):
             if accepted[stream]
         ]
         if not rows:
+            refuse_if_moved(cursor)  # it writes nothing, and so does not meet the fence
             return Written(versions, accepted, known, (), refusals)
         if len(rows) == 1:
             last = execute(self._insert, rows[0]).lastrowid or 0

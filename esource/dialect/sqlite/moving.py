@@ -27,6 +27,7 @@ _schema = known_table("sqlite_master", column("type"), column("name"), column("s
 _TRIGGER = Statement(
     select(_schema.c.sql).where(_schema.c.type == "trigger", _schema.c.name.startswith(MOVED_FENCE)).limit(1)
 )
+_OF_EVENTS = f"SELECT sql FROM sqlite_master WHERE name = '{MOVED_FENCE}_events_insert'"  # noqa: S608
 _MESSAGE = re.compile(rf"RAISE\(ABORT, '{MOVED_FENCE}: (.*)'\)", re.DOTALL)
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
@@ -85,13 +86,27 @@ class SQLiteMoving(Moving):
                 await self._run(driver, f"DROP TRIGGER IF EXISTS {MOVED_FENCE}_{table.name}_{write.lower()}")
 
     async def moved_to(self, driver: Any) -> str | None:
-        rows = await self._fetch(driver, _TRIGGER)
-        found = _MESSAGE.search(rows[0][0]) if rows else None
-        return found.group(1).replace("''", "'") if found else None
+        return _told(await self._fetch(driver, _TRIGGER))
 
     async def damage(self, driver: Any) -> list[str]:
         rows = await self.backend.fetch(driver, "PRAGMA integrity_check(20)", ())
         return [str(row[0]) for row in rows if row[0] != "ok"]
+
+
+def _told(rows: Sequence[Any]) -> str | None:
+    found = _MESSAGE.search(rows[0][0]) if rows else None
+    return found.group(1).replace("''", "'") if found else None
+
+
+def refuse_if_moved(cursor: sqlite3.Cursor) -> None:
+    """Raise what a write would.
+
+    Raises:
+        sqlite3.IntegrityError: the store has moved.
+    """
+    moved_to = _told(cursor.execute(_OF_EVENTS).fetchall())
+    if moved_to is not None:
+        raise sqlite3.IntegrityError(f"{MOVED_FENCE}: {moved_to}")
 
 
 def _insert(

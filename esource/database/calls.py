@@ -130,7 +130,7 @@ async def called(
     except asyncio.CancelledError as error:
         if limited is not None and limited.ended and cancellations(task) - limited.ended <= before:
             raise limited.error() from error
-        if is_cancelled():
+        if is_cancelled() or _is_interrupted():
             raise
         raise _its_own(what) from error
     finally:
@@ -167,6 +167,11 @@ def _its_own(what: str) -> RuntimeError:
     )
 
 
+def _is_interrupted() -> bool:
+    """Whether Ctrl-C ended the application's function, in the program that drives us: that is no failure of the function."""
+    return getattr(outside.get(), "is_interrupted", False)
+
+
 async def _in_a_task(work: Awaitable[T], what: str) -> T:
     """Before Python 3.11 a task does not tell whether it is cancelled: the code gets one of its own, which is cancelled
     only together with this one."""
@@ -176,7 +181,7 @@ async def _in_a_task(work: Awaitable[T], what: str) -> T:
     except asyncio.CancelledError:
         await uninterrupted(drop([task]))
         raise
-    if task.cancelled():
+    if task.cancelled() and not _is_interrupted():
         raise _its_own(what)
     return task.result()
 

@@ -98,6 +98,8 @@ class _Inbox(SimpleQueue[Any]):
     is_closed = False
     interrupts = 0
     """How often Ctrl-C came."""
+    is_interrupted = False
+    """Whether that, or the end of the program, ended a function of the application's."""
 
     async def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         loop, context, seen = asyncio.get_running_loop(), copy_context(), tuple(map(_seen, arguments))
@@ -286,6 +288,7 @@ class Driver:
         except Exception as error:
             soon(settle, None, error)
         except BaseException:
+            inbox.is_interrupted = True
             if answer is not None:
                 soon(answer.cancel)
             raise

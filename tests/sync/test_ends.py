@@ -16,7 +16,15 @@ from support.orders import OrderPlaced, placed, several
 
 from esource.errors import DatabaseBusyError, StoreClosedError
 from esource.store.subscription import Subscription
-from esource.sync import EventStore, open_store
+from esource.sync import (
+    DLQRepository,
+    EventStore,
+    Projection,
+    ProjectionRunner,
+    Retry,
+    handles,
+    open_store,
+)
 from esource.tables.rows import VERSION, EventRow
 
 
@@ -185,6 +193,33 @@ def test_ctrl_c_loses_no_event_of_a_subscription(store: EventStore, default_sigi
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no thread there")
+def test_ctrl_c_in_a_handler_is_no_failure_of_its(store: EventStore, default_sigint):
+    """The event is handled again, and is no dead letter."""
+    order = placed()
+    store.append_events(order.aggregate_id, "Order", [order])
+    handled, main = [], threading.get_ident()
+
+    class Mails(Projection):
+        name = "mails"
+        progress = "after_event"
+        retry = Retry(attempts=1)
+        on_failure = "skip"
+
+        @handles(OrderPlaced)
+        def send(self, event: OrderPlaced, _: object) -> None:
+            handled.append(event.event_id)
+            if len(handled) == 1:
+                signal.pthread_kill(main, signal.SIGINT)
+                time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        ProjectionRunner(store, Mails()).run(live=False)
+    assert DLQRepository(store).get_failed_events() == []
+    ProjectionRunner(store, Mails()).run(live=False)
+    assert handled == [order.event_id] * 2
+
+
 def test_ctrl_c_ends_a_call_that_waits_for_another_writer(shared_database_url: str, default_sigint):
     patient = {"busy_timeout": 3_600_000} if shared_database_url.startswith("sqlite") else {}
     id_ = uuid4()

@@ -106,6 +106,7 @@ class Crew:
         self._stores: dict[str, EventStore] = {}
         self._late: set[asyncio.Task[None]] = set()
         """Those that go on to end after the worker has ended."""
+        self._is_running = False
         self._stopping = asyncio.Event()
         self._pause = Waiter()
         self._task: asyncio.Task[None] | None = None
@@ -131,8 +132,9 @@ class Crew:
         Raises:
             InvalidOptionError: it runs already.
         """
-        if self._at_work or (self._task is not None and self._task is not asyncio.current_task()):
+        if self._is_running or (self._task is not None and self._task is not asyncio.current_task()):
             raise InvalidOptionError(f"the worker {self.owner} of the crew {self.name} is at work already")
+        self._is_running = True
         try:
             while not self._stopping.is_set():
                 self._pause.clear()
@@ -150,6 +152,7 @@ class Crew:
                     await self._pause.wait(self._seconds / LOOKS)
         finally:
             await uninterrupted(self._leave())
+            self._is_running = False
 
     def stop(self) -> None:
         """End `run` after what is at hand, from any task of the loop. It stays ended. What has not ended 10 seconds later

@@ -217,12 +217,15 @@ class Directory(Keys):
 
     async def _refresh(self) -> None:
         """Read where the logs are, and lead open stores to those that have moved."""
+        known = dict(self._entries)
         entries = {entry.name: entry for entry in await self.records.logs_if_any()}
         for entry in entries.values():
             await self._take_note(entry)
-        for entry in [before for name, before in self._entries.items() if name not in entries]:
-            del self._entries[entry.name]
-            await self._let_go(entry)
+        for name, before in known.items():
+            # Another look may have let it go by now, and a log that was created meanwhile is not among those that were read.
+            if name not in entries and self._entries.get(name) is before:
+                del self._entries[name]
+                await self._let_go(before)
 
     async def _take_note(self, entry: LogEntry) -> None:
         """Remember a log as it is now. One that has moved since takes its open store along; one that was created anew in
@@ -231,6 +234,7 @@ class Directory(Keys):
         self._entries[entry.name] = entry
         if before is None or not entry.is_elsewhere(before):
             return
+        self._forget_keys(entry.name)  # a log that was created anew has none of them
         if entry.place == before.place:
             await self._let_go(before)
         else:
@@ -239,10 +243,13 @@ class Directory(Keys):
     async def _let_go(self, entry: LogEntry) -> None:
         """Give up what is remembered of a log that is gone."""
         self._leave(entry.name)
-        self._keys = {key: log for key, log in self._keys.items() if log != entry.name}
+        self._forget_keys(entry.name)
         url = self.places.resolve(entry.place)
         if self.places.server(url).backend.in_files:
             await self.places.let_go(url)  # another file may come to its place
+
+    def _forget_keys(self, name: str) -> None:
+        self._keys = {key: log for key, log in self._keys.items() if log != name}
 
     def _leave(self, name: str) -> None:
         """Give the open store of a log to no one any more. Whoever has it may still use it."""
@@ -267,7 +274,7 @@ class Directory(Keys):
     async def _noticed(self, entry: LogEntry) -> None:
         await self._refresh()
         if entry.name not in self._entries:
-            self._keys = {key: log for key, log in self._keys.items() if log != entry.name}
+            self._forget_keys(entry.name)
 
     async def _find(self, name: str) -> bool:
         """Whether the store of a log that has met its fence leads to where the log is by now."""

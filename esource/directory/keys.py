@@ -79,7 +79,8 @@ class Keys(Moves):
             found = await self.records.assign(name, found)
         if len(self._keys) >= MOST_KEYS:
             self._keys.clear()
-        self._keys[name] = found
+        if found in self._entries:  # else nobody notices what becomes of that log
+            self._keys[name] = found
         return found
 
     async def assign(self, key: str | UUID, log: str) -> None:

@@ -186,7 +186,9 @@ class Upkeep:
                     sizes = await _bytes(database)
             except Exception as error:  # whatever it is, the other logs are told of
                 return LogReport(*known, error=error_text(error))
-            return LogReport(*known, revision, position, sizes, position - min(reached) if reached else None)
+            return LogReport(
+                *known, revision, position, sizes, max(0, position - min(reached)) if reached else None
+            )
 
         return await self._each(await self._chosen(names), look)
 
@@ -279,9 +281,11 @@ class Upkeep:
             async with servers.free(self.places.resolve(entry.place)):
                 return await work(entry, servers)
 
+        tasks = [asyncio.ensure_future(one(entry)) for entry in entries]
         try:
-            return list(await asyncio.gather(*map(one, entries)))
+            return list(await asyncio.gather(*tasks))
         finally:
+            await uninterrupted(drop(tasks))  # if a callback has raised
             await uninterrupted(servers.close())
 
 

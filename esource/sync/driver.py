@@ -98,8 +98,7 @@ class _Inbox(SimpleQueue[Any]):
     is_closed = False
     interrupts = 0
     """How often Ctrl-C came."""
-    is_interrupted = False
-    """Whether that, or the end of the program, ended a function of the application's."""
+    is_interrupted = False  # whether it, or the end of the program, ended a function of the application's
 
     async def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         loop, context, seen = asyncio.get_running_loop(), copy_context(), tuple(map(_seen, arguments))

@@ -42,9 +42,11 @@ class LogsPane(Pane[LogEntry]):
             super().__init__()
             self.name = name
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, *, at: str | None = None) -> None:
         super().__init__(id="logs")
         self.directory = directory
+        self._at = at
+        """The log that the cursor is on at first."""
         self._reports: dict[str, LogReport] = {}
 
     def on_mount(self) -> None:
@@ -56,6 +58,12 @@ class LogsPane(Pane[LogEntry]):
             worker.group == LOOKING and not worker.is_finished for worker in self.workers
         ):
             self.reload()
+
+    def begin(self, rows: list[LogEntry], after: Any) -> None:
+        super().begin(rows, after)
+        at, self._at = self._at, None
+        if at in self.rows:
+            self.listing.move_cursor(row=self.listing.get_row_index(at), animate=False)
 
     async def page(self, after: Any) -> Page[LogEntry]:
         entries = await self.directory.logs()
@@ -184,7 +192,7 @@ class Logs(App[EventStore]):
             )
             yield Static(Content.styled("Enter opens a log  read-only", MUTED), id="head")
         yield Static(id="trouble")
-        yield LogsPane(self.directory)
+        yield LogsPane(self.directory, at=self._at)
         yield Footer()
 
     @property
@@ -193,16 +201,7 @@ class Logs(App[EventStore]):
 
     def on_mount(self) -> None:
         self.pane.in_front = True
-        self.begin()
-
-    @work(group="begin")
-    async def begin(self) -> None:
-        """Show the logs, the cursor on the one that was open before."""
-        pane = self.pane
-        pane.enter()
-        await self.workers.wait_for_complete([worker for worker in self.workers if worker.node is pane])
-        if self._at in pane.rows:
-            pane.listing.move_cursor(row=pane.listing.get_row_index(self._at), animate=False)
+        self.pane.enter()
 
     @on(LogsPane.Open)
     @work(exclusive=True, group="opening")

@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 from support.orders import placed
 from support.schemas import execute
 
-from esource import open_store
-from esource.directory import upkeep
+from esource import Projection, ProjectionRunner, open_store
+from esource.directory import Crew, upkeep
 from esource.errors import InvalidOptionError, StoreMovedError
 
 
@@ -320,3 +320,50 @@ async def test_a_directory_in_a_file_without_a_suffix_has_its_logs_beside_it(tmp
     directory = await open_directories(f"sqlite:///{tmp_path / 'logs'}")
     assert (await directory.create("red")).place == "logs-logs/red.db"
     await append_one(await directory.log("red"))
+
+
+async def test_keys_of_a_log_that_was_forgotten_are_forgotten_by_others_too(
+    directory, empty_database_url, open_directories
+):
+    other = await open_directories(empty_database_url)
+    await directory.create("red")
+    await directory.create("blue", takes_keys=True)
+    await directory.assign("ada", "red")
+    assert await other.where("ada") == "red"
+    await directory.forget("red")
+    await directory.create("red", at=elsewhere(directory).render_as_string(hide_password=False))
+    await directory.store("ada")
+    await other._refresh()
+    assert [await each.where("ada") for each in (directory, other)] == ["blue", "blue"]
+
+
+async def test_looks_at_once_let_each_log_go_once(directory, empty_database_url, open_directories):
+    other = await open_directories(empty_database_url)
+    names = [f"log{number}" for number in range(3)]
+    for name in names:
+        await append_one(await _made(directory, other, name))
+    for name in names:
+        await directory.drop(name, everything=True)
+    await asyncio.gather(*(other._refresh() for _ in range(4)))
+    for name in names:
+        with pytest.raises(InvalidOptionError, match="has no log"):
+            await other.log(name)
+
+
+async def _made(directory, other, name: str):
+    await directory.create(name)
+    return await other.log(name)
+
+
+async def test_a_worker_that_has_just_begun_is_not_begun_again(directory):
+    crew = Crew(directory, "totals", lambda store: ProjectionRunner(store, Nothing()))
+    running = asyncio.create_task(crew.run())
+    await asyncio.sleep(0)
+    with pytest.raises(InvalidOptionError, match="at work already"):
+        await crew.run()
+    crew.stop()
+    await running
+
+
+class Nothing(Projection):
+    name = "nothing"

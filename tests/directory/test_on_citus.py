@@ -69,6 +69,23 @@ async def move(coordinator: str, log: str) -> None:
         await execute(coordinator, f"SELECT citus_schema_move('{log}', '{host}', {port}, 'block_writes')")
 
 
+NODES = "SELECT nodename, nodeport FROM pg_dist_node WHERE shouldhaveshards"
+
+
+async def nodes_of(coordinator: str, logs: list[str]) -> set[tuple[str, int]]:
+    """The nodes that have these logs."""
+    found = "SELECT nodename, nodeport FROM citus_shards WHERE table_name = '{}.events'::regclass"
+    return {tuple(row) for log in logs for row in await rows(coordinator, found.format(log))}
+
+
+async def gather_on_one_node(coordinator: str, logs: list[str]) -> None:
+    [(host, port), *_] = await nodes_of(coordinator, logs)
+    for log in logs:
+        if (host, port) not in await nodes_of(coordinator, [log]):
+            await execute(coordinator, f"SELECT citus_schema_move('{log}', '{host}', {port}, 'block_writes')")
+    assert await nodes_of(coordinator, logs) == {(host, port)}
+
+
 @asynccontextmanager
 async def written_and_followed(directory: Directory, logs: list[str]):
     """While the block runs, two writers and a follower work with each log. In the end each log holds what was written, and the
@@ -112,6 +129,19 @@ async def test_logs_that_move_between_nodes_while_they_are_written_to_lose_and_s
     async with written_and_followed(directory, names[1:]):
         for log in names[1:]:
             await move(coordinator, log)
+    assert [outcome.error for outcome in await directory.verify()] == [None, None, None]
+
+
+@pytest.mark.usefixtures("citus")
+@pytest.mark.parametrize("mode", ["block_writes", "force_logical"])
+async def test_a_rebalancing_while_logs_are_written_to_loses_and_skips_nothing(
+    directory: Directory, names: list[str], coordinator: str, mode: str
+):
+    await gather_on_one_node(coordinator, names[1:])
+    async with written_and_followed(directory, names[1:]):
+        await execute(coordinator, f"SELECT citus_rebalance_start(shard_transfer_mode => '{mode}')")
+        await execute(coordinator, "SELECT citus_rebalance_wait()")
+    assert len(await nodes_of(coordinator, names[1:])) == min(2, len(await rows(coordinator, NODES)))
     assert [outcome.error for outcome in await directory.verify()] == [None, None, None]
 
 

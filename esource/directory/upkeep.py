@@ -206,8 +206,8 @@ class Upkeep:
             before = await schema.current(store)
             if before != schema.HEAD:
                 await schema.upgrade(store)
-            if before != schema.HEAD and await distribution.is_distributed(store):
-                await distribution.distribute(store)
+                if await distribution.is_distributed(store):
+                    await distribution.distribute(store)
             if entry.revision != schema.HEAD:
                 await self.records.set_revision(entry.name, schema.HEAD)
             return (

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import DDL, event
 
+from esource.tables.constructs import CHANNEL, LISTENING_KEY
 from esource.tables.model import metadata
+
+LOG_LOCK_CLASS = 0x65736F75
+"""First half of the append lock's key ("esou"); the second is the events table's own id, so that stores
+in other schemas do not wait for each other."""
 
 SIGNATURE = (
     "esource_append(boolean, boolean, boolean, uuid[], text[], integer[], uuid[], text[], integer[], integer[], uuid[], text[], "
@@ -68,7 +73,7 @@ BEGIN
         -- The lock goes by the number of the table, which changes when the log is partitioned or merged: not while this
         -- holds the table. And who may not write, or no longer here, is told that before anything else.
         INSERT INTO events (event_id) SELECT first_ids[1] WHERE false;
-        locked := CAST(pg_advisory_xact_lock({0x65736F75}, 'events'::regclass::oid::int4) AS text);
+        locked := CAST(pg_advisory_xact_lock({LOG_LOCK_CLASS}, 'events'::regclass::oid::int4) AS text);
     END IF;
     IF row_streams IS NULL THEN
         {LAST_VERSION.replace("<into>", " INTO last").replace("<place>", "stream_id, stream_type")};
@@ -138,8 +143,8 @@ BEGIN
     -- Delivered at the commit. PostgreSQL lets one such commit at a time on the whole server, so that logs which have nothing to
     -- do with each other would wait for each other: nobody is told where nobody listens. Whoever listens shares a lock, and gets
     -- it when no append is under way that has not told.
-    IF tell AND (by_row OR NOT pg_try_advisory_xact_lock({0x65736F6C}, 'events'::regclass::oid::int4)) THEN
-        PERFORM pg_notify('esource_' || 'events'::regclass::oid, '');
+    IF tell AND (by_row OR NOT pg_try_advisory_xact_lock({LISTENING_KEY})) THEN
+        PERFORM pg_notify({CHANNEL}, '');
     END IF;
 END $body$"""  # noqa: S608 - our own text
 

@@ -22,15 +22,11 @@ from esource.dialect.backend import Switches
 from esource.dialect.plan import Plan
 from esource.dialect.postgresql.conditions import as_json
 from esource.dialect.postgresql.positions import FROM_ROW
-from esource.tables.append_function import SIGNATURE
+from esource.tables.append_function import LOG_LOCK_CLASS, SIGNATURE
 from esource.tables.rows import EncodedEvent
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
-
-LOG_LOCK_CLASS = 0x65736F75
-"""First half of the append lock's key ("esou"); the second is the events table's own id, so that stores
-in other schemas do not wait for each other."""
 
 _LAST_VERSION = 2**31 - 1
 """The greatest INTEGER."""
@@ -62,28 +58,17 @@ APPEND = f"SELECT versions, accepted, known, positions, refusals FROM esource_ap
 def arguments(plan: Plan, switches: Switches) -> list[Any]:
     """The parameters of that statement."""
     streams, rows = plan.streams, plan.rows
-    if len(streams) == 1:
-        [write] = streams
-        given: list[Any] = [
-            [write.stream.aggregate_id],
-            [write.stream.aggregate_type],
-            # Past what the column can hold is a conflict like any other, not a value to refuse.
-            [min(write.expected_version, _LAST_VERSION)],
-            [write.first_event_id],
-            [as_json(write.condition)] if plan.conditional else None,
-            None,  # all rows are that stream's, in order
-            None,
-        ]
-    else:
-        given = [
-            [write.stream.aggregate_id for write in streams],
-            [write.stream.aggregate_type for write in streams],
-            [min(write.expected_version, _LAST_VERSION) for write in streams],
-            [write.first_event_id for write in streams],
-            [as_json(write.condition) for write in streams] if plan.conditional else None,
-            [index + 1 for index, _, _ in rows],  # ordinals count from 1
-            [step for _, step, _ in rows],
-        ]
+    is_one = len(streams) == 1  # all rows are that stream's, in order
+    given: list[Any] = [
+        [write.stream.aggregate_id for write in streams],
+        [write.stream.aggregate_type for write in streams],
+        # Past what the column can hold is a conflict like any other, not a value to refuse.
+        [min(write.expected_version, _LAST_VERSION) for write in streams],
+        [write.first_event_id for write in streams],
+        [as_json(write.condition) for write in streams] if plan.conditional else None,
+        None if is_one else [index + 1 for index, _, _ in rows],  # ordinals count from 1
+        None if is_one else [step for _, step, _ in rows],
+    ]
     columns = zip(*[event for _, _, event in rows], strict=True)
     values = [_sent(name, column) for name, column in zip(EncodedEvent._fields, columns, strict=True)]
     return [switches.append_lock == "row", plan.outbox, switches.notify, *given, *values]

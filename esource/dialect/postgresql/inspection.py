@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from esource.dialect.inspection import IndexUse, Inspection, Size, Symptom
-from esource.dialect.postgresql.append import LOG_LOCK_CLASS
 from esource.dialect.postgresql.errors import set_counter
 from esource.dialect.postgresql.positions import IS_FROM_ROW, REMEDY
 from esource.errors import InvalidOptionError
+from esource.tables.append_function import LOG_LOCK_CLASS
 from esource.tables.names import LOCK_TABLE, OUR_TABLES, VERSION_TABLE, is_ours
 
 _OURS = sorted(OUR_TABLES)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esource.dialect.postgresql.append import LOG_LOCK_CLASS
 from esource.dialect.postgresql.quoting import identifier, literal
+from esource.tables.append_function import LOG_LOCK_CLASS
 from esource.tables.names import (
     KEYS_TABLE,
     LOCK_TABLE,

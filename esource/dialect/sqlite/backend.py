@@ -183,7 +183,7 @@ class SQLiteBackend(Backend):
             if accepted[stream]
         ]
         if not rows:
-            refuse_if_moved(cursor)  # it writes nothing, and so does not meet the fence
+            refuse_if_moved(cursor, self.sqlalchemy_dialect)
             return Written(versions, accepted, known, (), refusals)
         if len(rows) == 1:
             last = execute(self._insert, rows[0]).lastrowid or 0

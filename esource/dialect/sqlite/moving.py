@@ -27,7 +27,6 @@ _schema = known_table("sqlite_master", column("type"), column("name"), column("s
 _TRIGGER = Statement(
     select(_schema.c.sql).where(_schema.c.type == "trigger", _schema.c.name.startswith(MOVED_FENCE)).limit(1)
 )
-_OF_EVENTS = f"SELECT sql FROM sqlite_master WHERE name = '{MOVED_FENCE}_events_insert'"  # noqa: S608
 _MESSAGE = re.compile(rf"RAISE\(ABORT, '{MOVED_FENCE}: (.*)'\)", re.DOTALL)
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
@@ -98,13 +97,14 @@ def _told(rows: Sequence[Any]) -> str | None:
     return found.group(1).replace("''", "'") if found else None
 
 
-def refuse_if_moved(cursor: sqlite3.Cursor) -> None:
-    """Raise what a write would.
+def refuse_if_moved(cursor: sqlite3.Cursor, dialect: Dialect) -> None:
+    """Raise what a write would, for an append that writes nothing, and so does not meet the fence.
 
     Raises:
         sqlite3.IntegrityError: the store has moved.
     """
-    moved_to = _told(cursor.execute(_OF_EVENTS).fetchall())
+    compiled = _TRIGGER.on(dialect)
+    moved_to = _told(cursor.execute(compiled.text, compiled.arguments({})).fetchall())
     if moved_to is not None:
         raise sqlite3.IntegrityError(f"{MOVED_FENCE}: {moved_to}")
 

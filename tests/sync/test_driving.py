@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -15,6 +16,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 from support.orders import Order, OrderPlaced, placed, several
 
 from esource.database.calls import answer_of, called
+from esource.dialect.sqlite import caller
 from esource.errors import (
     DatabaseUnavailableError,
     InvalidOptionError,
@@ -298,3 +300,27 @@ def test_what_a_background_asks_as_its_caller_leaves_is_answered(at_once: bool):
     for number in range(200):
         drive(begin(number), at_once=at_once)
     assert {answers.get(timeout=60) for _ in range(200)} == set(range(200))
+
+
+def test_a_store_opens_a_fresh_file_that_another_has_locked(tmp_path: Path, monkeypatch):
+    """SQLAlchemy opens it in a greenlet, which has to go on in the thread that it began in."""
+    other = sqlite3.connect(tmp_path / "fresh.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    pause, waited = caller._pause, []
+
+    async def let_go() -> None:
+        waited.append(other.in_transaction)
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+        await pause()
+
+    monkeypatch.setattr(caller, "_pause", let_go)
+    try:
+        with open_store(tmp_path / "fresh.db") as store:
+            store.initialize()
+            order = placed()
+            store.append_events(order.aggregate_id, "Order", [order], 0)
+            assert store.get_global_position() == 1
+        assert waited[:1] == [True]
+    finally:
+        other.close()

@@ -12,6 +12,7 @@ import atexit
 import os
 import random
 import sqlite3
+import sys
 import time
 from functools import cache, partial
 from threading import Lock
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 from greenlet import getcurrent  # type: ignore[import-untyped]
+from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from types import FrameType
 
     from esource.dialect.backend import Call
 
@@ -141,10 +144,20 @@ def _may_pass(error: sqlite3.OperationalError) -> bool:
 async def _pause() -> None:
     """Let others run for a moment: other tasks, or where SQLAlchemy is called without a task, other threads only."""
     seconds = random.uniform(*PAUSE_SECONDS)  # noqa: S311 - spreads load, keeps no secret
-    if asyncio.current_task() is None and getcurrent().parent is not None:
+    if asyncio.current_task() is None and _is_for_a_greenlet():
         time.sleep(seconds)  # noqa: ASYNC251 - a greenlet cannot go on in another thread
     else:
         await asyncio.sleep(seconds)
+
+
+def _is_for_a_greenlet() -> bool:
+    """Whether SQLAlchemy waits in a greenlet for what runs here: itself outside of that, called by `greenlet_spawn`."""
+    if getcurrent().parent is not None:
+        return True
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - a documented call
+    while frame is not None and frame.f_code is not greenlet_spawn.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 async def connect(busy_seconds: float, path: str, **arguments: Any) -> CallersConnection:

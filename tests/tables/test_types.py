@@ -4,6 +4,8 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
+from hypothesis import example, given
+from hypothesis.strategies import booleans, datetimes, integers, timezones
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as postgresql
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite
@@ -110,6 +112,18 @@ def test_text_order_is_time_order():
     assert texts == sorted(texts)
     assert {len(each) for each in texts} == {len(TEXT_FORM)}
     assert [from_iso(each) for each in texts] == moments
+
+
+@given(moment=datetimes(timezones=timezones()), fold=integers(0, 1), is_full_second=booleans())
+@example(moment=datetime(1, 1, 1, tzinfo=timezone.utc), fold=0, is_full_second=False)
+@example(moment=datetime.max.replace(tzinfo=timezone.utc), fold=0, is_full_second=False)
+def test_a_moment_is_written_as_python_writes_it_in_utc(moment, fold, is_full_second):
+    moment = moment.replace(fold=fold, **({"microsecond": 0} if is_full_second else {}))
+    try:
+        in_utc = moment.astimezone(timezone.utc)
+    except OverflowError:
+        return  # the year 0 or 10 000
+    assert to_iso(moment) == in_utc.isoformat("T", "microseconds")
 
 
 async def test_on_postgresql_a_statement_has_one_moment_however_long_it_runs(open_stores, postgres_url):

@@ -30,7 +30,16 @@ async def test_a_batch_keeps_its_order(store):
     assert await log_of(store) == [(n, e.event_id) for n, e in enumerate(events, start=1)]
 
 
-@pytest.mark.parametrize("tenants", ["none", "one", "two", "at both ends"])
+@pytest.mark.parametrize("length", [9, 10, 11, 49, 50, 51, 69, 121])
+async def test_a_batch_of_any_length_is_stored_whole(store, length):
+    order = uuid4()
+    events = [placed(order, aggregate_version=version, total=version) for version in range(1, length + 1)]
+    result = await store.append_events(order, "Order", events, 0)
+    assert result == AppendResult(success=True, new_version=length, global_position=length)
+    assert (await store.get_events(order, "Order")).events == events
+
+
+@pytest.mark.parametrize("tenants", ["none", "one", "two", "at both ends", "in between"])
 async def test_each_event_of_a_batch_keeps_its_own_type_actor_tenant_and_text(store, tenants):
     one, two = uuid4(), uuid4()
     of = {
@@ -38,6 +47,7 @@ async def test_each_event_of_a_batch_keeps_its_own_type_actor_tenant_and_text(st
         "one": [one] * 4,
         "two": [one, one, two, one],
         "at both ends": [one, None, None, one],
+        "in between": [None, one, None, None],
     }
     order, chosen = uuid4(), of[tenants]
     common = [

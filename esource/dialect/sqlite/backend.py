@@ -10,27 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import bindparam, insert, literal_column, select
 from sqlalchemy.dialects.sqlite.aiosqlite import dialect as sqlite_dialect
 from sqlalchemy.engine import Connection as SyncConnection
 
 from esource.dialect.backend import Backend, Call, Failure, Watched
 from esource.dialect.errors import driver_error
-from esource.dialect.plan import Plan, Refusal, Written
+from esource.dialect.plan import Plan, Written
+from esource.dialect.sqlite.append import Append
 from esource.dialect.sqlite.caller import JoinedConnection
-from esource.dialect.sqlite.conditions import Judge, index_tags
 from esource.dialect.sqlite.engine import MEMORY, in_caller, is_memory, sqlite_engine
 from esource.dialect.sqlite.errors import explain, lacks_column
 from esource.dialect.sqlite.files import make_room, place_of
 from esource.dialect.sqlite.hop import fetch, hop, require_commits
-from esource.dialect.sqlite.moving import refuse_if_moved
 from esource.errors import EventSourceError, InvalidOptionError
-from esource.moments import utc_now, utc_to_iso
-from esource.tables.constructs import version_or_closed
-from esource.tables.model import event_outbox, events
-from esource.tables.statement import Statement, checked_names
+from esource.tables.statement import checked_names
 from esource.tables.tag_index import SQLITE_TRIGGERS
-from esource.tables.types import id_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -41,45 +35,6 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.02
 """Pause between two looks at whether another process has committed: half a percent of one core."""
-
-_VERSION = Statement(
-    select(version_or_closed)
-    .where(
-        events.c.aggregate_id == bindparam("aggregate_id"),
-        events.c.aggregate_type == bindparam("aggregate_type"),
-    )
-    .order_by(events.c.version.desc())
-    .limit(literal_column("1"))
-    .offset(literal_column("0"))  # else SQLAlchemy says it with a parameter
-)
-_KNOWN = Statement(select(events.c.global_position).where(events.c.event_id == bindparam("event_id")))
-_INSERT = Statement(
-    insert(events).values({c.name: bindparam(c.name) for c in events.c if c.name != "global_position"})
-)
-_OUTBOX = Statement(
-    insert(event_outbox).from_select(
-        [
-            "event_id",
-            "event_type",
-            "aggregate_id",
-            "aggregate_type",
-            "tenant_id",
-            "created_at",
-            "global_position",
-        ],
-        select(
-            events.c.event_id,
-            events.c.event_type,
-            events.c.aggregate_id,
-            events.c.aggregate_type,
-            events.c.tenant_id,
-            events.c.created_at,
-            events.c.global_position,
-        )
-        .where(events.c.global_position.between(bindparam("first"), bindparam("last")))
-        .order_by(events.c.global_position),
-    )
-)
 
 
 class SQLiteBackend(Backend):
@@ -112,10 +67,7 @@ class SQLiteBackend(Backend):
 
     def __init__(self) -> None:
         self.sqlalchemy_dialect = sqlite_dialect()
-        self._version = self.compiled(_VERSION).text
-        self._known = self.compiled(_KNOWN).text
-        self._insert = self.compiled(_INSERT).text
-        self._outbox = self.compiled(_OUTBOX).text
+        self._append = Append(self.sqlalchemy_dialect)
 
     def create_engine(self, url: URL, **options: Any) -> AsyncEngine:
         return sqlite_engine(url, **options)
@@ -144,60 +96,7 @@ class SQLiteBackend(Backend):
         return hop(driver, run, commit=commit)
 
     def append(self, driver: aiosqlite.Connection, plan: Plan, *, commit: bool) -> Awaitable[Written]:
-        return hop(driver, partial(self._append, plan), commit=commit)
-
-    def _append(self, plan: Plan, cursor: sqlite3.Cursor) -> Written:
-        """The body of an append transaction, in the connection's own thread."""
-        execute = cursor.execute
-        versions: list[int] = []
-        accepted, known, streams = [], [], []
-        judge = Judge(cursor, self.sqlalchemy_dialect, plan.streams) if plan.conditional else None
-        refusals: dict[int, Refusal] = {}
-        for (aggregate_id, aggregate_type), expected, first_event_id, condition in plan.streams:
-            key = (id_as_text(aggregate_id), aggregate_type)
-            version = (execute(self._version, key).fetchone() or (0,))[0]
-            fits = version >= 0 and (expected in (version, -1) or (expected == -2 and version > 0))
-            if fits and judge and condition and (refusal := judge.refusal(condition)) is not None:
-                fits, refusals[len(versions)] = False, refusal
-            versions.append(version)
-            accepted.append(fits)
-            known.append(
-                not fits and execute(self._known, (id_as_text(first_event_id),)).fetchone() is not None
-            )
-            streams.append(key)
-        created_at = utc_to_iso(utc_now())
-        rows = [
-            (
-                id_as_text(row.event_id),
-                *streams[stream],
-                row.event_type,
-                None if row.tenant_id is None else id_as_text(row.tenant_id),
-                row.actor_id,
-                versions[stream] + step,
-                utc_to_iso(row.timestamp),
-                row.payload,
-                created_at,
-                row.tags,
-            )
-            for stream, step, row in plan.rows
-            if accepted[stream]
-        ]
-        if not rows:
-            refuse_if_moved(cursor, self.sqlalchemy_dialect)
-            return Written(versions, accepted, known, (), refusals)
-        if len(rows) == 1:
-            last = execute(self._insert, rows[0]).lastrowid or 0
-        else:
-            cursor.executemany(self._insert, rows)
-            last = execute("SELECT last_insert_rowid()").fetchone()[0]
-        # AUTOINCREMENT, inside one write transaction: the new positions have no hole between them.
-        first = last - len(rows) + 1
-        tagged = [(row[-1], place) for place, row in enumerate(rows, first) if row[-1] is not None]
-        if tagged:
-            index_tags(cursor, self.sqlalchemy_dialect, tagged)
-        if plan.outbox:
-            execute(self._outbox, (first, last))
-        return Written(versions, accepted, known, range(first, last + 1), refusals)
+        return hop(driver, partial(self._append.run, plan), commit=commit)
 
     def busy_seconds(self, options: Mapping[str, Any]) -> float | None:
         # An engine of the application does not tell. And with 0, which is SQLite's "not at all", tasks take turns all the same.

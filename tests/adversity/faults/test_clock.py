@@ -31,7 +31,7 @@ def clock(monkeypatch) -> Clock:
     asking = ("checkpoint", "lease", "outbox", "snapshot")
     for module in (
         *(f"repositories.{name}" for name in asking),
-        "dialect.sqlite.backend",
+        "dialect.sqlite.append",
         "publishing.relay",
     ):
         monkeypatch.setattr(f"esource.{module}.utc_now", found)

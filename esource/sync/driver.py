@@ -22,16 +22,14 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` makes enums 
     signal,
 )
 from asyncio.events import _get_running_loop, _set_running_loop
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from queue import SimpleQueue
-from types import FrameType
 from typing import Any, TypeVar
 
-from esource.database.calls import limit, outside
+from esource.database.calls import outside
 from esource.database.cancellation import Begun
 from esource.errors import InvalidOptionError
+from esource.sync.inbox import Inbox
 
 T = TypeVar("T")
 
@@ -46,9 +44,6 @@ _OTHER_THREAD = (
 
 inside: ContextVar[int | None] = ContextVar("esource_sync_inside", default=None)
 """The thread whose transaction the caller is inside of."""
-
-as_seen: dict[type, Callable[[Any], Any]] = {}
-"""What an argument of a function that is called in the caller's thread becomes, by its class."""
 
 _nothing = object()
 
@@ -88,58 +83,6 @@ class _Loop(asyncio.SelectorEventLoop):
         return super().call_at(*args, **kwargs)
 
 
-def _seen(value: Any) -> Any:
-    return next((wrap(value) for kind, wrap in as_seen.items() if isinstance(value, kind)), value)
-
-
-class _Inbox(SimpleQueue[Any]):
-    """What the thread of a caller waits for: the end of its task, functions to call meanwhile, and Ctrl-C."""
-
-    is_closed = False
-    interrupts = 0
-    """How often Ctrl-C came."""
-    is_interrupted = False  # whether it, or the end of the program, ended a function of the application's
-
-    async def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        loop, context, seen = asyncio.get_running_loop(), copy_context(), tuple(map(_seen, arguments))
-        limited = limit.get()
-        if limited is not None:
-            context.run(limit.set, None)
-            function = limited.paused_before(function)
-        try:
-            if self.is_closed:  # in the background of a program that goes on meanwhile
-                return await loop.run_in_executor(None, context.run, function, *seen)
-            answer = loop.create_future()
-            self.put((answer, context, function, seen))
-            return await answer
-        finally:
-            if limited is not None:
-                limited.go_on()
-
-    def end(self, task: asyncio.Task[Any]) -> None:
-        """Hand over the end of the task, in the loop's thread: no one answers what its background asks from now on."""
-        self.is_closed = True
-        self.put(task)
-
-    @contextmanager
-    def lets_through(self) -> Iterator[None]:
-        """Where code of the application runs, Ctrl-C interrupts it as usual."""
-        kept = getsignal(SIGINT)
-        if kept != self.interrupt:
-            yield
-            return
-        signal(SIGINT, default_int_handler)
-        try:
-            yield
-        finally:
-            signal(SIGINT, kept)
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Note Ctrl-C, which would otherwise come between any two instructions."""
-        self.interrupts += 1
-        self.put((None, copy_context(), _interrupt, ()))
-
-
 class Driver:
     """The lock, and the loop with its thread. There is one in a process."""
 
@@ -159,7 +102,7 @@ class Driver:
             work: The coroutine.
             at_once: Whether it is likely to end without being suspended, and never is inside a greenlet.
         """
-        context, inbox = copy_context(), _Inbox()
+        context, inbox = copy_context(), Inbox()
         context.run(outside.set, inbox)
         waits_for_signals = threading.get_ident() == _MAIN and getsignal(SIGINT) is default_int_handler
         if waits_for_signals:
@@ -183,7 +126,7 @@ class Driver:
                 if inbox.interrupts:
                     raise KeyboardInterrupt
 
-    def _step(self, work: Coroutine[Any, Any, Any], context: Context, inbox: _Inbox) -> Any:
+    def _step(self, work: Coroutine[Any, Any, Any], context: Context, inbox: Inbox) -> Any:
         """Drive a coroutine until it is suspended; what it waits for.
 
         Raises:
@@ -226,7 +169,7 @@ class Driver:
                 except (KeyboardInterrupt, SystemExit):  # noqa: PERF203 - of a handler: its caller gets it, too
                     continue
 
-    def _wait(self, work: Coroutine[Any, Any, T], inbox: _Inbox) -> T:
+    def _wait(self, work: Coroutine[Any, Any, T], inbox: Inbox) -> T:
         """Let a task of the loop go on with it, and wait for that one to end.
 
         A caller that is interrupted cancels it and waits on, so that nothing is left half done; interrupted once more,
@@ -240,7 +183,7 @@ class Driver:
             task = self._loop.create_task(work)
             task.add_done_callback(inbox.end)
             if interruption is not None:
-                task.cancel()
+                inbox.cancel(task)
 
         self.tell(begin)
         while True:
@@ -250,17 +193,17 @@ class Driver:
                     break
                 self._answer(inbox, *item)
             except BaseException as error:
+                self._loop.call_soon_threadsafe(lambda: inbox.cancel(task))
                 if interruption is not None:
                     raise
                 interruption = error
-                self._loop.call_soon_threadsafe(lambda: task is not None and task.cancel())
         if interruption is not None:
             raise interruption
         return item.result()  # type: ignore[no-any-return]
 
     def _answer(
         self,
-        inbox: _Inbox,
+        inbox: Inbox,
         answer: asyncio.Future[Any] | None,
         context: Context,
         function: Callable[..., Any],
@@ -287,16 +230,10 @@ class Driver:
         except Exception as error:
             soon(settle, None, error)
         except BaseException:
-            inbox.is_interrupted = True
-            if answer is not None:
-                soon(answer.cancel)
+            inbox.is_interrupted, inbox.unanswered = True, answer
             raise
         else:
             soon(settle, result, None)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 _MAIN = threading.main_thread().ident

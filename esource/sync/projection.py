@@ -14,7 +14,7 @@ from esource.projections import context as asynchronous
 from esource.projections import projection
 from esource.sync.connection import Connection
 from esource.sync.driven import Driven
-from esource.sync.driver import as_seen
+from esource.sync.inbox import as_seen
 
 
 class ProjectionContext(Driven):

@@ -129,9 +129,9 @@ def check_views(views: Sequence[object]) -> list[View]:
     return found
 
 
-def boundary_of(views: Iterable[View]) -> Query:
-    """What any of the views selects."""
-    return Query(*dict.fromkeys(item for view in views for item in view.boundary().items))
+def united(boundaries: Iterable[Query]) -> Query:
+    """What any of them selects."""
+    return Query(*dict.fromkeys(item for each in boundaries for item in each.items))
 
 
 def decided(decision: object, outcome: object) -> list[DomainEvent]:

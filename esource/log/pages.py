@@ -194,6 +194,12 @@ class Selection:
         for number, item in enumerate(items):
             self.values |= item_values(number, item.types, item.tags, names)
 
+    def page(self, after: int | None, size: int) -> tuple[Statement, dict[str, Any]]:
+        """What reads one page past a key, and its values; None: from the end, backward."""
+        place = (self.key, self.backward, after is None)
+        statement = _page(*place, self.conditions, self.shapes, self.only_events)
+        return statement, {**self.values, "after": after, "page": size}
+
     def key_of(self, row: EventRow) -> int:
         """The key by which this row is past another one."""
         return row[POSITION] if self.key == "global_position" else row[VERSION]
@@ -215,9 +221,7 @@ def page_after(
     database: Database, wanted: Selection, after: int | None, size: int
 ) -> Awaitable[list[EventRow]]:
     """One page past a key; None: from the end, backward. One query."""
-    place = (wanted.key, wanted.backward, after is None)
-    statement = _page(*place, wanted.conditions, wanted.shapes, wanted.only_events)
-    return database.rows(statement, {**wanted.values, "after": after, "page": size})
+    return database.rows(*wanted.page(after, size))
 
 
 def first_page(database: Database, stream: StreamId, wanted: Selection | None) -> Awaitable[list[EventRow]]:

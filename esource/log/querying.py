@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import func, literal_column, select
+from sqlalchemy import func, literal_column, select, true
 
 from esource.checks import check_whole
+from esource.database.database import Database
 from esource.domain.queries import AppendCondition, Query, check_query
 from esource.log.filling import require_filled
-from esource.log.pages import PAGE_EVENTS, pages
+from esource.log.pages import EVENT_COLUMNS, PAGE_EVENTS, next_size, pages
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent
 from esource.tables.constructs import hides_tags
 from esource.tables.model import events as log_table
 from esource.tables.model import tag_fillings
+from esource.tables.rows import POSITION, EventRow
 from esource.tables.statement import Statement
 
-_HEAD = Statement(
-    select(
-        select(func.max(log_table.c.global_position)).scalar_subquery(),
-        select(tag_fillings.c.tag_name)
-        .where(tag_fillings.c.completed_at.is_(None))
-        .limit(literal_column("1"))
-        .scalar_subquery(),
-        hides_tags(),
-    )
-)
+_head = select(
+    select(func.max(log_table.c.global_position)).scalar_subquery().label("head"),
+    select(tag_fillings.c.tag_name)
+    .where(tag_fillings.c.completed_at.is_(None))
+    .limit(literal_column("1"))
+    .scalar_subquery()
+    .label("filling"),
+    hides_tags().label("is_hidden"),
+).subquery("head")
 """The head of the log, whether there are tags that stored events are still being given, and whether tags may be hidden."""
+
+
+_IS_HIDDEN = Statement(select(hides_tags()))
+_is_hidden: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
+"""What each database has said last: a page that looks up hidden tags is another statement."""
+
+
+@lru_cache(maxsize=512)
+def _with_head(page: Statement) -> Statement:
+    """A page whose rows all end in the head, as of the same moment; where the page is empty, one row has nothing else."""
+    found = page.construct.subquery("found")  # type: ignore[attr-defined]
+    return Statement(
+        select(found, _head).select_from(_head.outerjoin(found, true())).order_by(found.c.global_position)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +68,33 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
     """See `EventStore.read_query`."""
     check_query(query)
     position = check_whole("after", after or 0)
-    # First the head: positions become visible in their order, so that everything up to there is there for good.
-    [(head, is_filling, is_hidden)] = await reader.database.rows(_HEAD, {})
-    head = head or 0
-    if is_filling:
-        await require_filled(reader.database, query.named(reader.codec.registry))
-    wanted = reader.selection(ReadOptions(query=query, from_position=position))
-    if is_hidden:
-        wanted.hide_tags()
-    wanted.end_at(head)
-    events: list[StoredEvent] = []
-    async with aclosing(pages(reader.database, wanted, PAGE_EVENTS)) as found:
-        async for rows in found:
-            decode = await reader.decoder(rows)
-            events += [StoredEvent(row, decode) for row in reader.known(rows)]
+    database, is_filled = reader.database, False
+    if database not in _is_hidden:
+        [(_is_hidden[database],)] = await database.rows(_IS_HIDDEN, {})
+    while True:
+        wanted = reader.selection(ReadOptions(query=query, from_position=position))
+        if _is_hidden[database]:
+            wanted.hide_tags()
+        page, values = wanted.page(wanted.start, PAGE_EVENTS)
+        rows = await database.rows(_with_head(page), values)
+        # Positions become visible in their order, so that everything up to the head is there, and for good.
+        head, filling, _is_hidden[database] = rows[0][len(EVENT_COLUMNS) :]
+        if filling is None or is_filled:
+            break
+        await require_filled(database, query.named(reader.codec.registry))
+        is_filled = True  # by now; whether it was when the page was read is not known
+    if rows[0][POSITION] is None:
+        return QueryResult(query, [], head or 0)
+    events = await _decoded(reader, [row[: len(EVENT_COLUMNS)] for row in rows])
+    if len(rows) == PAGE_EVENTS:
+        wanted.move_past(rows[-1], len(rows))
+        wanted.end_at(head)
+        async with aclosing(pages(database, wanted, next_size(rows, PAGE_EVENTS))) as found:
+            async for more in found:
+                events += await _decoded(reader, more)
     return QueryResult(query, events, head)
+
+
+async def _decoded(reader: LogReader, rows: list[EventRow]) -> list[StoredEvent]:
+    decode = await reader.decoder(rows)
+    return [StoredEvent(row, decode) for row in reader.known(rows)]

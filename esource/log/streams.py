@@ -129,7 +129,10 @@ class ReadOptions:
         """The same with the names of the types, as a registry has them."""
         if self.event_types is not None:
             return replace(self, event_types=registry.types_of(self.event_types))
-        return self if self.query is None else replace(self, query=self.query.named(registry))
+        if self.query is None:
+            return self
+        query = self.query.named(registry)
+        return self if query is self.query else replace(self, query=query)
 
     def _check_query(self, query: Query) -> None:
         check_query(query)

@@ -11,8 +11,8 @@ from esource.checks import shown
 from esource.codec.codec import Codec
 from esource.database.calls import answer_of
 from esource.database.patience import Retry, pause_or_raise
-from esource.domain.queries import QueryItem
-from esource.domain.views import Decision, View, boundary_of, check_views, decided
+from esource.domain.queries import Query, QueryItem
+from esource.domain.views import Decision, View, check_views, decided, united
 from esource.errors import AppendConditionError, InvalidOptionError
 from esource.log.streams import AppendResult, StoredEvent
 from esource.store.querying import Queries
@@ -58,7 +58,8 @@ class Decisions(Queries):
         if not callable(decision):
             raise InvalidOptionError(f"decide takes a function of the views first, not {shown(decision)}")
         given = check_views(views)
-        boundary = boundary_of(given)
+        boundaries = [view.boundary().named(self.codec.registry) for view in given]
+        boundary = united(boundaries)
         attempt = 1
         async with turns_of(self).taken(
             map(_key, boundary.items), current_unit_of(self), f"the decision {decision!r}"
@@ -66,7 +67,7 @@ class Decisions(Queries):
             found = await self.read_query(boundary)
             known = found.events
             while True:
-                outcome = await answer_of(partial(decision, *self._folded(given, known)))  # type: ignore[arg-type]
+                outcome = await answer_of(partial(decision, *_folded(given, boundaries, known)))  # type: ignore[arg-type]
                 events = decided(decision, outcome)
                 if not events:
                     return AppendResult(True, 0)
@@ -79,17 +80,20 @@ class Decisions(Queries):
                 found = await self.read_query(boundary, found.head)
                 known = [*known, *found.events]
 
-    def _folded(self, given: Sequence[View], events: Sequence[StoredEvent]) -> list[View]:
-        """The views anew, each with those of the events that are its own."""
-        views = []
-        for view in given:
-            fresh = view.anew()
-            own = fresh.boundary().named(self.codec.registry)
-            for stored in events:
-                if len(given) == 1 or own.matches(stored.event_type, stored.tags):
-                    fresh.fold(stored.event)
-            views.append(fresh)
+
+def _folded(given: Sequence[View], boundaries: Sequence[Query], events: Sequence[StoredEvent]) -> list[View]:
+    """The views anew, each with those of the events that its boundary selects."""
+    views = [view.anew() for view in given]
+    if len(views) == 1:
+        for stored in events:
+            views[0].fold(stored.event)
         return views
+    for stored in events:
+        event_type, tags = stored.event_type, stored.tags
+        for view, boundary in zip(views, boundaries, strict=True):
+            if boundary.matches(event_type, tags):
+                view.fold(stored.event)
+    return views
 
 
 def _key(item: QueryItem) -> str:

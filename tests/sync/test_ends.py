@@ -29,6 +29,9 @@ from esource.sync import (
 from esource.sync.driver import _made
 from esource.tables.rows import VERSION, EventRow
 
+# Ctrl-C may come before a call is driven. Then nothing of it has begun, and its coroutine is dropped.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
 
 def versions(store: EventStore) -> list[int]:
     return [stored.stream_position for stored in store.read_all()]

@@ -95,6 +95,8 @@ class Backend(ABC):
     """Whether fetching the next page while the current one is decoded is faster (measured)."""
     migrates_unasked: ClassVar[bool]
     """Whether `initialize()` may upgrade a database that holds data without being asked to."""
+    creates_at_once: ClassVar[bool] = False
+    """Whether the statements of the tables make the newest schema. PostgreSQL has functions beside them, which its scripts make."""
     supports_row_level_security: ClassVar[bool] = False
     """Whether the database has roles, and policies that restrict them to rows."""
     listens: bool = True

@@ -49,6 +49,7 @@ class SQLiteBackend(Backend):
     held_connections: ClassVar[int] = 2
     reads_ahead: ClassVar[bool] = False
     migrates_unasked: ClassVar[bool] = True
+    creates_at_once: ClassVar[bool] = True
     works_in_caller = staticmethod(in_caller)
     tag_triggers: ClassVar[Sequence[str]] = SQLITE_TRIGGERS
     default_options: ClassVar[Mapping[str, Any]] = {

@@ -137,7 +137,7 @@ def owned(event: EncodedEvent, tenant_id: UUID) -> EncodedEvent:
         TenantMismatchError: it is another tenant's.
     """
     if event.tenant_id is None:
-        return event._replace(tenant_id=tenant_id)
+        return event.of_tenant(tenant_id)
     require_own(f"the tenant_id of {event.event_type} {event.event_id}", event.tenant_id, tenant_id)
     return event
 

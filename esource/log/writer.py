@@ -214,7 +214,7 @@ def _tagged(
 ) -> list[EncodedEvent]:
     """The rows with the tags that their events declare, and those that were given."""
     return [
-        row._replace(tags=tags_to_store(tags))
+        row.tagged(tags_to_store(tags))
         if (given or tagged_fields(type(event))) and (tags := given | declared_tags(event))
         else row
         for event, row in zip(events, encoded, strict=True)

@@ -129,6 +129,20 @@ def check_views(views: Sequence[object]) -> list[View]:
     return found
 
 
+def boundary_of(view: View) -> Query:
+    """Which events concern a view, as it says itself.
+
+    Raises:
+        InvalidOptionError: it says no query.
+    """
+    boundary = view.boundary()
+    if not isinstance(boundary, Query):
+        raise InvalidOptionError(
+            f"{type(view).__name__}.boundary() must return a Query, as in Query(QueryItem(...)), not {shown(boundary)}"
+        )
+    return boundary
+
+
 def united(boundaries: Iterable[Query]) -> Query:
     """What any of them selects."""
     return Query(*dict.fromkeys(item for each in boundaries for item in each.items))

@@ -12,7 +12,7 @@ from esource.codec.codec import Codec
 from esource.database.calls import answer_of
 from esource.database.patience import Retry, pause_or_raise
 from esource.domain.queries import Query, QueryItem
-from esource.domain.views import Decision, View, check_views, decided, united
+from esource.domain.views import Decision, View, boundary_of, check_views, decided, united
 from esource.errors import AppendConditionError, InvalidOptionError
 from esource.log.streams import AppendResult, StoredEvent
 from esource.store.querying import Queries
@@ -58,7 +58,7 @@ class Decisions(Queries):
         if not callable(decision):
             raise InvalidOptionError(f"decide takes a function of the views first, not {shown(decision)}")
         given = check_views(views)
-        boundaries = [view.boundary().named(self.codec.registry) for view in given]
+        boundaries = [boundary_of(view).named(self.codec.registry) for view in given]
         boundary = united(boundaries)
         attempt = 1
         async with turns_of(self).taken(

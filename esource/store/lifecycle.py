@@ -89,8 +89,9 @@ class Lifecycle:
         """Bring the database to the newest schema, through the Alembic scripts. Safe to repeat, and safe
         when many processes do it at once.
 
-        A fresh database gets all tables; a new SQLite file gets them at once, without the scripts. An older schema is upgraded on SQLite; on PostgreSQL only when
-        it holds no data, or with ``upgrade=True``, because a migration of a live server is a decision.
+        A fresh database gets all tables; a new SQLite file gets them at once, without the scripts. An older schema
+        is upgraded on SQLite; on PostgreSQL only when it holds no data, or with ``upgrade=True``, because a migration
+        of a live server is a decision.
 
         Raises:
             SchemaOutdatedError: the schema is older and was not to be upgraded.

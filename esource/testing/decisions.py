@@ -9,7 +9,7 @@ from typing import Any
 from esource.domain.events import DomainEvent
 from esource.domain.registry import EventRegistry
 from esource.domain.tags import declared_tags
-from esource.domain.views import View, check_views, decided
+from esource.domain.views import View, boundary_of, check_views, decided
 from esource.errors import InvalidOptionError
 from esource.testing.comparing import Expected, compare, listed, require_raised, told
 
@@ -88,7 +88,7 @@ class Decided:
 
 
 def _selects(view: View, event: DomainEvent, registry: EventRegistry) -> bool:
-    return view.boundary().named(registry).matches(event.event_type, declared_tags(event))
+    return boundary_of(view).named(registry).matches(event.event_type, declared_tags(event))
 
 
 def _place_of(event: DomainEvent) -> str:

@@ -345,6 +345,15 @@ def test_a_method_of_a_view_is_a_plain_one():
             async def opened(self, event: RoomOpened) -> None: ...
 
 
+async def test_a_boundary_that_is_no_query_is_refused(store):
+    class Beds(Room):
+        def boundary(self):
+            return None
+
+    with pytest.raises(InvalidOptionError, match=r"Beds.boundary\(\) must return a Query"):
+        await store.decide(lambda beds: [], Beds("r1"))
+
+
 def test_a_view_inherits_methods_and_may_say_its_boundary_itself():
     class Beds(Room):
         def boundary(self):

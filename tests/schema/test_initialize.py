@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from support.orders import placed
+from support.orders import placed, several
 from support.schemas import described, execute, rows, run_at_once
 
 from esource import OutboxRepository, open_store, schema
@@ -167,6 +167,17 @@ async def test_an_older_schema_that_lacks_a_column_names_the_command_that_upgrad
 
         await store.initialize(upgrade=True)
         await store.append_events(order, "Order", [placed(order)], 0)
+
+
+@pytest.mark.parametrize("length", [1, 12])
+async def test_an_older_schema_takes_no_events_even_if_they_have_nothing_for_the_column_that_it_lacks(
+    empty_database_url, length
+):
+    await at_revision(empty_database_url, "0003", with_data=False)
+    order = uuid4()
+    async with open_store(empty_database_url) as store:
+        with pytest.raises(SchemaOutdatedError):
+            await store.append_events(order, "Order", several(length, order), 0)
 
 
 async def test_tables_that_appear_between_two_looks_are_not_taken_for_foreign_ones(

@@ -6,7 +6,7 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, literal_column, select
+from sqlalchemy import bindparam, insert, literal_column, null, select
 
 from esource.dialect.plan import Plan, Refusal, Written
 from esource.dialect.sqlite.conditions import Judge, index_tags
@@ -60,10 +60,17 @@ _OUTBOX = Statement(
 )
 
 
-_ROWS_AT_ONCE = (50, 10, 1)
+_ROWS_AT_ONCE = (50, 10)
 """Rows of one statement, which take half the time that each would take in one of its own. All their values are less than 999,
 which is what an older SQLite has room for. OR FAIL, because else SQLite would copy each page before a statement of several rows
 changes it, to undo the statement alone: a transaction that fails is undone as a whole."""
+
+_HAS_TRIGGERS = """
+SELECT 1 FROM sqlite_master
+WHERE type = 'trigger' AND tbl_name = 'events' AND name NOT LIKE 'esource_event_tags_%'
+UNION ALL SELECT 1 FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = 'events'"""
+"""Whether others have made triggers on the log. OR FAIL would hold for the statements in them, too, in place of their own OR
+IGNORE and OR REPLACE."""
 
 
 class Append:
@@ -135,7 +142,8 @@ class Append:
             cursor.execute(form.insertion(1), form.values(rows[0]))
         else:
             left, values = len(rows), chain.from_iterable(map(form.values, rows))
-            for size in _ROWS_AT_ONCE:
+            is_single = left < _ROWS_AT_ONCE[-1] or cursor.execute(_HAS_TRIGGERS).fetchone() is not None
+            for size in (1,) if is_single else (*_ROWS_AT_ONCE, 1):
                 pieces, left = divmod(left, size)
                 for _ in range(pieces):
                     cursor.execute(form.insertion(size), tuple(islice(values, size * form.width)))
@@ -151,8 +159,8 @@ def _is_empty(rows: Sequence[tuple[Any, ...]], place: int) -> bool:
 
 
 class _Form:
-    """Inserts of rows that all have nothing in some of the columns, which are left out: the driver spends as much on a None as
-    on three texts."""
+    """Inserts of rows that all have nothing in some of the columns. The statement itself says NULL there: the driver spends as
+    much on a None as on three texts."""
 
     def __init__(self, empty: tuple[int, ...], dialect: Dialect) -> None:
         places = [place for place in range(len(_COLUMNS)) if place not in empty]
@@ -160,13 +168,16 @@ class _Form:
         """The values that are sent of a row."""
         self.width = len(places)
         self._insertions: dict[int, str] = {}
-        one = insert(events).prefix_with("OR FAIL")
-        one = one.values({_COLUMNS[place]: bindparam(_COLUMNS[place]) for place in places})
-        self._into, self._row = Statement(one).on(dialect).text.split(" VALUES ")
+        one = insert(events).values(
+            {name: null() if place in empty else bindparam(name) for place, name in enumerate(_COLUMNS)}
+        )
+        self._into, self._row = Statement(one).on(dialect).text.removeprefix("INSERT ").split(" VALUES ")
 
     def insertion(self, rows: int) -> str:
         """The statement that inserts so many rows."""
         text = self._insertions.get(rows)
         if text is None:
-            text = self._insertions[rows] = f"{self._into} VALUES {', '.join([self._row] * rows)}"
+            insert_ = "INSERT" if rows == 1 else "INSERT OR FAIL"
+            text = f"{insert_} {self._into} VALUES {', '.join([self._row] * rows)}"
+            self._insertions[rows] = text
         return text

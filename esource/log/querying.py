@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import func, literal_column, select, true
@@ -12,8 +13,9 @@ from sqlalchemy import func, literal_column, select, true
 from esource.checks import check_whole
 from esource.database.database import Database
 from esource.domain.queries import AppendCondition, Query, check_query
+from esource.errors import DatabaseError
 from esource.log.filling import require_filled
-from esource.log.pages import EVENT_COLUMNS, PAGE_EVENTS, next_size, pages
+from esource.log.pages import EVENT_COLUMNS, PAGE_EVENTS, Selection, next_size, pages
 from esource.log.reader import LogReader
 from esource.log.streams import ReadOptions, StoredEvent
 from esource.tables.constructs import hides_tags
@@ -69,16 +71,10 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
     check_query(query)
     position = check_whole("after", after or 0)
     database, is_filled = reader.database, False
-    if database not in _is_hidden:
-        [(_is_hidden[database],)] = await database.rows(_IS_HIDDEN, {})
     while True:
-        wanted = reader.selection(ReadOptions(query=query, from_position=position))
-        if _is_hidden[database]:
-            wanted.hide_tags()
-        page, values = wanted.page(wanted.start, PAGE_EVENTS)
-        rows = await database.rows(_with_head(page), values)
+        wanted, rows = await _first_page(reader, query, position)
         # Positions become visible in their order, so that everything up to the head is there, and for good.
-        head, filling, _is_hidden[database] = rows[0][len(EVENT_COLUMNS) :]
+        head, filling, _ = rows[0][len(EVENT_COLUMNS) :]
         if filling is None or is_filled:
             break
         await require_filled(database, query.named(reader.codec.registry))
@@ -93,6 +89,31 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
             async for more in found:
                 events += await _decoded(reader, more)
     return QueryResult(query, events, head)
+
+
+async def _first_page(reader: LogReader, query: Query, after: int) -> tuple[Selection, list[Any]]:
+    """The first page of a query, whose rows end in the head; and what has selected it."""
+    database = reader.database
+    is_hidden = _is_hidden.get(database)
+    is_guess = is_hidden is not None
+    if not is_guess:
+        [(is_hidden,)] = await database.rows(_IS_HIDDEN, {})
+    wanted = reader.selection(ReadOptions(query=query, from_position=after))
+    if is_hidden:
+        wanted.hide_tags()
+    page, values = wanted.page(wanted.start, PAGE_EVENTS)
+    try:
+        rows = await database.rows(_with_head(page), values)
+    except DatabaseError:
+        # Row-level security may have been switched off meanwhile: the function that a page of hidden tags calls is gone.
+        if not (is_guess and is_hidden):
+            raise
+        _is_hidden.pop(database, None)
+        if database.current_unit() is not None:
+            raise
+        return await _first_page(reader, query, after)
+    _is_hidden[database] = rows[0][-1]
+    return wanted, rows
 
 
 async def _decoded(reader: LogReader, rows: list[EventRow]) -> list[StoredEvent]:

@@ -29,6 +29,8 @@ from esource import (
     DLQRepository,
     OutboxRepository,
     ProjectionRunner,
+    Query,
+    QueryItem,
     SnapshotStore,
     TenantMismatchError,
     schema,
@@ -251,6 +253,22 @@ async def test_off_takes_the_rights_of_the_roles_that_nothing_restricts_any_more
         for table in TENANT_OF:
             with pytest.raises(DENIED):
                 await red.fetch(f"SELECT * FROM {table}")
+
+
+async def test_off_leaves_the_queries_of_a_role_that_sees_everything_as_they_are(
+    owner, roles, postgres_url, open_stores
+):
+    role = await roles()
+    await execute(postgres_url, f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
+    await row_level_security.bind_role(owner, role, None)
+    store, order = await open_stores(as_role(postgres_url, role)), uuid4()
+    await owner.append_events(order, "Order", [placed(order)], 0, tags=["colour:red"])
+    query = Query(QueryItem(tags=["colour:red"]))
+    found = await store.read_query(query)
+    await row_level_security.disable(owner)
+    again = await asyncio.gather(*(store.read_query(query) for _ in range(3)))
+    assert [found.events[0].event_id] == [stored.event_id for stored in found.events]
+    assert again == [found] * 3
 
 
 @pytest.mark.slow

@@ -230,7 +230,9 @@ class Driver:
         except Exception as error:
             soon(settle, None, error)
         except BaseException:
-            inbox.is_interrupted, inbox.unanswered = True, answer
+            inbox.is_interrupted = True
+            if answer is not None:
+                inbox.unanswered += (answer,)
             raise
         else:
             soon(settle, result, None)

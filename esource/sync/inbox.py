@@ -37,7 +37,7 @@ class Inbox(SimpleQueue[Any]):
     interrupts = 0
     """How often Ctrl-C came."""
     is_interrupted = False  # whether it, or the end of the program, ended a function of the application's
-    unanswered: asyncio.Future[Any] | None = None  # what waits for the answer of that one
+    unanswered: tuple[asyncio.Future[Any], ...] = ()  # what waits for the answers of such
     is_cancelled = False
 
     async def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -67,8 +67,8 @@ class Inbox(SimpleQueue[Any]):
         if task is not None and not self.is_cancelled:
             self.is_cancelled = True
             task.cancel()
-        if self.unanswered is not None:
-            self.unanswered.cancel()
+        for answer in self.unanswered:
+            answer.cancel()
 
     @contextmanager
     def lets_through(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from uuid import UUID, uuid4
 import pytest
 from support.orders import OrderPlaced, placed, several
 
+from esource.database.calls import answer_of
+from esource.database.cancellation import unseen
 from esource.errors import DatabaseBusyError, StoreClosedError
 from esource.store.subscription import Subscription
 from esource.sync import (
@@ -26,7 +29,7 @@ from esource.sync import (
     handles,
     open_store,
 )
-from esource.sync.driver import _made
+from esource.sync.driver import _made, drive
 from esource.tables.rows import VERSION, EventRow
 
 # Ctrl-C may come before a call is driven. Then nothing of it has begun, and its coroutine is dropped.
@@ -261,6 +264,33 @@ def test_ctrl_c_in_a_handler_ends_the_run_before_its_partition_begins_anew(
     with pytest.raises(KeyboardInterrupt):
         ProjectionRunner(store, Mails()).run(live=False)
     assert len(handled) == 1
+
+
+def test_a_second_ctrl_c_leaves_nothing_waiting_for_the_answer_that_the_first_one_ended(default_sigint):
+    """The loop has had no turn in between, and what waits has a task of its own: the cancellation of the call ends the wait
+    for it, and not the task."""
+    have_asked, go_on, has_ended = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def first() -> None:
+        assert have_asked.wait(60)
+        _made().tell(go_on.wait)
+        raise KeyboardInterrupt
+
+    def second() -> None:
+        raise KeyboardInterrupt
+
+    async def ask() -> None:
+        tasks = [unseen(answer_of(function)) for function in (first, second)]
+        for task in tasks:
+            task.add_done_callback(lambda _: has_ended.release())
+        await asyncio.sleep(0)
+        have_asked.set()
+        await asyncio.wait(tasks)
+
+    with pytest.raises(KeyboardInterrupt):
+        drive(ask(), at_once=False)
+    go_on.set()
+    assert all(has_ended.acquire(timeout=30) for _ in range(2))
 
 
 def test_ctrl_c_ends_a_call_that_waits_for_another_writer(shared_database_url: str, default_sigint):

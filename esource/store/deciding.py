@@ -58,7 +58,7 @@ class Decisions(Queries):
         if not callable(decision):
             raise InvalidOptionError(f"decide takes a function of the views first, not {shown(decision)}")
         given = check_views(views)
-        boundaries = [boundary_of(view).named(self.codec.registry) for view in given]
+        boundaries = [boundary_of(view) for view in given]
         boundary = united(boundaries)
         attempt = 1
         async with turns_of(self).taken(
@@ -67,7 +67,9 @@ class Decisions(Queries):
             found = await self.read_query(boundary)
             known = found.events
             while True:
-                outcome = await answer_of(partial(decision, *_folded(given, boundaries, known)))  # type: ignore[arg-type]
+                # By the classes that are registered by now, as what was read.
+                own = [each.named(self.codec.registry) for each in boundaries]
+                outcome = await answer_of(partial(decision, *_folded(given, own, known)))  # type: ignore[arg-type]
                 events = decided(decision, outcome)
                 if not events:
                     return AppendResult(True, 0)

@@ -13,6 +13,7 @@ from esource import (
     Retry,
     Tag,
     View,
+    default_registry,
     handles,
     register_event,
     sync,
@@ -343,6 +344,28 @@ def test_a_method_of_a_view_is_a_plain_one():
         class Later(View):
             @handles
             async def opened(self, event: RoomOpened) -> None: ...
+
+
+async def test_a_class_that_is_registered_while_a_decision_waits_belongs_to_it(store):
+    await opened(store)
+    seen = []
+
+    async def come_after_a_member(room, guest):
+        seen.append(room.guests)
+        if len(seen) == 1:
+
+            class MemberCame(GuestCame):
+                event_type: str = "MemberCame"
+
+            register_event(MemberCame)
+            await store.append([MemberCame(room="r1", guest="eve")])
+        return come(room, guest)
+
+    try:
+        await store.decide(come_after_a_member, Room("r1"), Guest("ada"), retry=SHORT)
+    finally:
+        default_registry.unregister("MemberCame")
+    assert seen == [[], ["eve"]]
 
 
 async def test_a_boundary_that_is_no_query_is_refused(store):

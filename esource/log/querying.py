@@ -36,9 +36,8 @@ _head = select(
 """The head of the log, whether there are tags that stored events are still being given, and whether tags may be hidden."""
 
 
-_IS_HIDDEN = Statement(select(hides_tags()))
 _is_hidden: WeakKeyDictionary[Database, bool] = WeakKeyDictionary()
-"""What each database has said last: a page that looks up hidden tags is another statement."""
+"""What each database has said last: a page that looks up hidden tags is another statement. Not while tags are being filled."""
 
 
 @lru_cache(maxsize=512)
@@ -70,22 +69,16 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
     """See `EventStore.read_query`."""
     check_query(query)
     position = check_whole("after", after or 0)
-    database, is_filled = reader.database, False
-    while True:
-        wanted, rows = await _first_page(reader, query, position)
-        # Positions become visible in their order, so that everything up to the head is there, and for good.
-        head, filling, _ = rows[0][len(EVENT_COLUMNS) :]
-        if filling is None or is_filled:
-            break
-        await require_filled(database, query.named(reader.codec.registry))
-        is_filled = True  # by now; whether it was when the page was read is not known
+    wanted, rows = await _first_page(reader, query.named(reader.codec.registry), position)
+    # Positions become visible in their order, so that everything up to the head is there, and for good.
+    head = rows[0][len(EVENT_COLUMNS)]
     if rows[0][POSITION] is None:
         return QueryResult(query, [], head or 0)
     events = await _decoded(reader, [row[: len(EVENT_COLUMNS)] for row in rows])
     if len(rows) == PAGE_EVENTS:
         wanted.move_past(rows[-1], len(rows))
         wanted.end_at(head)
-        async with aclosing(pages(database, wanted, next_size(rows, PAGE_EVENTS))) as found:
+        async with aclosing(pages(reader.database, wanted, next_size(rows, PAGE_EVENTS))) as found:
             async for more in found:
                 events += await _decoded(reader, more)
     return QueryResult(query, events, head)
@@ -94,26 +87,30 @@ async def read_query(reader: LogReader, query: Query, after: int | None) -> Quer
 async def _first_page(reader: LogReader, query: Query, after: int) -> tuple[Selection, list[Any]]:
     """The first page of a query, whose rows end in the head; and what has selected it."""
     database = reader.database
-    is_hidden = _is_hidden.get(database)
-    is_guess = is_hidden is not None
-    if not is_guess:
-        [(is_hidden,)] = await database.rows(_IS_HIDDEN, {})
-    wanted = reader.selection(ReadOptions(query=query, from_position=after))
-    if is_hidden:
-        wanted.hide_tags()
-    page, values = wanted.page(wanted.start, PAGE_EVENTS)
-    try:
-        rows = await database.rows(_with_head(page), values)
-    except DatabaseError:
-        # Row-level security may have been switched off meanwhile: the function that a page of hidden tags calls is gone.
-        if not (is_guess and is_hidden):
-            raise
-        _is_hidden.pop(database, None)
-        if database.current_unit() is not None:
-            raise
-        return await _first_page(reader, query, after)
-    _is_hidden[database] = rows[0][-1]
-    return wanted, rows
+    while True:
+        is_hidden = _is_hidden.get(database)
+        was_asked = is_hidden is None
+        if was_asked:
+            is_hidden = await require_filled(database, query)
+        wanted = reader.selection(ReadOptions(query=query, from_position=after))
+        if is_hidden:
+            wanted.hide_tags()
+        page, values = wanted.page(wanted.start, PAGE_EVENTS)
+        try:
+            rows = await database.rows(_with_head(page), values)
+        except DatabaseError:
+            # Row-level security may have been switched off meanwhile: the function that a page of hidden tags calls is gone.
+            _is_hidden.pop(database, None)
+            if was_asked or not is_hidden or database.current_unit() is not None:
+                raise
+            continue
+        filling, is_hidden = rows[0][-2:]
+        if filling is None:
+            _is_hidden[database] = is_hidden
+        else:
+            _is_hidden.pop(database, None)
+        if filling is None or was_asked:
+            return wanted, rows
 
 
 async def _decoded(reader: LogReader, rows: list[EventRow]) -> list[StoredEvent]:
